@@ -1,0 +1,1 @@
+"""Fill the gaps that clouds leave in Sentinel-2 cubes."""

@@ -1,0 +1,1 @@
+"""Methods: one file each; they do not know each other."""
