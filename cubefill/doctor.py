@@ -1,0 +1,185 @@
+"""What this machine offers to cubefill, one line per finding, each with its fix."""
+
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import numpy as np
+
+CORE = (
+    "cubefill",
+    "numpy",
+    "xarray",
+    "dask",
+    "zarr",
+    "numba",
+    "torch",
+    "pystac-client",
+    "odc-stac",
+    "rasterio",
+)
+"""Packages that every installation has."""
+
+EXTRAS = {"matplotlib": "viz", "pillow": "viz", "distributed": "distributed"}
+"""Optional packages and the extra that installs them."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    """What was looked at."""
+    ok: bool
+    """False where something is absent or will hurt."""
+    found: str
+    """What was found."""
+    fix: str = ""
+    """What to type, where `ok` is False."""
+
+    def __str__(self) -> str:
+        line = f"{'ok' if self.ok else 'warn':<5} {self.name}: {self.found}"
+        return f"{line}\n      fix: {self.fix}" if self.fix else line
+
+
+def examine() -> list[Finding]:
+    """Findings on versions, cores, memory, disk, torch, GDAL, the numba cache and codecs.
+
+    Examples
+    --------
+    >>> any(f.name == "cores" and f.ok for f in examine())
+    True
+    """
+    checks: tuple[Callable[[], Iterator[Finding]], ...] = (
+        _python,
+        _core,
+        _extras,
+        _machine,
+        _torch,
+        _gdal,
+        _numba_cache,
+        _codecs,
+    )
+    return [finding for check in checks for finding in check()]
+
+
+def _python() -> Iterator[Finding]:
+    yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}")
+
+
+def _core() -> Iterator[Finding]:
+    for name in CORE:
+        found = _version(name)
+        fix = "" if found else "pip install --upgrade cubefill"
+        yield Finding(name, found is not None, found or "not installed", fix)
+
+
+def _extras() -> Iterator[Finding]:
+    for name, extra in EXTRAS.items():
+        found = _version(name)
+        fix = "" if found else f"pip install 'cubefill[{extra}]'"
+        yield Finding(name, found is not None, found or "not installed (optional)", fix)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _machine() -> Iterator[Finding]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cores", True, str(cores))
+    page = os.sysconf("SC_PAGE_SIZE")
+    total = page * os.sysconf("SC_PHYS_PAGES")
+    small = total < 4e9
+    yield Finding(
+        "memory",
+        not small,
+        f"{total / 1e9:.1f} GB",
+        "type --memory 1GB so that tiles get smaller" if small else "",
+    )
+    free = shutil.disk_usage(Path.cwd()).free
+    full = free < 5e9
+    yield Finding(
+        "disk",
+        not full,
+        f"{free / 1e9:.1f} GB free in {Path.cwd()}",
+        "write stores to another disk" if full else "",
+    )
+
+
+def _torch() -> Iterator[Finding]:
+    try:
+        import torch
+    except (ImportError, OSError) as error:
+        yield Finding("torch devices", False, str(error), "pip install --force-reinstall torch")
+        return
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    names += ["mps"] if torch.backends.mps.is_available() else []
+    yield Finding("torch devices", True, ", ".join(["cpu", *names]))
+
+
+def _gdal() -> Iterator[Finding]:
+    try:
+        import rasterio
+        from rasterio.drivers import raster_driver_extensions
+    except (ImportError, OSError) as error:
+        fix = "pip install --force-reinstall rasterio"
+        yield Finding("GDAL", False, str(error), fix)
+        return
+    drivers = set(raster_driver_extensions().values())
+    wanted = {"GTiff", "JP2OpenJPEG"} - drivers
+    yield Finding(
+        "GDAL",
+        not wanted,
+        rasterio.__gdal_version__ + (f", without {', '.join(sorted(wanted))}" if wanted else ""),
+        "conda install -c conda-forge libgdal-jp2openjpeg" if wanted else "",
+    )
+
+
+def _numba_cache() -> Iterator[Finding]:
+    chosen = os.environ.get("NUMBA_CACHE_DIR")
+    folder = Path(chosen) if chosen else Path(__file__).parent / "methods" / "__pycache__"
+    writable = _writable(folder)
+    yield Finding(
+        "numba cache",
+        writable,
+        f"{folder} is {'writable' if writable else 'not writable'}",
+        "" if writable else "export NUMBA_CACHE_DIR=~/.cache/cubefill",
+    )
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+def _codecs() -> Iterator[Finding]:
+    import zarr
+    from zarr.codecs import BloscCodec
+
+    data = np.arange(64, dtype=np.int16).reshape(8, 8)
+    try:
+        array = zarr.create_array(
+            zarr.storage.MemoryStore(),
+            data=data,
+            chunks=(4, 4),
+            shards=(8, 8),
+            compressors=[BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")],
+        )
+        good = bool(np.array_equal(np.asarray(array[:]), data))
+        found = "blosc zstd in shards" if good else "a round trip changed values"
+    except (ImportError, RuntimeError, ValueError) as error:
+        good, found = False, str(error)
+    yield Finding("codecs", good, found, "" if good else "pip install --upgrade zarr numcodecs")

@@ -1,0 +1,207 @@
+"""What a worker of a job does: fill a tile step by step and write it whole."""
+
+import logging
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill import store, tiles
+from cubefill.errors import CubefillWarning, JobError
+from cubefill.indices import normalized_difference, normalized_difference_std
+from cubefill.ledger import Ledger, Progress, Tile
+from cubefill.source import Place
+from cubefill.store_encoding import Encoding, decode, encode, encoding_of
+from cubefill.work import Area, Work
+
+log = logging.getLogger("cubefill")
+
+Outcome = tuple[Tile, Any]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker must know to write any tile; picklable."""
+
+    work: Work
+    targets: Mapping[str, Place]
+    """Output name to the store that it is written to."""
+    step: int
+    ndvi: tuple[str, str] | None = None
+    """Near infrared and red, where NDVI is written."""
+
+    def encodings(self) -> dict[str, Encoding]:
+        """How each output is stored."""
+        return {n: encoding_of(n, dtype_of(n)) for n in self.targets}
+
+
+def dtype_of(name: str) -> np.dtype[Any]:
+    """Type in memory of an output."""
+    if name.endswith("_flag"):
+        return np.dtype(np.uint8)
+    return np.dtype(np.float32)
+
+
+def write_tile(job: Job, tile: Tile) -> dict[str, Any]:
+    """Fills one tile step by step and writes it, whole shards at once; tells what was clipped."""
+    buffers: dict[str, NDArray[Any]] = {}
+    clipped = 0
+    encodings = job.encodings()
+    shape = (len(job.work.axes.out), tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
+    for area in _areas(tile, job.step):
+        given = _with_ndvi(job, tiles.fill_tile(job.work, area), encodings)
+        inner = (
+            slice(None),
+            slice(area.y.start - tile.y.start, area.y.stop - tile.y.start),
+            slice(area.x.start - tile.x.start, area.x.stop - tile.x.start),
+        )
+        for name, (counts, lost) in given.items():
+            if counts.shape == shape:
+                buffers[name] = counts
+            else:
+                buffer = buffers.setdefault(name, np.empty(shape, counts.dtype))
+                buffer[inner] = counts
+            clipped += lost
+    for name, target in job.targets.items():
+        index = (slice(0, shape[0]), tile.y, tile.x)
+        store.write_region(target, name, index, buffers.pop(name))
+    return {"tile": tile.name, "clipped": clipped}
+
+
+def _areas(tile: Tile, step: int) -> Iterator[Area]:
+    for y in range(tile.y.start, tile.y.stop, step):
+        for x in range(tile.x.start, tile.x.stop, step):
+            yield Area(slice(y, min(y + step, tile.y.stop)), slice(x, min(x + step, tile.x.stop)))
+
+
+def _with_ndvi(
+    job: Job, arrays: Mapping[str, NDArray[Any]], encodings: Mapping[str, Encoding]
+) -> dict[str, tuple[NDArray[Any], int]]:
+    """Encoded outputs of an area; NDVI is made from the bands as they are stored."""
+    out = {n: encode(a, encodings[n]) for n, a in arrays.items()}
+    if job.ndvi is None:
+        return out
+    nir, red = (decode(out[b][0], encodings[b]) for b in job.ndvi)
+    out["NDVI"] = encode(normalized_difference(nir, red), encodings["NDVI"])
+    out["NDVI_flag"] = (arrays["fill_flag"], 0)
+    if job.work.std:
+        stds = (decode(out[f"{b}_std"][0], encodings[f"{b}_std"]) for b in job.ndvi)
+        std = normalized_difference_std(nir, red, *stds)
+        out["NDVI_std"] = encode(std, encodings["NDVI_std"])
+    return out
+
+
+def run_tiles(
+    job: Job,
+    ledger: Ledger,
+    todo: list[Tile],
+    client: Any,
+    workers: int,
+    bar: Progress,
+    on_error: str,
+) -> dict[str, str]:
+    """Runs every tile, marks it, and returns those that failed."""
+    failed: dict[str, str] = {}
+    clipped = 0
+    outcomes = _on_threads(job, todo, workers) if client is None else _on_cluster(job, todo, client)
+    for tile, outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            message = f"{type(outcome).__name__}: {outcome}"
+            if on_error == "raise":
+                raise JobError(
+                    f"Tile {tile.name} (y {tile.y.start}:{tile.y.stop}, x {tile.x.start}:"
+                    f"{tile.x.stop}) failed: {message} Finished tiles are kept: run the same job "
+                    "again to go on, or type on_error='skip' to go on without such tiles.",
+                    {tile.name: message},
+                ) from outcome
+            log.error("tile %s failed: %s", tile.name, message)
+            failed[tile.name] = message
+            continue
+        ledger.mark(tile)
+        clipped += outcome["clipped"]
+        bar.step(outcome)
+        log.debug("tile %s done", tile.name)
+    if clipped:
+        warnings.warn(
+            f"{clipped} values were beyond what int16 counts of 1e-4 hold (-3.2767 to 3.2767) and "
+            "are clipped. Look for values that are no reflectance.",
+            CubefillWarning,
+            stacklevel=3,
+        )
+    return failed
+
+
+def _on_threads(job: Job, todo: Iterable[Tile], workers: int) -> Iterator[Outcome]:
+    """Tiles in order of completion; at most `workers` at once, so that memory keeps to the plan."""
+    stop = threading.Event()
+
+    def one(tile: Tile) -> Any:
+        return None if stop.is_set() else write_tile(job, tile)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="cubefill") as pool:
+        running: dict[Future[Any], Tile] = {}
+        queue = iter(todo)
+        try:
+            _top_up(running, queue, workers, lambda t: pool.submit(one, t))
+            while running:
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    tile = running.pop(future)
+                    yield tile, future.exception() or future.result()
+                _top_up(running, queue, workers, lambda t: pool.submit(one, t))
+        finally:
+            stop.set()
+            for future in running:
+                future.cancel()
+
+
+def _on_cluster(job: Job, todo: Iterable[Tile], client: Any) -> Iterator[Outcome]:
+    """Tiles in order of completion; about two in flight for each thread of the cluster."""
+    from distributed import as_completed
+
+    held = client.scatter(job, broadcast=True, hash=False)
+    width = 2 * threads_of(client)
+    running: dict[Any, Tile] = {}
+    queue = iter(todo)
+
+    def submit(tile: Tile) -> Any:
+        return client.submit(_on_worker, held, tile, pure=False, retries=2)
+
+    _top_up(running, queue, width, submit)
+    completed = as_completed(list(running))
+    try:
+        for future in completed:
+            tile = running.pop(future)
+            yield tile, future.exception() or future.result()
+            before = set(running)
+            _top_up(running, queue, width, submit)
+            completed.update([f for f in running if f not in before])
+    finally:
+        client.cancel(list(running))
+
+
+def _on_worker(job: Job, tile: Tile) -> dict[str, Any]:
+    import dask
+
+    with dask.config.set(scheduler="threads"):
+        return write_tile(job, tile)
+
+
+def _top_up(
+    running: dict[Any, Tile], queue: Iterator[Tile], width: int, submit: Callable[[Tile], Any]
+) -> None:
+    while len(running) < width:
+        tile = next(queue, None)
+        if tile is None:
+            return
+        running[submit(tile)] = tile
+
+
+def threads_of(client: Any) -> int:
+    """Threads of a cluster."""
+    return max(1, sum(client.nthreads().values()))

@@ -1,0 +1,230 @@
+"""Pieces that every numba kernel is made of: rows of pixels, counts and reflectance, tiles.
+
+A kernel walks a block in tiles of a few hundred pixels, time first, and works row by row: the
+inner loops are free of branches and of reassociation, so that a pixel's answer is the same bits
+whatever pixels stand beside it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from cubefill.method import Counts
+
+Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("cubefill")
+
+NAN = np.float32(np.nan)
+FAR = np.int32(2**30)
+"""Seconds that no axis reaches: the time of an observation that does not exist."""
+NODATA = np.int16(Counts().nodata)
+SCALE = np.float32(Counts().scale)
+PER_UNIT = np.float32(1 / Counts().scale)
+TOP = np.float32(32767)
+LINE = 64
+"""Bytes of a cache line."""
+
+
+def row(function: F) -> F:
+    """A function for the inside of kernels: IEEE arithmetic to the letter, no Python checks."""
+    return cast(F, njit(nogil=True, error_model="numpy")(function))
+
+
+class Kernel:
+    """A compiled function with one signature per type of data, kept on disk between processes.
+
+    Compiled (or read from disk) when it is first called. The files lie beside the source, in the
+    user's cache folder where that cannot be written, and nowhere where neither can.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[[Any], Any]) -> None:
+        self._signature = signature
+        self._made = {t: _dispatcher(function) for t in ("float32", "int16")}
+        self._ready: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, dtype: "np.dtype[Any]", *args: Any) -> Any:
+        """The function's answer for blocks of `dtype`, float32 or int16."""
+        return (self._ready.get(dtype.name) or self._get(dtype.name))(*args)
+
+    def stats(self) -> dict[str, int]:
+        """How many signatures were read from disk and how many were compiled."""
+        made = [d.stats for d in self._made.values()]
+        return {
+            "hits": sum(sum(s.cache_hits.values()) for s in made),
+            "misses": sum(sum(s.cache_misses.values()) for s in made),
+        }
+
+    def _get(self, name: str) -> Any:
+        with self._lock:
+            if name not in self._ready:
+                made = self._made[name]
+                made.compile(self._signature(getattr(types, name)))
+                made.disable_compile()
+                self._ready[name] = made
+        return self._ready[name]
+
+
+def kernel(signature: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Kernel]:
+    """Turns a function into a `Kernel`; `signature` gives its numba type for a type of data."""
+    return lambda function: Kernel(function, signature)
+
+
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    options = {"nogil": True, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:
+        log.info("No folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one.")
+        return njit(**options)(function)
+
+
+def cube_type(dtype: Any, *, out: bool = False) -> Any:
+    """Numba's type of a `(time, y, x)` view; only an output may be written to."""
+    return types.Array(dtype, 3, "A", readonly=not out)
+
+
+VALID = types.Array(types.boolean, 3, "A", readonly=True)
+SECONDS = types.Array(types.int32, 1, "C", readonly=True)
+INDEX = types.Array(types.int64, 1, "C", readonly=True)
+TABLE = types.Array(types.float64, 2, "C", readonly=True)
+
+
+def _as_row(typing: Any, a: Any) -> Any:  # the parameters' names are numba's business
+    """The same 1-D array, known to the compiler to have unit stride."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
+
+    return types.Array(a.dtype, 1, "C", readonly=not a.mutable)(a), code
+
+
+def _prefetch(typing: Any, a: Any, k: Any) -> Any:
+    """Asks for the cache line of element `k`; the hardware stops at the end of each row."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(call, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(a, k), code
+
+
+as_row: Any = intrinsic(_as_row)
+prefetch: Any = intrinsic(_prefetch)
+
+
+@row
+def fetch(a: Array) -> None:
+    """Asks for a whole row ahead of its use."""
+    for j in range(0, a.shape[0], LINE // a.itemsize):
+        prefetch(a, j)
+
+
+def decode(q: Any) -> Any:
+    """Reflectance of a stored value: counts are scaled, reflectance passes."""
+    raise NotImplementedError
+
+
+def encode(v: Any, out: Array) -> Any:
+    """What is stored in `out` for reflectance `v`."""
+    raise NotImplementedError
+
+
+def _decode(q: Any) -> Any:
+    if isinstance(q, types.Float):
+        return lambda q: q
+    return lambda q: NAN if q == NODATA else np.float32(q) * SCALE
+
+
+def _encode(v: Any, out: Any) -> Any:
+    if isinstance(out.dtype, types.Float):
+        return lambda v, out: v
+
+    def counts(v: Any, out: Array) -> Any:
+        c = v * PER_UNIT
+        c = TOP if c > TOP else c
+        c = -TOP if c < -TOP else c
+        c = c if c == c else np.float32(NODATA)
+        return np.int16(np.int32(np.rint(c)))
+
+    return counts
+
+
+overload(decode)(_decode)
+overload(encode)(_encode)
+
+
+@row
+def reach(p: int, left: int, width: int) -> tuple[int, int, int]:
+    """Row, column and length of the run that starts at pixel `p` of a block `width` pixels wide."""
+    y = p // width
+    x = p - y * width
+    return y, x, min(width - x, left)
+
+
+@row
+def _load_row(band: Array, valid: Array, s: Array) -> Any:
+    lost = np.int32(0)
+    for j in range(s.shape[0]):
+        v = decode(band[j])
+        s[j] = v if valid[j] else NAN
+        lost = np.int32(lost + np.int32(valid[j] & (v != v)))
+    return lost
+
+
+@row
+def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
+    """Copies `n` pixels into `s (time, pixel)`, NaN in gaps; gives the clear values without data."""
+    lost = 0
+    for i in range(band.shape[0]):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, band.shape[2])
+            if i + 1 < band.shape[0]:
+                fetch(as_row(band[i + 1, y, x : x + m]))
+                fetch(as_row(valid[i + 1, y, x : x + m]))
+            b, c = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m])
+            lost += _load_row(b, c, s[i, j : j + m])
+            j += m
+    return lost
+
+
+@row
+def _store_row(r: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = encode(r[j], out)
+
+
+@row
+def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
+    """Writes the row `r` of `n` pixels to step `k` of the output."""
+    j = 0
+    while j < n:
+        y, x, m = reach(p0 + j, n - j, out.shape[2])
+        if k + 1 < out.shape[0]:
+            fetch(as_row(out[k + 1, y, x : x + m]))
+        _store_row(r[j : j + m], as_row(out[k, y, x : x + m]))
+        j += m
+
+
+@row
+def keep_clear(s: Array, r: Array) -> None:
+    """Puts the observations of the row `s` back into `r`."""
+    for j in range(r.shape[0]):
+        r[j] = s[j] if s[j] == s[j] else r[j]

@@ -1,0 +1,185 @@
+"""Nearest, last, next and linear: what the clear observations before and after a date say.
+
+One kernel: a pass forwards keeps the last clear observation of every pixel, a pass backwards
+keeps the next one and combines both. Differences of time are taken in whole seconds, exactly.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import types
+
+from cubefill.methods._classic import Axes, Classic
+from cubefill.methods._rows import (
+    FAR,
+    INDEX,
+    NAN,
+    SECONDS,
+    VALID,
+    Array,
+    as_row,
+    cube_type,
+    decode,
+    encode,
+    fetch,
+    kernel,
+    reach,
+    row,
+)
+
+NEAREST, LAST, NEXT, LINEAR, LINEAR2 = range(5)
+
+
+@row
+def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> Any:
+    """Value and time of the last clear observation, `day` itself included."""
+    lost = np.int32(0)
+    for j in range(band.shape[0]):
+        q = decode(band[j])
+        clear = valid[j] & (q == q)
+        lost = np.int32(lost + np.int32(valid[j] & (q != q)))
+        a = q if clear else v[j]
+        b = day if clear else t[j]
+        v[j] = a
+        t[j] = b
+        pv[j] = a
+        pt[j] = b
+    return lost
+
+
+@row
+def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
+    """Value and time of the next clear observation, `day` itself included."""
+    for j in range(v.shape[0]):
+        clear = pt[j] == day
+        v[j] = pv[j] if clear else v[j]
+        t[j] = day if clear else t[j]
+
+
+@row
+def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        w = np.float32(np.int32(day - pt[j])) / np.float32(np.int32(t[j] - pt[j]))
+        r = a + (b - a) * w
+        r = r if r == r else (a if a == a else b)
+        r = a if pt[j] == day else r
+        out[j] = encode(r, out)
+
+
+@row
+def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        r = a + (b - a) * np.float32(np.int32(day - pt[j])) / np.float32(np.int32(t[j] - pt[j]))
+        r = a if pt[j] == day else r
+        out[j] = encode(r, out)
+
+
+@row
+def _closest(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        first = np.int32(day - pt[j]) <= np.int32(t[j] - day)
+        r = a if first else b
+        r = r if r == r else (a if a == a else b)
+        out[j] = encode(r, out)
+
+
+@row
+def _copy(v: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = encode(v[j], out)
+
+
+@row
+def _combine(
+    mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array
+) -> None:
+    if mode == LINEAR:
+        _between(pv, pt, v, t, day, out)
+    elif mode == LINEAR2:
+        _two_dates(pv, pt, v, t, day, out)
+    elif mode == NEAREST:
+        _closest(pv, pt, v, t, day, out)
+    elif mode == LAST:
+        _copy(pv, out)
+    else:
+        _copy(v, out)
+
+
+@row
+def _scan_forwards(
+    band: Array, valid: Array, s: Array, p0: int, n: int, v: Array, t: Array, pv: Array, pt: Array
+) -> int:
+    lost = 0
+    v[:] = NAN
+    t[:] = -FAR
+    for i in range(band.shape[0]):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, band.shape[2])
+            if i + 1 < band.shape[0]:
+                fetch(as_row(band[i + 1, y, x : x + m]))
+                fetch(as_row(valid[i + 1, y, x : x + m]))
+            b, c, e = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m]), j + m
+            lost += _forwards(b, c, s[i], v[j:e], t[j:e], pv[i, j:e], pt[i, j:e])
+            j += m
+    return lost
+
+
+@row
+def _scan_backwards(
+    s: Array, so: Array, lo: Array, p0: int, n: int,
+    v: Array, t: Array, pv: Array, pt: Array, mode: int, out: Array,
+) -> None:  # fmt: skip
+    none = pv.shape[0] - 1
+    v[:] = NAN
+    t[:] = FAR
+    i = len(s) - 1
+    for k in range(len(so) - 1, -1, -1):
+        while i >= 0 and s[i] >= so[k]:
+            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
+            i -= 1
+        before = lo[k] if lo[k] >= 0 else none
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, out.shape[2])
+            if k > 0:
+                fetch(as_row(out[k - 1, y, x : x + m]))
+            e = j + m
+            o = as_row(out[k, y, x:x + m])
+            _combine(mode, pv[before, j:e], pt[before, j:e], v[j:e], t[j:e], so[k], o)
+            j += m
+
+
+def _signature(dtype: Any) -> Any:
+    return types.int64(
+        cube_type(dtype), VALID, SECONDS, SECONDS, INDEX, types.int64, types.int64,
+        cube_type(dtype, out=True),
+    )  # fmt: skip
+
+
+@kernel(_signature)
+def scan(
+    band: Array, valid: Array, s: Array, so: Array, lo: Array, mode: int, width: int, out: Array
+) -> int:
+    """Fills `out`; gives the number of clear values that held no data.
+
+    `s` and `so` are the seconds of the dates given and asked for, `lo` the last date given that
+    is not after each date asked for, or -1.
+    """
+    pixels = band.shape[1] * band.shape[2]
+    pv = np.empty((len(s) + 1, width), np.float32)
+    pt = np.empty((len(s) + 1, width), np.int32)
+    pv[len(s)] = NAN
+    pt[len(s)] = -FAR
+    v = np.empty(width, np.float32)
+    t = np.empty(width, np.int32)
+    lost = 0
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        lost += _scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
+        _scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
+    return lost

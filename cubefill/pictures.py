@@ -1,0 +1,245 @@
+"""Pixels ready to show: few enough, stretched, coloured, with the dates worth showing.
+
+Nothing here draws; `plot` and `reports` do.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from numpy.typing import NDArray
+
+from cubefill.cube import spectral
+from cubefill.errors import CubeError, CubefillError
+from cubefill.method import Flag
+
+STRETCH = (0.0, 0.3)
+"""Reflectance shown as black and as full colour, before and after filling alike."""
+GAMMA = 1 / 1.2
+"""Exponent that follows the linear stretch."""
+TRUE_COLOUR = ("B04", "B03", "B02")
+
+FLAG_COLOURS: dict[Flag, str] = {
+    Flag.OBSERVED: "#e3e3e3",
+    Flag.INTERPOLATED: "#56b4e9",
+    Flag.SAME_DATE: "#009e73",
+    Flag.LEARNED: "#0072b2",
+    Flag.CLIMATOLOGY: "#e69f00",
+    Flag.EXTRAPOLATED: "#d55e00",
+    Flag.SMOOTHED: "#cc79a7",
+    Flag.SOURCE_MISSING: "#000000",
+    Flag.UNFILLABLE: "#5c5c5c",
+    Flag.NOT_ACQUIRED: "#f0e442",
+    Flag.NO_DATA: "#ffffff",
+}
+"""One colour for each code of `fill_flag`, told apart with any colour vision (Wong 2011)."""
+
+
+def flag_label(code: int) -> str:
+    """The CF meaning of a code of `fill_flag`, in words.
+
+    Examples
+    --------
+    >>> flag_label(9)
+    'not acquired'
+    """
+    return Flag(code).name.lower().replace("_", " ")
+
+
+def decimate(ds: xr.Dataset, max_px: int) -> xr.Dataset:
+    """Every n-th pixel, so that neither side is longer than `max_px`; lazy, reads nothing.
+
+    Raises
+    ------
+    CubeError
+        `max_px` is below 1.
+    """
+    if max_px < 1:
+        raise CubeError(f"max_px={max_px}: expected at least 1. Type max_px=800.")
+    step = max(1, -(-max(ds.sizes["y"], ds.sizes["x"]) // max_px))
+    if step == 1:
+        return ds
+    every = {d: slice(min(step // 2, ds.sizes[d] - 1), None, step) for d in ("y", "x")}
+    return ds.isel(every)
+
+
+def stretch(reflectance: NDArray[Any]) -> NDArray[np.uint8]:
+    """Brightness 0-255 of reflectance: `255 * clip(v / 0.3, 0, 1) ** (1 / 1.2)`; NaN gives 0."""
+    low, high = STRETCH
+    unit = np.clip((np.nan_to_num(reflectance, nan=low) - low) / (high - low), 0, 1)
+    bright: NDArray[np.uint8] = np.rint(255 * unit**GAMMA).astype(np.uint8)
+    return bright
+
+
+def rgba(step: xr.Dataset, bands: Sequence[str] = TRUE_COLOUR) -> NDArray[np.uint8]:
+    """One time step as (y, x, 4); transparent where any of the three bands is NaN."""
+    values = [step[b].transpose("y", "x").values for b in named(step, bands)]
+    alpha = np.where(np.isnan(values).any(axis=0), 0, 255).astype(np.uint8)
+    return np.dstack([*(stretch(v) * (alpha > 0) for v in values), alpha])
+
+
+def flag_rgb(flag: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Codes of `fill_flag` (y, x) as colours (y, x, 3)."""
+    table = np.zeros((256, 3), np.uint8)
+    for code, colour in FLAG_COLOURS.items():
+        table[code] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
+    return table[flag]
+
+
+def named(ds: xr.Dataset, bands: Sequence[str]) -> list[str]:
+    """The variables that hold `bands`: themselves, or their `_smooth` product.
+
+    Raises
+    ------
+    CubeError
+        The cube has neither.
+    """
+    found = [next((n for n in (b, f"{b}_smooth") if n in ds), None) for b in bands]
+    missing = [b for b, name in zip(bands, found, strict=True) if name is None]
+    if missing:
+        have = spectral(ds) or tuple(map(str, ds.data_vars))
+        raise CubeError(
+            f"The picture needs {', '.join(bands)}: {', '.join(missing)} missing; the cube has "
+            f"{', '.join(have)}. Type bands=(...) with three of them."
+        )
+    return [name for name in found if name is not None]
+
+
+def colour_bands(ds: xr.Dataset) -> tuple[str, ...]:
+    """True colour where the cube has it, else its last band three times over, in grey."""
+    try:
+        named(ds, TRUE_COLOUR)
+    except CubeError:
+        bands = spectral(ds)
+        return (bands[-1],) * 3
+    return TRUE_COLOUR
+
+
+# ------------------------------------------------------------------ dates
+
+
+def date_text(time: Any) -> str:
+    """A time as `2018-05-03`."""
+    return str(np.datetime64(time, "D"))
+
+
+def nearest_time(ds: xr.Dataset, time: Any) -> int:
+    """Index of the time step nearest to `time`, which must lie within the cube's dates.
+
+    Raises
+    ------
+    CubeError
+        `time` is no date, or lies before the first or after the last day.
+    """
+    steps = pd.DatetimeIndex(ds["time"].values)
+    first, last = steps.min(), steps.max()
+    try:
+        want = pd.Timestamp(time.values if isinstance(time, xr.DataArray) else time)
+    except (TypeError, ValueError) as error:
+        raise CubeError(
+            f"time={time!r}: expected a date. Type time={date_text(first)!r}."
+        ) from error
+    want = want.tz_convert(None) if want.tzinfo else want
+    if pd.isna(want) or not first.normalize() <= want < last.normalize() + pd.Timedelta(days=1):
+        raise CubeError(
+            f"time={time!r} lies outside the cube: expected {date_text(first)} to "
+            f"{date_text(last)}. Type time={date_text(last)!r}."
+        )
+    days = steps.normalize() if want == want.normalize() else steps
+    return int(np.abs(days - want).argmin())
+
+
+def clear_of(ds: xr.Dataset) -> xr.DataArray:
+    """Clear observations (time, y, x): flag 0 of a filled cube, else `valid`, else finite."""
+    if "fill_flag" in ds:
+        return ds["fill_flag"] == int(Flag.OBSERVED)
+    if "valid" in ds:
+        return ds["valid"]
+    return ds[spectral(ds)[0]].notnull()
+
+
+def covered(ds: xr.Dataset) -> xr.DataArray:
+    """Pixels that were looked at (time, y, x), cloudy or clear."""
+    if "fill_flag" in ds:
+        flag = ds["fill_flag"]
+        return (flag != int(Flag.NO_DATA)) & (flag != int(Flag.NOT_ACQUIRED))
+    if "SCL" in ds and ds["SCL"].dtype.kind in "iu":
+        return ds["SCL"] != 0
+    return ds[spectral(ds)[0]].notnull()
+
+
+def clear_share(ds: xr.Dataset, max_px: int = 64) -> NDArray[np.float64]:
+    """Clear share of the covered pixels for each date, 0-1; NaN where a date covers nothing."""
+    small = decimate(ds, max_px)
+    both = xr.Dataset({"clear": clear_of(small), "covered": covered(small)}).compute()
+    seen = np.logical_or(both["covered"], both["clear"])
+    total = seen.sum(("y", "x")).values.astype(float)
+    clear = both["clear"].sum(("y", "x")).values
+    share: NDArray[np.float64] = np.full(total.shape, np.nan)
+    return np.divide(clear, total, out=share, where=total > 0)
+
+
+def clearest(ds: xr.Dataset) -> int:
+    """Index of the date with the most clear pixels, the first of equals."""
+    small = decimate(ds, 64)
+    return int(clear_of(small).sum(("y", "x")).values.argmax())
+
+
+def cloudiest(ds: xr.Dataset) -> int:
+    """Index of the date with the lowest clear share.
+
+    Dates that cover less than half of what the median date covers do not count.
+    """
+    small = decimate(ds, 64)
+    seen = covered(small).sum(("y", "x")).values
+    share = clear_share(ds)
+    usual = np.median(seen[seen > 0]) if (seen > 0).any() else 0
+    eligible = seen >= 0.5 * usual
+    return int(np.where(eligible & ~np.isnan(share), share, np.inf).argmin())
+
+
+# ------------------------------------------------------------------ the cube before filling
+
+
+def source_cube(out: xr.Dataset, before: xr.Dataset | None = None) -> xr.Dataset | None:
+    """The cube that `out` was filled from, or None where it cannot be found.
+
+    1. `before`, when given. 2. The dataset that the lazy engine left in `out.encoding`.
+    3. The store that `out.attrs["source"]` names.
+    """
+    if before is not None:
+        return before
+    kept = out.encoding.get("source_cube")
+    if isinstance(kept, xr.Dataset):
+        return kept
+    path = out.attrs.get("source")
+    if not isinstance(path, str):
+        return None
+    from cubefill.store import open_cube
+
+    try:
+        return open_cube(path)
+    except (CubefillError, OSError, ValueError):
+        return None
+
+
+def align(cube: xr.Dataset, like: xr.Dataset) -> xr.Dataset | None:
+    """The pixels of `cube` at the coordinates of `like`, or None where it lacks some."""
+    keep: dict[str, slice | NDArray[np.intp]] = {}
+    for d in ("y", "x"):
+        at = pd.Index(cube[d].values).get_indexer(pd.Index(like[d].values))
+        if (at < 0).any():
+            return None
+        step = int(at[1] - at[0]) if at.size > 1 else 1
+        even = step > 0 and bool((np.diff(at) == step).all())
+        keep[d] = slice(int(at[0]), int(at[-1]) + 1, step) if even else at
+    return cube.isel(keep)
+
+
+def same_day(cube: xr.Dataset, time: Any) -> int | None:
+    """Index of the acquisition nearest to `time` within half a day, or None."""
+    gap = np.abs(cube["time"].values.astype("datetime64[ns]") - np.datetime64(time, "ns"))
+    i = int(gap.argmin())
+    return i if gap[i] <= np.timedelta64(12, "h") else None
