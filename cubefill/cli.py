@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import sys
 import warnings
 from ast import literal_eval
@@ -16,10 +17,12 @@ import click
 import cubefill
 from cubefill import demo as demo_module
 from cubefill import doctor as doctor_module
-from cubefill import inventory
+from cubefill import inventory, plot
 from cubefill.errors import CubefillError
 
 LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
+
+OPERATORS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq"}
 
 
 class Failure(click.ClickException):
@@ -28,6 +31,7 @@ class Failure(click.ClickException):
     exit_code = 1
 
     def show(self, file: Any = None) -> None:
+        """Prints the line."""
         click.echo(f"error: {' '.join(self.message.split())}", err=True)
 
 
@@ -99,20 +103,16 @@ def _command(function: Callable[..., None]) -> click.Command:
     return command
 
 
-def _search_options(function: Callable[..., None]) -> Callable[..., None]:
-    for option in reversed(
-        (
-            click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In degrees."),
-            click.option("--intersects", type=click.Path(exists=True), help="A GeoJSON geometry."),
-            click.option("--datetime", metavar="A/B", help="A date, or two with a slash."),
-            click.option("-c", "--collection", "collections", multiple=True),
-            click.option("--query", multiple=True, help="Such as 'eo:cloud_cover<30'."),
-            click.option("--max-cloud", type=float, help="Highest cloud cover of an item in %."),
-            click.option("--max-items", type=int),
-        )
-    ):
-        function = option(function)
-    return function
+def _conditions(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    found: dict[str, dict[str, Any]] = {}
+    for text in value:
+        parts = re.fullmatch(r"([^<>=]+)(<=|>=|<|>|=)(.+)", text)
+        if parts is None:
+            raise click.BadParameter(
+                f"expected such as eo:cloud_cover<30, got {text!r}", ctx, param
+            )
+        found.setdefault(parts[1], {})[OPERATORS[parts[2]]] = _literal(parts[3])
+    return found
 
 
 def _pairs(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> dict[str, Any]:
@@ -132,6 +132,22 @@ def _literal(text: str) -> Any:
         return text
 
 
+def _search_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In degrees."),
+            click.option("--intersects", type=click.Path(exists=True), help="A GeoJSON geometry."),
+            click.option("--datetime", metavar="A/B", help="A date, or two with a slash."),
+            click.option("-c", "--collection", "collections", multiple=True),
+            click.option("--query", multiple=True, callback=_conditions, metavar="KEY<VALUE"),
+            click.option("--max-cloud", type=float, help="Highest cloud cover of an item in %."),
+            click.option("--max-items", type=int),
+        )
+    ):
+        function = option(function)
+    return function
+
+
 _plain_path = click.Path(path_type=Path)
 _resume = click.option(
     "--resume/--no-resume", default=True, help="Finish a store that was begun (the default)."
@@ -142,13 +158,11 @@ _dry_run = click.option("--dry-run", is_flag=True, help="Print grid, tiles and b
 
 def _search(source: str, options: dict[str, Any]) -> Any:
     intersects = options.pop("intersects")
-    given = {k: v for k, v in options.items() if v is not None and v != ()}
+    given = {k: v for k, v in options.items() if v not in (None, (), {})}
     if intersects:
         given["geometry"] = json.loads(Path(intersects).read_text())
     if "collections" in given:
         given["collections"] = list(given["collections"])
-    if "query" in given:
-        given["query"] = list(given["query"])
     return cubefill.search(json.load(sys.stdin) if source == "-" else source, **given)
 
 
@@ -187,7 +201,7 @@ def search(source: str, save: Path | None, matched: bool, as_json: bool, **optio
     """Find items in SOURCE: the URL of an API, a file, or - for an ItemCollection on stdin."""
     items = _search(source, options)
     if save:
-        save.write_text(json.dumps(items.to_dict()))
+        items.save(save)
     if matched:
         _print(as_json, {"matched": len(items)}, f"{len(items)} items matched")
     else:
@@ -221,8 +235,7 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
     ds = cubefill.load(items, bbox=bbox, bands=bands, **reading)
     if not dry_run:
         cubefill.write_cube(ds, target, **writing)
-        ds = cubefill.open_cube(target)
-    found = inventory.take(ds)
+    found = inventory.take(ds) if dry_run else inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
 
@@ -248,14 +261,14 @@ def fill(source: Path, target: Path, as_json: bool, dry_run: bool, **options: An
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:
-        names = ("method", "times", "std", "memory", "tile")
+        names = ("method", "times", "std", "memory", "tile", "device")
         ds = cubefill.open_cube(source)
         plan = cubefill.plan(ds, **{n: options[n] for n in names}, **choices)
-        _print(as_json, asdict(plan), str(plan))
+        _print(as_json, plan.to_dict(), str(plan))
         return
     with _client(scheduler) as client:
-        out = cubefill.run(source, target, client=client, **options, **choices)
-    found = inventory.take(out)
+        cubefill.run(source, target, client=client, **options, **choices)
+    found = inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
 
@@ -279,9 +292,10 @@ def _client(address: str | None) -> Iterator[Any]:
 @_overwrite
 def ndvi(source: Path, target: Path, as_json: bool, nir: str, red: str, **writing: Any) -> None:
     """Write NDVI of the cube SOURCE into the Zarr store TARGET."""
-    out = cubefill.ndvi(cubefill.open_cube(source), nir=nir, red=red)
-    cubefill.write_cube(out.to_dataset(), target, **writing)
-    found = inventory.take(cubefill.open_cube(target))
+    out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red)
+    names = [str(n) for n in out.data_vars if str(n).startswith("NDVI")]
+    cubefill.write_cube(out[names], target, **writing)
+    found = inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
 
@@ -289,17 +303,19 @@ def ndvi(source: Path, target: Path, as_json: bool, nir: str, red: str, **writin
 @click.argument("store", type=_plain_path)
 def info(store: Path, as_json: bool) -> None:
     """Print what STORE holds: grid, dates, clear fraction, completeness, provenance."""
-    found = inventory.take(cubefill.open_cube(store))
+    found = inventory.of_store(store)
     _print(as_json, found.as_dict(), str(found))
 
 
 @_command
 @click.argument("store", type=_plain_path)
 @click.argument("picture", type=_plain_path)
-@click.option("--time", help="Date to show; by default the cloudiest one.")
+@click.option(
+    "--time", help="Date to show; by default the cloudiest of a filled cube, else the clearest."
+)
 def preview(store: Path, picture: Path, as_json: bool, time: str | None) -> None:
     """Write a picture of STORE to the file PICTURE."""
-    cubefill.open_cube(store).gapfill.plot.rgb(time=time).save(picture)
+    plot.preview(cubefill.open_cube(store), picture, time)
     _print(as_json, {"picture": str(picture)}, str(picture))
 
 
@@ -318,3 +334,7 @@ def doctor(as_json: bool) -> None:
     """Print what this machine offers, with a fix for each problem."""
     findings = doctor_module.examine()
     _print(as_json, [asdict(f) for f in findings], "\n".join(map(str, findings)))
+
+
+if __name__ == "__main__":
+    main()

@@ -175,7 +175,10 @@ def draw_curve(ax: "Axes", found: Curve) -> None:
     ax.set_ylim(min(-0.05, float(low) - 0.05), 1.0)
     locator = AutoDateLocator(minticks=4, maxticks=9)  # type: ignore[no-untyped-call]
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
+    offsets = ["", "%Y", "%Y", "%Y", "%Y-%m-%d", "%Y-%m-%d"]
+    ax.xaxis.set_major_formatter(
+        ConciseDateFormatter(locator, offset_formats=offsets)  # type: ignore[no-untyped-call]
+    )
     ax.set_ylabel("NDVI")
     ax.set_title(found.label, loc="left", fontsize=10)
     ax.grid(axis="y", color="#dddddd", linewidth=0.6)

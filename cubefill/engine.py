@@ -255,7 +255,7 @@ def provenance(asked: Request) -> dict[str, Any]:
     """Attributes of an output: the cube's own, and how it was filled."""
     work, ds = asked.work, asked.ds
     method = work.method
-    learned = getattr(method, "recorded", dict)()
+    learned: dict[str, Any] = getattr(method, "recorded", dict)()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     line = f"{now} cubefill {version('cubefill')}: gapfill method={asked.name}"
     attrs = dict(ds.attrs)

@@ -1,14 +1,16 @@
 """What a cube holds, for people and for machines, with little reading."""
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from cubefill.cube import crs_of, resolution_of, spectral
+from cubefill.ledger import Ledger
 from cubefill.method import Flag
+from cubefill.store import open_cube
 
 WINDOW = 256
 """Side in pixels of a window that is read for shares."""
@@ -41,6 +43,8 @@ class Inventory:
     """Share of each code of `fill_flag`, from the same sample."""
     attrs: dict[str, Any]
     """Provenance: the dataset's attributes."""
+    complete: bool | None = None
+    """True where every tile of a store is written; None where the store keeps no record."""
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""
@@ -57,6 +61,8 @@ class Inventory:
             f"grid        {self.crs}{step}",
             f"memory      {self.gigabytes:.3f} GB when read whole",
         ]
+        if self.complete is not None:
+            lines.append(f"complete    {'yes' if self.complete else 'no'}")
         if self.clear is not None:
             lines.append(f"clear       {self.clear:.1%}")
         if self.flags:
@@ -89,6 +95,12 @@ def take(ds: xr.Dataset) -> Inventory:
         flags=_flag_shares(ds),
         attrs=dict(ds.attrs),
     )
+
+
+def of_store(store: Any) -> Inventory:
+    """The inventory of a store, and whether every tile of it is written."""
+    ledger = Ledger(store)
+    return replace(take(open_cube(store)), complete=ledger.complete if ledger.exists else None)
 
 
 def _clear_share(ds: xr.Dataset) -> float | None:

@@ -109,7 +109,7 @@ class Block:
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of an output array: `(out_time, y, x)`."""
-        return (len(self.out_time), *self.valid.shape[1:])  # type: ignore[return-value]
+        return (len(self.out_time), *self.valid.shape[1:])
 
     @cached_property
     def optical(self) -> Float:
@@ -271,7 +271,7 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
             f"Options {sorted(options)} came with a method object: expected them in it. Type "
             f"dataclasses.replace(method, {next(iter(options))}=...)."
         )
-    return cast(Method, method)
+    return method
 
 
 def name_of(method: Method) -> str:
@@ -280,8 +280,8 @@ def name_of(method: Method) -> str:
     return next((n for n, t in table().items() if t == path), path)
 
 
-def parameters(method: Method) -> dict[str, Any]:
-    """Options of a method that differ from nothing: every field, as plain values for attrs."""
+def parameters(method: Any) -> dict[str, Any]:
+    """Every option of a method and its value."""
     if not is_dataclass(method):
         return {}
     return {f.name: getattr(method, f.name) for f in fields(method) if f.repr}
@@ -307,7 +307,7 @@ def describe() -> dict[str, dict[str, Any]]:
     return rows
 
 
-def _needs_line(cls: type) -> str:
+def _needs_line(cls: Any) -> str:
     if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
         return "see its options"
     n: Needs = cls().needs
@@ -317,7 +317,7 @@ def _needs_line(cls: type) -> str:
     return "; ".join(parts)
 
 
-def _default(cls: type, option: str) -> Any:
+def _default(cls: Any, option: str) -> Any:
     found = next((f.default for f in fields(cls) if f.name == option), MISSING)
     return None if found is MISSING else found
 

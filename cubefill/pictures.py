@@ -4,6 +4,8 @@ Nothing here draws; `plot` and `reports` do.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from cubefill.cube import spectral
 from cubefill.errors import CubeError, CubefillError
 from cubefill.method import Flag
+from cubefill.store import open_cube
 
 STRETCH = (0.0, 0.3)
 """Reflectance shown as black and as full colour, before and after filling alike."""
@@ -170,34 +173,41 @@ def covered(ds: xr.Dataset) -> xr.DataArray:
     return ds[spectral(ds)[0]].notnull()
 
 
-def clear_share(ds: xr.Dataset, max_px: int = 64) -> NDArray[np.float64]:
-    """Clear share of the covered pixels for each date, 0-1; NaN where a date covers nothing."""
+@dataclass(frozen=True)
+class Cover:
+    """What each date shows, as shares of the pixels looked at."""
+
+    clear: NDArray[np.float64]
+    """Clear share of all pixels, 0-1, for each date."""
+    covered: NDArray[np.float64]
+    """Share of all pixels that have data, cloudy or clear."""
+
+    @property
+    def clearest(self) -> int:
+        """Index of the date with the most clear pixels, the first of equals."""
+        return int(self.clear.argmax())
+
+    @property
+    def cloudiest(self) -> int:
+        """Index of the date with the lowest clear share of what it covers.
+
+        Dates that cover less than half of what the median date covers do not count.
+        """
+        some = self.covered > 0
+        usual = np.median(self.covered[some]) if some.any() else 0.0
+        eligible = some & (self.covered >= 0.5 * usual)
+        share = np.full(self.clear.shape, np.inf)
+        np.divide(self.clear, self.covered, out=share, where=eligible)
+        return int(share.argmin())
+
+
+def cover(ds: xr.Dataset, max_px: int = 64) -> Cover:
+    """Clear and covered shares of each date, from at most `max_px` rows and columns."""
     small = decimate(ds, max_px)
     both = xr.Dataset({"clear": clear_of(small), "covered": covered(small)}).compute()
     seen = np.logical_or(both["covered"], both["clear"])
-    total = seen.sum(("y", "x")).values.astype(float)
-    clear = both["clear"].sum(("y", "x")).values
-    share: NDArray[np.float64] = np.full(total.shape, np.nan)
-    return np.divide(clear, total, out=share, where=total > 0)
-
-
-def clearest(ds: xr.Dataset) -> int:
-    """Index of the date with the most clear pixels, the first of equals."""
-    small = decimate(ds, 64)
-    return int(clear_of(small).sum(("y", "x")).values.argmax())
-
-
-def cloudiest(ds: xr.Dataset) -> int:
-    """Index of the date with the lowest clear share.
-
-    Dates that cover less than half of what the median date covers do not count.
-    """
-    small = decimate(ds, 64)
-    seen = covered(small).sum(("y", "x")).values
-    share = clear_share(ds)
-    usual = np.median(seen[seen > 0]) if (seen > 0).any() else 0
-    eligible = seen >= 0.5 * usual
-    return int(np.where(eligible & ~np.isnan(share), share, np.inf).argmin())
+    shares = [v.mean(("y", "x")).values.astype(float) for v in (both["clear"], seen)]
+    return Cover(*shares)
 
 
 # ------------------------------------------------------------------ the cube before filling
@@ -207,20 +217,19 @@ def source_cube(out: xr.Dataset, before: xr.Dataset | None = None) -> xr.Dataset
     """The cube that `out` was filled from, or None where it cannot be found.
 
     1. `before`, when given. 2. The dataset that the lazy engine left in `out.encoding`.
-    3. The store that `out.attrs["source"]` names.
+    3. The store that `out.attrs["gapfill_source"]` or `out.attrs["source"]` names.
     """
     if before is not None:
         return before
     kept = out.encoding.get("source_cube")
     if isinstance(kept, xr.Dataset):
         return kept
-    path = out.attrs.get("source")
-    if not isinstance(path, str):
+    paths = [out.attrs.get(name) for name in ("gapfill_source", "source")]
+    local = [p for p in paths if isinstance(p, str) and len(p) < 4096 and Path(p).exists()]
+    if not local:
         return None
-    from cubefill.store import open_cube
-
     try:
-        return open_cube(path)
+        return open_cube(local[0])
     except (CubefillError, OSError, ValueError):
         return None
 

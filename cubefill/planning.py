@@ -13,7 +13,7 @@ from cubefill import valid as validity
 from cubefill.axes import time_axes
 from cubefill.budget import Memory, budget_bytes, refuse_above, size
 from cubefill.errors import DeviceError, MethodError, PlanError
-from cubefill.method import Method, Needs, name_of, resolve, traits
+from cubefill.method import Method, Needs, name_of, options_of, resolve, traits
 from cubefill.tiles import region
 from cubefill.windows import Axis, Span, Whole
 from cubefill.work import Area, Work
@@ -310,12 +310,12 @@ def _variables(
     return variables
 
 
-def _on_device(method: Method, device: str) -> Method:
+def _on_device(method: Any, device: str) -> Method:
     if device not in ("auto", "cpu"):
         import torch
 
         kind = device.split(":")[0]
-        present = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+        present: dict[str, Any] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
         if kind not in present:
             raise DeviceError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'mps'.")
         if not present[kind]():
@@ -323,9 +323,9 @@ def _on_device(method: Method, device: str) -> Method:
                 f"device={device!r}: this machine has no such accelerator for torch. "
                 "Type device='auto' to use what is there."
             )
-    if device != "auto" and is_dataclass(method) and hasattr(method, "device"):
-        return replace(method, device=device)  # type: ignore[type-var]
-    return method
+    takes = is_dataclass(method) and "device" in options_of(type(method))
+    chosen: Method = replace(method, device=device) if takes and device != "auto" else method
+    return chosen
 
 
 def _needs_line(needs: Needs) -> str:

@@ -18,9 +18,8 @@ from cubefill.method import Flag
 from cubefill.pictures import (
     TRUE_COLOUR,
     align,
-    clearest,
-    cloudiest,
     colour_bands,
+    cover,
     date_text,
     decimate,
     flag_rgb,
@@ -83,7 +82,7 @@ def rgb(
     >>> rgb(synthetic_cube(), time="2021-01-06", bands=("B08", "B04", "B04")).axes[0].get_title()
     '2021-01-06'
     """
-    index = clearest(ds) if time is None else nearest_time(ds, time)
+    index = cover(ds).clearest if time is None else nearest_time(ds, time)
     small = decimate(ds, max_px).isel(time=index)
     image = rgba(small[named(small, bands)].compute(), bands)
     fig = None if ax is not None else figure(*size(small, panels=1))
@@ -126,7 +125,7 @@ def compare(
             "compare shows a filled cube: expected the variable fill_flag, found "
             f"{', '.join(map(str, out.data_vars))}. Type ds.gapfill().gapfill.plot.compare()."
         )
-    index = cloudiest(out) if time is None else nearest_time(out, time)
+    index = cover(out).cloudiest if time is None else nearest_time(out, time)
     bands = bands or colour_bands(out)
     small = decimate(out, max_px).isel(time=index)
     after = small[[*dict.fromkeys(named(small, bands)), "fill_flag"]].compute()
@@ -141,9 +140,8 @@ def compare(
         show(ax, image, small, left=ax is axes[0])
         ax.set_title(title, loc="left", fontsize=10)
     clear = float((flag == Flag.OBSERVED).mean())
-    fig.suptitle(
-        f"{date_text(small['time'].values)}   {percent(clear)} observed", x=0.01, ha="left", fontsize=12
-    )
+    title = f"{date_text(small['time'].values)}   {percent(clear)} observed"
+    fig.suptitle(title, x=0.01, ha="left", fontsize=12)
     legend(fig, flag)
     return fig
 

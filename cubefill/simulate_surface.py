@@ -311,11 +311,11 @@ def calendar(crop: Ints, start_doy: int, days: int, rng: np.random.Generator) ->
         season = rng.normal(0, 3)
         for part, table in zip(parts, (_GREEN, _BROWN, _FLOWER), strict=True):
             part += _cycles(
-                table, crop, early + season + shift, late + season + shift, harvest, rng
+                table, crop, early + season + shift, late + season + shift, harvest + shift, rng
             )
         winter = np.isin(crop, (Crop.WHEAT, Crop.RAPESEED)) & catch
         table = {Crop(c): (_CATCH_CROP,) for c in (Crop.WHEAT, Crop.RAPESEED)}
-        extra = _cycles(table, crop, early + shift, late + shift, 0 * harvest, rng)
+        extra = _cycles(table, crop, early + shift, late + shift, harvest + shift, rng)
         parts[0] += [c._replace(amount=c.amount * winter) for c in extra]
     green, brown, flower = (_join(p, count) for p in parts)
     base = np.array([_BASE.get(Crop(c), 0.0) for c in crop]) * vigour

@@ -30,6 +30,9 @@ from cubefill.store_encoding import (
 ID = "cubefill_id"
 """Root attribute: unlike that of any other store, new at each creation."""
 
+ORDER = "cubefill_variables"
+"""Root attribute: names of the variables in their order."""
+
 UNFINISHED = "cubefill_creating"
 """Root attribute while the template is being written; such a store counts as absent."""
 
@@ -101,6 +104,7 @@ def create(
             size = (template.sizes["y"], template.sizes["x"])
             Ledger(store).begin(fingerprint, size, shard, finish=finish)
         root = {**plain(template.attrs), **plain(dict(attrs or {})), ID: uuid4().hex}
+        root[ORDER] = [str(n) for n in template.data_vars]
         coordinates = group.attrs.get("coordinates")
         if coordinates:
             root["coordinates"] = coordinates
@@ -147,14 +151,14 @@ def check_aligned(
 ) -> None:
     """Refuses a region that splits a shard (or a chunk, where there are no shards)."""
     unit = stored.shards or stored.chunks
-    dims = stored.metadata.dimension_names or stored.attrs.get("_ARRAY_DIMENSIONS")  # type: ignore[union-attr]
-    dims = dims or [f"axis {i}" for i in range(stored.ndim)]
+    dims = dims_of(stored)
     if len(index) != stored.ndim:
         raise StoreError(
-            f"{name}: expected a region of {stored.ndim} slices {tuple(dims)}, got {len(index)}."  # type: ignore[arg-type]
+            f"{name}: expected a region of {stored.ndim} slices ({', '.join(dims)}), got "
+            f"{len(index)}."
         )
     expected = []
-    for dim, part, size, step in zip(dims, index, stored.shape, unit, strict=True):  # type: ignore[arg-type]
+    for dim, part, size, step in zip(dims, index, stored.shape, unit, strict=True):
         start, stop, stride = part.indices(size)
         whole = start % step == 0 and (stop % step == 0 or stop == size)
         if stride != 1 or not whole or stop <= start:
@@ -166,6 +170,13 @@ def check_aligned(
         expected.append(stop - start)
     if tuple(expected) != tuple(shape):
         raise StoreError(f"{name}: expected an array of shape {tuple(expected)}, got {shape}.")
+
+
+def dims_of(stored: "zarr.Array[Any]") -> list[str]:
+    """Names of the dimensions of a stored array, in zarr 2 and 3."""
+    named: Any = getattr(stored.metadata, "dimension_names", None)
+    named = named or stored.attrs.get("_ARRAY_DIMENSIONS")
+    return [str(d) for d in named or range(stored.ndim)]
 
 
 def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) -> Encoding:

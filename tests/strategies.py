@@ -91,9 +91,10 @@ class Neighbours:
             total = np.nansum(o.astype(np.float64), axis=(0, 2, 3), keepdims=True)
             places = np.arange(o[0, 0].size, dtype=np.float64).reshape(o.shape[2:])
             out = np.broadcast_to(total + places * 1e-3 + self.learned, o.shape)
-            out = np.broadcast_to(
-                out[:1], (len(block.out_time), *o.shape[1:])
-            ) + block.out_days[:, None, None, None] * 1e-3
+            out = (
+                np.broadcast_to(out[:1], (len(block.out_time), *o.shape[1:]))
+                + block.out_days[:, None, None, None] * 1e-3
+            )
             yield block.filled(out.astype(np.float32))
 
 
@@ -107,7 +108,8 @@ class Mean:
     needs = Needs()
 
     def prepare(self, sample: Block) -> "Mean":
-        return replace(self, learned=float(np.nan_to_num(np.nanmean(sample.optical))))
+        o = sample.optical
+        return replace(self, learned=float(o[np.isfinite(o)].mean()) if sample.valid.any() else 0.0)
 
     def recorded(self) -> dict[str, float]:
         return {"learned": self.learned}

@@ -34,6 +34,8 @@ PER_UNIT = np.float32(1 / Counts().scale)
 TOP = np.float32(32767)
 LINE = 64
 """Bytes of a cache line."""
+AHEAD = 4
+"""Dates between asking for a row and using it."""
 
 
 def row(function: F) -> F:
@@ -166,8 +168,8 @@ def _encode(v: Any, out: Any) -> Any:
     return counts
 
 
-overload(decode)(_decode)
-overload(encode)(_encode)
+overload(decode, strict=False)(_decode)
+overload(encode, strict=False)(_encode)
 
 
 @row
@@ -196,9 +198,9 @@ def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
         j = 0
         while j < n:
             y, x, m = reach(p0 + j, n - j, band.shape[2])
-            if i + 1 < band.shape[0]:
-                fetch(as_row(band[i + 1, y, x : x + m]))
-                fetch(as_row(valid[i + 1, y, x : x + m]))
+            if i + AHEAD < band.shape[0]:
+                fetch(as_row(band[i + AHEAD, y, x : x + m]))
+                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
             b, c = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m])
             lost += _load_row(b, c, s[i, j : j + m])
             j += m
@@ -217,8 +219,8 @@ def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
     j = 0
     while j < n:
         y, x, m = reach(p0 + j, n - j, out.shape[2])
-        if k + 1 < out.shape[0]:
-            fetch(as_row(out[k + 1, y, x : x + m]))
+        if k + AHEAD < out.shape[0]:
+            fetch(as_row(out[k + AHEAD, y, x : x + m]))
         _store_row(r[j : j + m], as_row(out[k, y, x : x + m]))
         j += m
 

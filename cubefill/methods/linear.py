@@ -183,3 +183,80 @@ def scan(
         lost += _scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
         _scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
     return lost
+
+
+@dataclass(frozen=True)
+class _Scan(Classic):
+    """A method of the kernel `scan`."""
+
+    mode: ClassVar[int]
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        args = (band, valid, axes.s, axes.so, axes.lo, self.mode, 512, out)
+        return int(scan(band.dtype, *args))
+
+
+@dataclass(frozen=True)
+class Nearest(_Scan):
+    """Gaps take the clear observation nearest in time; the earlier one where two are as near.
+
+    Examples
+    --------
+    >>> Nearest(max_gap=60).complete
+    False
+    """
+
+    mode: ClassVar[int] = NEAREST
+
+
+@dataclass(frozen=True)
+class Last(_Scan):
+    """Gaps take the last clear observation before them; nothing is known before the first.
+
+    Looks at the past only, as a forecaster does; not complete for that reason.
+    """
+
+    mode: ClassVar[int] = LAST
+    holds: ClassVar[tuple[bool, bool]] = (False, True)
+
+
+@dataclass(frozen=True)
+class Next(_Scan):
+    """Gaps take the next clear observation after them; nothing is known after the last."""
+
+    mode: ClassVar[int] = NEXT
+    holds: ClassVar[tuple[bool, bool]] = (True, False)
+
+
+@dataclass(frozen=True)
+class Linear(_Scan):
+    """Gaps lie on the straight line between the clear observations beside them, in real days.
+
+    Before the first and after the last clear observation its value is held.
+
+    Examples
+    --------
+    >>> Linear(max_gap=60, max_extrapolate=10).flag.name
+    'INTERPOLATED'
+    """
+
+    mode: ClassVar[int] = LINEAR
+
+
+@dataclass(frozen=True)
+class Linear2(_Scan):
+    """Gaps get the two-date formula of Decloud, from the clear dates before and after each pixel.
+
+    `a + (b - a) * (t - ta) / (tb - ta)` in float32, in this order of operations. The published
+    baseline takes one earlier and one later image that are clear all over; here each pixel has
+    its own two dates. Never extrapolates: gaps at the ends stay NaN.
+
+    References
+    ----------
+    Cresson et al. (2022), Comparison of convolutional neural networks for cloudy optical images
+    reconstruction from single or multitemporal joint SAR and optical images, ISPRS Archives XLIII.
+    """
+
+    mode: ClassVar[int] = LINEAR2
+    holds: ClassVar[tuple[bool, bool]] = (False, False)

@@ -1,0 +1,92 @@
+"""Savitzky-Golay and Whittaker: curves fitted to each pixel's clear observations, on real days."""
+
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from cubefill.errors import MethodError
+from cubefill.method import Block, Needs
+from cubefill.methods._classic import Axes, Classic, reflectance
+from cubefill.methods._rows import (
+    NAN,
+    TABLE,
+    VALID,
+    Array,
+    cube_type,
+    keep_clear,
+    kernel,
+    load,
+    row,
+    store,
+)
+from cubefill.methods._whittaker import local_cubic, penalty, v_curve, whittaker
+
+
+@dataclass(frozen=True)
+class Whittaker(Classic):
+    """Gaps lie on the curve that is near the observations and bends as little as `lam` asks.
+
+    Minimises the squared distance to the clear observations plus `lam` times the integral of the
+    squared second derivative over real days, in float64; before the first and after the last
+    clear observation the curve is held at its value there. At dates without acquisition a local
+    cubic through the neighbouring acquisition dates gives the value, so that the answer at one
+    date does not depend on which others were asked for.
+
+    `lam` is in cubed days: it does not depend on how often the satellite passes, and equals that
+    of a Whittaker smoother on a daily axis. "vcurve" chooses it once per cube by `prepare`.
+    `robust` is the number of rounds in which observations far from the curve lose weight
+    (bisquare, against the median absolute distance of their pixel).
+
+    References
+    ----------
+    Eilers (2003), A perfect smoother, Analytical Chemistry 75. Frasso and Eilers (2015), L- and
+    V-curves for optimal smoothing, Statistical Modelling 15.
+    """
+
+    lam: float | str = "vcurve"
+    """Weight of the bending, in days cubed, or "vcurve"."""
+    robust: int = 0
+    """Rounds of robust reweighting."""
+
+    fits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.lam != "vcurve" and not (isinstance(self.lam, int | float) and self.lam > 0):
+            raise MethodError(
+                f"Whittaker(lam={self.lam!r}): expected a number above 0 or 'vcurve'; type "
+                "lam=1000."
+            )
+
+    @property
+    def prepares(self) -> bool:
+        """True while `lam` is to be chosen."""
+        return self.lam == "vcurve"
+
+    def prepare(self, sample: Block) -> Self:
+        """The same method with `lam` as a number, the middle of the series' own V-curves."""
+        chosen = self
+        if self.lam == "vcurve":
+            bands = [reflectance(b) for b in sample.bands.values()]
+            chosen = replace(self, lam=v_curve(bands, sample.valid, sample.days))
+        return super(Whittaker, chosen).prepare(sample)
+
+    def recorded(self) -> dict[str, Any]:
+        """`lam` in days cubed, and expected errors where they were asked for."""
+        return {"lam": self.lam, **super().recorded()}
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        if isinstance(self.lam, str):
+            raise MethodError(
+                "Whittaker(lam='vcurve') has not seen the cube: expected a number. Type "
+                "method = method.prepare(sample), or lam=1000."
+            )
+        bend = penalty(axes.days) * self.lam
+        first, weights = local_cubic(axes.days, axes.out_days, axes.lo)
+        keep = axes.same and not self.smooth
+        args = (band, valid, bend, first, weights, self.robust, keep, out)
+        return int(whittaker(band.dtype, *args))

@@ -1,0 +1,380 @@
+"""Pixels of assets on the grid of a cube: read late, exactly, and never silently missing."""
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill.errors import ReadError
+
+log = logging.getLogger("cubefill")
+
+GDAL_ENV: dict[str, str] = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.5",
+    "GDAL_HTTP_RETRY_CODES": "429,500,502,503,504",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_TIMEOUT": "120",
+    "GDAL_HTTP_LOW_SPEED_TIME": "20",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "100",
+    "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
+}
+"""Settings of GDAL for reads; a variable of the process environment wins."""
+
+DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Lura")
+"""Formats that are opened: none of them can name other files."""
+
+MISSING = np.float32(np.inf)
+"""Stands in an array of floats for pixels whose read failed, until it becomes `source_missing`."""
+
+MISSING_CLASS = 255
+"""The same in an array of SCL classes."""
+
+FLAT_GAP = 0.02
+"""Largest shift in pixels at which a grid counts as the cube's own and is copied."""
+
+Float = NDArray[np.float32]
+OnError = Literal["raise", "flag"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One asset, and how its counts become values: `(count + counts) * scale`."""
+
+    href: str
+    """Empty where the item lacks the asset."""
+    item: str
+    asset: str
+    band: str
+    date: str
+    counts: float = 0.0
+    scale: float = 1.0
+    nodata: tuple[float, ...] = ()
+    grid: Any = None
+    """Where the asset lies (`odc.geo.geobox.GeoBox`), if its metadata says so."""
+
+    def __str__(self) -> str:
+        return f"asset {self.asset!r} ({self.band}) of item {self.item} of {self.date}"
+
+
+@dataclass(frozen=True)
+class How:
+    """How assets are read."""
+
+    resampling: str = "bilinear"
+    on_error: OnError = "raise"
+    sign: Callable[[str], str] | None = None
+    decibel: bool = False
+    """Turns linear power into dB, values of 0 and below into NaN."""
+    overviews: bool = True
+
+
+Window = tuple[slice, slice]
+Steps = Sequence[Sequence[Source]]
+
+
+def read_mosaic(sources: Sequence[Source], grid: Any, how: How) -> Float:
+    """Values of one time step on a grid, NaN where no source has data.
+
+    Where sources overlap the first that has data counts. With `on_error="flag"`, pixels of a
+    source that could not be read are `MISSING` unless another source has data there.
+
+    Raises
+    ------
+    ReadError
+        A source cannot be read and `on_error` is "raise".
+    """
+    out = np.full(grid.shape, np.nan, np.float32)
+    failed = np.zeros(grid.shape, bool)
+    for source in sources:
+        roi = _overlap(source, grid)
+        holes = np.isnan(out)
+        if roi is None or not holes[roi].any():
+            continue
+        try:
+            values = read_one(source, grid, how)
+        except ReadError as error:
+            if how.on_error == "raise":
+                raise
+            log.warning("flagged as source_missing: %s", error)
+            failed[roi] = True
+            continue
+        np.copyto(out, values, where=holes)
+    if how.decibel:
+        out = decibel(out)
+    out[failed & np.isnan(out)] = MISSING
+    return out
+
+
+def read_one(source: Source, grid: Any, how: How) -> Float:
+    """Values of one asset on a grid, NaN outside it and where it has no data.
+
+    Where pixels of the asset coincide with pixels of the grid they are copied, not resampled.
+
+    Raises
+    ------
+    ReadError
+        The asset is absent or cannot be read; names item, asset and date.
+    """
+    import rasterio.errors
+
+    if not source.href:
+        raise ReadError(f"Missing {source}: the item does not have it.")
+    errors: tuple[type[Exception], ...] = (
+        rasterio.errors.RasterioError,
+        rasterio.errors.RasterioIOError,
+        OSError,
+        ValueError,
+    )
+    first: Exception | None = None
+    for _ in range(2 if how.sign else 1):
+        href = how.sign(source.href) if how.sign else source.href
+        try:
+            with gdal_env():
+                return _read(source, href, grid, how)
+        except errors as error:
+            first = first or error
+    assert first is not None
+    raise ReadError(_explain(source, href, first)) from first
+
+
+@contextmanager
+def gdal_env() -> Iterator[None]:
+    """GDAL with retries and time limits, within the block."""
+    import rasterio
+
+    options = {k: os.environ.get(k, v) for k, v in GDAL_ENV.items()}
+    with rasterio.Env(**options):
+        yield
+
+
+def decibel(power: Float) -> Float:
+    """`10 log10` of linear power; NaN where it is 0, negative or absent."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        out = np.float32(10) * np.log10(np.where(power > 0, power, np.nan))
+    return out.astype(np.float32, copy=False)
+
+
+def layer(name: str, steps: Steps, grid: Any, chunk: int, how: How, halo: int = 0) -> Any:
+    """Lazy values `(step, y, x)`: one task per step and spatial chunk, nothing read yet.
+
+    With a halo every block also holds that many pixels around it, as far as the grid reaches;
+    `crop` takes them off.
+    """
+    import dask.array as da
+
+    wins, sizes = windows(grid.shape, chunk, halo)
+    listed = np.empty((len(steps), 1, 1), object)
+    for i, sources in enumerate(steps):
+        listed[i, 0, 0] = tuple(sources)
+    each: Any = da.from_array
+    sources_array = each(listed, chunks=1, name=f"sources-{name}")
+    windows_array = each(wins[None], chunks=1, name=f"windows-{name}")
+    blocks: Any = da.map_blocks
+    return blocks(
+        partial(_block, grid=grid, how=how),
+        sources_array,
+        windows_array,
+        chunks=((1,) * len(steps), *sizes),
+        dtype=np.float32,
+        meta=np.empty((0, 0, 0), np.float32),
+        name=f"read-{name}",
+    )
+
+
+def crop(
+    padded: Any,
+    shape: tuple[int, int],
+    chunk: int,
+    halo: int,
+    then: Callable[[Any], Any],
+    dtype: Any,
+) -> Any:
+    """A lazy layer without its halo, after `then` was applied to every block with it."""
+    import dask.array as da
+
+    inner, sizes = windows(shape, chunk, 0)
+    outer, _ = windows(shape, chunk, halo)
+    cuts = np.empty((1, *inner.shape), object)
+    for i in np.ndindex(inner.shape):
+        cuts[(0, *i)] = tuple(
+            slice(a.start - b.start, a.stop - b.start)
+            for a, b in zip(inner[i], outer[i], strict=True)
+        )
+    each: Any = da.from_array
+    blocks: Any = da.map_blocks
+    return blocks(
+        partial(_crop, then=then),
+        padded,
+        each(cuts, chunks=1, name=f"cuts-{shape}-{chunk}-{halo}"),
+        chunks=(padded.chunks[0], *sizes),
+        dtype=dtype,
+        meta=np.empty((0, 0, 0), dtype),
+    )
+
+
+def windows(
+    shape: tuple[int, int], chunk: int, halo: int
+) -> tuple[NDArray[Any], tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Windows of all chunks as an object array `(y, x)`, and their sizes along y and x."""
+    rows, cols = (
+        [slice(max(0, a - halo), min(n, a + chunk + halo)) for a in range(0, n, chunk)]
+        for n in shape
+    )
+    out = np.empty((len(rows), len(cols)), object)
+    for i, r in enumerate(rows):
+        for j, c in enumerate(cols):
+            out[i, j] = (r, c)
+    return out, (tuple(r.stop - r.start for r in rows), tuple(c.stop - c.start for c in cols))
+
+
+def _block(sources: NDArray[Any], window: NDArray[Any], *, grid: Any, how: How) -> Float:
+    return read_mosaic(sources[0, 0, 0], grid[window[0, 0, 0]], how)[None]
+
+
+def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any]) -> NDArray[Any]:
+    out: NDArray[Any] = then(block)[:, *cut[0, 0, 0]]
+    return out
+
+
+# ------------------------------------------------------------------ one asset
+
+
+def _read(source: Source, href: str, grid: Any, how: How) -> Float:
+    import rasterio
+    from odc.geo.converters import rio_geobox
+    from odc.geo.overlap import compute_reproject_roi
+    from odc.geo.roi import roi_is_empty
+
+    out = np.full(grid.shape, np.nan, np.float32)
+    level = None
+    with rasterio.open(href, driver=list(DRIVERS), sharing=False) as file:
+        if file.crs is None:
+            raise ValueError("the file has no CRS")
+        native = rio_geobox(file)
+        roi = compute_reproject_roi(native, grid, ttol=FLAT_GAP, padding=2)
+        if how.overviews and roi.read_shrink > 1:
+            level = _overview(file.overviews(1), roi.read_shrink)
+        if level is None:
+            if roi_is_empty(roi.roi_src) or roi_is_empty(roi.roi_dst):
+                return out
+            _fill(out, file, native, grid, roi, source, how)
+            return out
+    with rasterio.open(href, driver=list(DRIVERS), sharing=False, overview_level=level) as file:
+        native = rio_geobox(file)
+        roi = compute_reproject_roi(native, grid, ttol=FLAT_GAP, padding=2)
+        if not (roi_is_empty(roi.roi_src) or roi_is_empty(roi.roi_dst)):
+            _fill(out, file, native, grid, roi, source, how)
+    return out
+
+
+def _fill(
+    out: Float, file: Any, native: Any, grid: Any, roi: Any, source: Source, how: How
+) -> None:
+    """Writes an asset's values into `out`: copied where grids agree, else warped."""
+    if roi.paste_ok and roi.read_shrink == 1:
+        out[roi.roi_dst] = _values(file, roi.roi_src, source)
+        return
+    import rasterio.warp
+    from rasterio.enums import Resampling
+
+    pad = 2 * max(1, int(np.ceil(max(roi.scale2.xy)))) + 2
+    rows, cols = (
+        slice(max(0, s.start - pad), min(n, s.stop + pad))
+        for s, n in zip(roi.roi_src, native.shape, strict=True)
+    )
+    rasterio.warp.reproject(
+        _values(file, (rows, cols), source),
+        out,
+        src_transform=native[rows, cols].transform,
+        src_crs=file.crs,
+        src_nodata=np.nan,
+        dst_transform=grid.transform,
+        dst_crs=str(grid.crs),
+        dst_nodata=np.nan,
+        resampling=Resampling[how.resampling],
+        tolerance=0,
+    )
+
+
+def _values(file: Any, roi: Window, source: Source) -> Float:
+    """Values of a window, scaled, NaN where there is no data."""
+    from rasterio.windows import Window as RasterWindow
+
+    raw = file.read(1, window=RasterWindow.from_slices(*roi))
+    absent = [*source.nodata, *(v for v in (file.nodata,) if v is not None)]
+    values: Float = raw.astype(np.float32)
+    if source.counts:
+        values += np.float32(source.counts)
+    if source.scale != 1.0:
+        values *= np.float32(source.scale)
+    for value in absent:
+        if not np.isnan(value):
+            values[raw == value] = np.nan
+    return values
+
+
+def _overview(factors: Sequence[int], shrink: int) -> int | None:
+    """The coarsest overview that is not coarser than asked for."""
+    fits = [i for i, f in enumerate(factors) if f <= shrink]
+    return fits[-1] if fits else None
+
+
+def _overlap(source: Source, grid: Any) -> Window | None:
+    """Where on a grid a source can have data, or None; the whole grid where it is not known."""
+    everything = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
+    if source.grid is None:
+        return everything
+    from odc.geo.overlap import compute_reproject_roi
+    from odc.geo.roi import roi_is_empty
+
+    roi = compute_reproject_roi(source.grid, grid).roi_dst
+    return None if roi_is_empty(roi) else roi
+
+
+# ------------------------------------------------------------------ saying what went wrong
+
+_SECRET = re.compile(r"\?[^\s'\"]*")
+
+
+def bare(text: str) -> str:
+    """Text without the query part of URLs, where signatures stand."""
+    return _SECRET.sub("", text)
+
+
+def _explain(source: Source, href: str, error: Exception) -> str:
+    said = bare(" ".join(str(error).split()))[:300]
+    if href.startswith(("http://", "https://")):
+        said = f"{_answer(href)}; GDAL: {said}"
+    retries = os.environ.get("GDAL_HTTP_MAX_RETRY", GDAL_ENV["GDAL_HTTP_MAX_RETRY"])
+    tried = f" after {retries} retries" if "HTTP 5" in said or "HTTP 429" in said else ""
+    return (
+        f"Could not read {source}{tried}: {said}. Address: {bare(href)}. Run it again to "
+        "resume, pass sign= where URLs expire, or on_error='flag' to mark such pixels as "
+        "source_missing."
+    )
+
+
+def _answer(href: str) -> str:
+    """What a server says to one small request: its status and the type of what it sends."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(href, headers={"Range": "bytes=0-15"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            sort = reply.headers.get("Content-Type", "no type")
+            return f"the server answers HTTP {reply.status} with {sort}"
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the server answers HTTP {error.code} {error.reason}"
+    except (OSError, ValueError) as error:
+        return f"the server does not answer ({bare(str(error))})"
