@@ -145,7 +145,7 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     token = tokenize(work, plan.tile) if stored else uuid4().hex
     root, name = f"gapfill-work-{token}", f"gapfill-{token}"
     layer: dict[Any, Any] = {root: _Held(work)}
-    blocks: dict[Any, Any] = {}
+    parts: dict[str, dict[Any, Any]] = {f"{name}-{out}": {} for out in work.outputs}
     upstream = []
     free = [n for n, s in work.sources.items() if s is None]
     for i, y in enumerate(ys):
@@ -155,8 +155,12 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
             upstream += list(given.values())
             layer[name, i, j] = (_run, root, y, x, list(given), [_keys(a) for a in given.values()])
             for out in work.outputs:
-                blocks[f"{name}-{out}", 0, i, j] = (operator.getitem, (name, i, j), out)
-    graph = HighLevelGraph.from_collections(name, layer | blocks, dependencies=upstream)
+                key = f"{name}-{out}"
+                parts[key][key, 0, i, j] = (operator.getitem, (name, i, j), out)
+    base = HighLevelGraph.from_collections(name, layer, dependencies=upstream)
+    graph = HighLevelGraph(
+        {**base.layers, **parts}, {**base.dependencies, **{part: {name} for part in parts}}
+    )
     chunks = (
         (len(work.axes.out),),
         tuple(s.stop - s.start for s in ys),

@@ -149,8 +149,9 @@ class Ledger:
 
     def missing(self) -> list[Tile]:
         """Tiles that are still to be written, row by row."""
+        grid = self.grid
         done = np.asarray(self._done("r")[:])
-        return [t for t in self.grid if not done[t.row, t.column]]
+        return [t for t in grid if not done[t.row, t.column]]
 
     @property
     def complete(self) -> bool:

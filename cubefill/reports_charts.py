@@ -162,7 +162,7 @@ class _Days:
         return "".join(out)
 
 
-_MONTHS = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
+_MONTHS = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"]
 
 
 def _levels(top: float, height: float, levels: tuple[tuple[float, str], ...]) -> str:

@@ -1,14 +1,17 @@
 """Where: an area of interest in degrees, and the one grid in metres that a cube lies on."""
 
 import logging
+import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from cubefill.errors import CatalogueError, CubeError
+from cubefill.stac_grid import Grid, same_crs
 from cubefill.stac_items import find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
@@ -209,7 +212,8 @@ def choose_grid(
         east, north = np.max(highs, axis=0).tolist()
         bounds = BoundingBox(west, south, east, north, crs)
     ax, ay = _anchor(items, crs, resolution, bands)
-    return GeoBox.from_bbox(bounds, crs, resolution=resolution, anchor=xy_(ax, ay), tol=0.02)
+    with quiet():
+        return GeoBox.from_bbox(bounds, crs, resolution=resolution, anchor=xy_(ax, ay), tol=0.02)
 
 
 def check_grid(geobox: Any) -> Any:
@@ -234,18 +238,31 @@ def check_grid(geobox: Any) -> Any:
     return geobox
 
 
-def native_grid(item: Any, asset: Any) -> Any | None:
-    """The grid of an asset (`GeoBox`) as its metadata gives it, or None."""
-    from affine import Affine
-    from odc.geo.geobox import GeoBox
-
+def native_grid(item: Any, asset: Any) -> Grid | None:
+    """The grid of an asset as its metadata gives it, or None."""
     extra, p = asset.extra_fields, item.properties
     transform = extra.get("proj:transform") or p.get("proj:transform")
     shape = extra.get("proj:shape") or p.get("proj:shape")
-    crs = crs_of_item(item)
+    crs = extra.get("proj:code") or crs_of_item(item)
     if not transform or not shape or not crs:
         return None
-    return GeoBox(tuple(shape), Affine(*transform[:6]), crs)
+    a, b, c, d, e, f = (float(v) for v in transform[:6])
+    rows, cols = map(int, shape)
+    return Grid(crs, (a, b, c, d, e, f), (rows, cols))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warning of affine 3 about odc-geo's use of `*`, within the block."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Use `@` matmul", PendingDeprecationWarning)
+        yield
+
+
+def outline(geobox: Any) -> Area:
+    """The area that a grid covers."""
+    with quiet():
+        return Area(geobox.extent.to_crs("EPSG:4326").geom)
 
 
 def _bounds(item: Any, crs: Any) -> tuple[float, float, float, float] | None:
@@ -254,9 +271,8 @@ def _bounds(item: Any, crs: Any) -> tuple[float, float, float, float] | None:
 
     for asset in item.assets.values():
         grid = native_grid(item, asset)
-        if grid is not None and grid.crs == crs:
-            w, s, e, n = grid.boundingbox.bbox
-            return w, s, e, n
+        if grid is not None and same_crs(grid.crs, str(crs)):
+            return grid.bounds
     shape = footprint(item)
     if shape is None:
         return None
@@ -272,11 +288,10 @@ def _anchor(
     for item in items:
         assets = (find_asset(item, b, resolution) for b in bands)
         grids = [g for a in assets if a and (g := native_grid(item, a[1])) is not None]
-        for grid in (g for g in grids if g.crs == crs):
-            a = grid.affine
-            step = round(abs(a.a), 6)
-            if step <= resolution:
-                votes[_fraction(a.c / resolution), _fraction(a.f / resolution)] += 1
+        for grid in (g for g in grids if same_crs(g.crs, str(crs))):
+            a, _, c, _, _, f = grid.transform
+            if round(abs(a), 6) <= resolution:
+                votes[_fraction(c / resolution), _fraction(f / resolution)] += 1
     return votes.most_common(1)[0][0] if votes else (0.0, 0.0)
 
 

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import ceil
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import ReadError
+from cubefill.stac_grid import Fit, Grid, Window, fit
 
 log = logging.getLogger("cubefill")
 
@@ -38,9 +40,6 @@ MISSING = np.float32(np.inf)
 MISSING_CLASS = 255
 """The same in an array of SCL classes."""
 
-FLAT_GAP = 0.02
-"""Largest shift in pixels at which a grid counts as the cube's own and is copied."""
-
 Float = NDArray[np.float32]
 OnError = Literal["raise", "flag"]
 
@@ -58,8 +57,8 @@ class Source:
     counts: float = 0.0
     scale: float = 1.0
     nodata: tuple[float, ...] = ()
-    grid: Any = None
-    """Where the asset lies (`odc.geo.geobox.GeoBox`), if its metadata says so."""
+    grid: Grid | None = None
+    """Where the asset lies, if its metadata says so."""
 
     def __str__(self) -> str:
         return f"asset {self.asset!r} ({self.band}) of item {self.item} of {self.date}"
@@ -77,11 +76,10 @@ class How:
     overviews: bool = True
 
 
-Window = tuple[slice, slice]
 Steps = Sequence[Sequence[Source]]
 
 
-def read_mosaic(sources: Sequence[Source], grid: Any, how: How) -> Float:
+def read_mosaic(sources: Sequence[Source], grid: Grid, how: How) -> Float:
     """Values of one time step on a grid, NaN where no source has data.
 
     Where sources overlap the first that has data counts. With `on_error="flag"`, pixels of a
@@ -95,7 +93,7 @@ def read_mosaic(sources: Sequence[Source], grid: Any, how: How) -> Float:
     out = np.full(grid.shape, np.nan, np.float32)
     failed = np.zeros(grid.shape, bool)
     for source in sources:
-        roi = _overlap(source, grid)
+        roi = _reach(source, grid)
         holes = np.isnan(out)
         if roi is None or not holes[roi].any():
             continue
@@ -114,7 +112,7 @@ def read_mosaic(sources: Sequence[Source], grid: Any, how: How) -> Float:
     return out
 
 
-def read_one(source: Source, grid: Any, how: How) -> Float:
+def read_one(source: Source, grid: Grid, how: How) -> Float:
     """Values of one asset on a grid, NaN outside it and where it has no data.
 
     Where pixels of the asset coincide with pixels of the grid they are copied, not resampled.
@@ -163,7 +161,7 @@ def decibel(power: Float) -> Float:
     return out.astype(np.float32, copy=False)
 
 
-def layer(name: str, steps: Steps, grid: Any, chunk: int, how: How, halo: int = 0) -> Any:
+def layer(name: str, steps: Steps, grid: Grid, chunk: int, how: How, halo: int = 0) -> Any:
     """Lazy values `(step, y, x)`: one task per step and spatial chunk, nothing read yet.
 
     With a halo every block also holds that many pixels around it, as far as the grid reaches;
@@ -236,7 +234,7 @@ def windows(
     return out, (tuple(r.stop - r.start for r in rows), tuple(c.stop - c.start for c in cols))
 
 
-def _block(sources: NDArray[Any], window: NDArray[Any], *, grid: Any, how: How) -> Float:
+def _block(sources: NDArray[Any], window: NDArray[Any], *, grid: Grid, how: How) -> Float:
     return read_mosaic(sources[0, 0, 0], grid[window[0, 0, 0]], how)[None]
 
 
@@ -248,57 +246,58 @@ def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any])
 # ------------------------------------------------------------------ one asset
 
 
-def _read(source: Source, href: str, grid: Any, how: How) -> Float:
+def _read(source: Source, href: str, grid: Grid, how: How) -> Float:
     import rasterio
-    from odc.geo.converters import rio_geobox
-    from odc.geo.overlap import compute_reproject_roi
-    from odc.geo.roi import roi_is_empty
 
     out = np.full(grid.shape, np.nan, np.float32)
-    level = None
-    with rasterio.open(href, driver=list(DRIVERS), sharing=False) as file:
-        if file.crs is None:
-            raise ValueError("the file has no CRS")
-        native = rio_geobox(file)
-        roi = compute_reproject_roi(native, grid, ttol=FLAT_GAP, padding=2)
-        if how.overviews and roi.read_shrink > 1:
-            level = _overview(file.overviews(1), roi.read_shrink)
-        if level is None:
-            if roi_is_empty(roi.roi_src) or roi_is_empty(roi.roi_dst):
-                return out
-            _fill(out, file, native, grid, roi, source, how)
+    options: dict[str, Any] = {"driver": list(DRIVERS), "sharing": False}
+    with rasterio.open(href, **options) as file:
+        native = _grid_of(file)
+        found = fit(native, grid)
+        if found is None:
             return out
-    with rasterio.open(href, driver=list(DRIVERS), sharing=False, overview_level=level) as file:
-        native = rio_geobox(file)
-        roi = compute_reproject_roi(native, grid, ttol=FLAT_GAP, padding=2)
-        if not (roi_is_empty(roi.roi_src) or roi_is_empty(roi.roi_dst)):
-            _fill(out, file, native, grid, roi, source, how)
+        level = _overview(file.overviews(1), found.shrink) if how.overviews else None
+        if level is None:
+            _fill(out, file, native, grid, found, source, how)
+            return out
+    with rasterio.open(href, overview_level=level, **options) as file:
+        native = _grid_of(file)
+        found = fit(native, grid)
+        if found is not None:
+            _fill(out, file, native, grid, found, source, how)
     return out
 
 
+def _grid_of(file: Any) -> Grid:
+    if file.crs is None:
+        raise ValueError("the file has no CRS")
+    return Grid(file.crs.to_string(), tuple(file.transform)[:6], (file.height, file.width))
+
+
 def _fill(
-    out: Float, file: Any, native: Any, grid: Any, roi: Any, source: Source, how: How
+    out: Float, file: Any, native: Grid, grid: Grid, found: Fit, source: Source, how: How
 ) -> None:
     """Writes an asset's values into `out`: copied where grids agree, else warped."""
-    if roi.paste_ok and roi.read_shrink == 1:
-        out[roi.roi_dst] = _values(file, roi.roi_src, source)
+    if found.exact:
+        out[found.target] = _values(file, found.source, source)
         return
     import rasterio.warp
+    from affine import Affine
     from rasterio.enums import Resampling
 
-    pad = 2 * max(1, int(np.ceil(max(roi.scale2.xy)))) + 2
+    pad = 2 * ceil(max(1.0, found.shrink)) + 2
     rows, cols = (
         slice(max(0, s.start - pad), min(n, s.stop + pad))
-        for s, n in zip(roi.roi_src, native.shape, strict=True)
+        for s, n in zip(found.source, native.shape, strict=True)
     )
     rasterio.warp.reproject(
         _values(file, (rows, cols), source),
         out,
-        src_transform=native[rows, cols].transform,
+        src_transform=Affine(*native[rows, cols].transform),
         src_crs=file.crs,
         src_nodata=np.nan,
-        dst_transform=grid.transform,
-        dst_crs=str(grid.crs),
+        dst_transform=Affine(*grid.transform),
+        dst_crs=grid.crs,
         dst_nodata=np.nan,
         resampling=Resampling[how.resampling],
         tolerance=0,
@@ -322,22 +321,18 @@ def _values(file: Any, roi: Window, source: Source) -> Float:
     return values
 
 
-def _overview(factors: Sequence[int], shrink: int) -> int | None:
+def _overview(factors: Sequence[int], shrink: float) -> int | None:
     """The coarsest overview that is not coarser than asked for."""
-    fits = [i for i, f in enumerate(factors) if f <= shrink]
+    fits = [i for i, f in enumerate(factors) if f <= shrink * (1 + 1e-6)]
     return fits[-1] if fits else None
 
 
-def _overlap(source: Source, grid: Any) -> Window | None:
+def _reach(source: Source, grid: Grid) -> Window | None:
     """Where on a grid a source can have data, or None; the whole grid where it is not known."""
-    everything = (slice(0, grid.shape[0]), slice(0, grid.shape[1]))
     if source.grid is None:
-        return everything
-    from odc.geo.overlap import compute_reproject_roi
-    from odc.geo.roi import roi_is_empty
-
-    roi = compute_reproject_roi(source.grid, grid).roi_dst
-    return None if roi_is_empty(roi) else roi
+        return grid.everything
+    found = fit(source.grid, grid)
+    return found.target if found else None
 
 
 # ------------------------------------------------------------------ saying what went wrong

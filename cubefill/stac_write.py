@@ -1,0 +1,7 @@
+"""stub."""
+
+QUIRKS = ()
+
+
+def write_catalogue() -> None:
+    """None."""
