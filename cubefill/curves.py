@@ -163,8 +163,8 @@ def curve(cube: xr.Dataset | None, out: xr.Dataset | None, where: Place) -> Curv
     full = cube if cube is not None else out
     if full is None:
         raise CubeError("A curve needs a cube or its filled form: got neither. Type ndvi(ds).")
-    seen = full.isel(y=where.y, x=where.x)
-    small = xr.Dataset({"ndvi": _ndvi(seen), "clear": clear_of(seen)}).compute()
+    seen = full.isel(y=where.y, x=where.x).sortby("time")
+    small = xr.Dataset({"ndvi": ndvi_of(seen), "clear": clear_of(seen)}).compute()
     value = small["ndvi"].transpose("time", "y", "x").values.astype(float)
     clear = small["clear"].transpose("time", "y", "x").values & where.inside
     enough = clear.sum((1, 2)) >= max(1, MOSTLY * where.inside.sum())
@@ -182,14 +182,14 @@ def _filled(
     empty = np.empty(0)
     if out is None:
         return np.empty(0, "datetime64[ns]"), empty, None
-    part = align(out, seen)
+    part = align(out.sortby("time"), seen)
     if part is None:
         raise CubeError(
             "The filled cube lacks the pixels of this place: expected it to cover the cube that "
             "it was filled from. Type ndvi(out, point) for the filled cube alone."
         )
     std = _std(part)
-    both = xr.Dataset({"ndvi": _ndvi(part), **({} if std is None else {"std": std})}).compute()
+    both = xr.Dataset({"ndvi": ndvi_of(part), **({} if std is None else {"std": std})}).compute()
     inside = np.broadcast_to(where.inside, both["ndvi"].transpose("time", "y", "x").shape)
     value = _mean(both["ndvi"].transpose("time", "y", "x").values.astype(float), inside)
     if std is None:
@@ -198,7 +198,8 @@ def _filled(
     return part["time"].values, value, np.where(np.isnan(value), np.nan, _mean(spread, inside))
 
 
-def _ndvi(ds: xr.Dataset) -> xr.DataArray:
+def ndvi_of(ds: xr.Dataset) -> xr.DataArray:
+    """`NDVI` of the dataset, or made from its bands; B8A stands in for a missing B08."""
     if "NDVI" in ds:
         return ds["NDVI"]
     nir, red = _nir_red(ds)

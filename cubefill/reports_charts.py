@@ -1,6 +1,6 @@
 """Charts of a report as inline SVG: text in the page's own colour, so light and dark both read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from html import escape
 
 import numpy as np
@@ -8,14 +8,14 @@ from numpy.typing import NDArray
 
 from cubefill.curves import Curve
 from cubefill.drawing import INTERVAL
-from cubefill.method import days_since
-from cubefill.pictures import FLAG_COLOURS, date_text
+from cubefill.method import Flag, days_since
+from cubefill.pictures import FLAG_COLOURS, date_text, flag_label
 from cubefill.reports_facts import BINS, Facts, flag_rows, words
 
 WIDTH = 760
 """Width of a chart in its own units; it scales with the page."""
 
-_LEFT, _RIGHT = 34, 8
+_LEFT, _RIGHT = 42, 8
 _BLUE = "#2a85c7"
 
 
@@ -101,6 +101,33 @@ def flag_bar(found: Facts) -> str:
     )
 
 
+def flag_key(codes: Iterable[int]) -> str:
+    """The colours and meanings of the codes that occur, in one line of HTML."""
+    return "".join(
+        f'<span class="entry"><i class="key" style="background:{FLAG_COLOURS[Flag(code)]}"></i>'
+        f"{flag_label(code)}</span>"
+        for code in sorted(codes)
+    )
+
+
+def curve_key(curves: Iterable[Curve]) -> str:
+    """What dots, line and band of the curves mean; only what they show."""
+    known = list(curves)
+    filled = any(c.filled.size for c in known)
+    entries = [
+        ("observed", "background:currentColor;border-radius:50%"),
+        *([("cloudy, not used", "border-radius:50%")] if _any(c.cloudy for c in known) else []),
+        *([("filled", "background:#2a85c7;height:3px;border:0;width:18px")] if filled else []),
+    ]
+    if any(c.std is not None for c in known):
+        entries.append(("90 % interval", "background:rgba(42,133,199,.25);border:0"))
+    spans = "".join(
+        f'<span class="entry"><i class="key" style="{style}"></i>{what}</span>'
+        for what, style in entries
+    )
+    return f'<p class="legend">{spans}</p>'
+
+
 def gap_bars(found: Facts) -> str:
     """Share of the gaps by length, one row a class, as a table with bars."""
     top = max(found.gap_lengths, default=0) or 1
@@ -115,6 +142,10 @@ def gap_bars(found: Facts) -> str:
 
 
 # ------------------------------------------------------------------ parts
+
+
+def _any(series: Iterable[NDArray[np.float64]]) -> bool:
+    return any(bool(np.isfinite(s).any()) for s in series)
 
 
 class _Days:
@@ -149,7 +180,8 @@ class _Days:
             if step > 12 and (i // 12) % (step // 12):
                 continue
             january = int(m.astype(int)) % 12 == 0
-            text = str(m)[:4] if january else _MONTHS[int(m.astype(int)) % 12]
+            name = _MONTHS[int(m.astype(int)) % 12]
+            text = str(m)[:4] if january else name if out else f"{name} {str(m)[:4]}"
             x = self.x(m.astype("datetime64[ns]"))
             weight = ' class="year"' if january else ""
             out.append(

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.method import Flag, days_since
-from cubefill.pictures import clear_of, covered, date_text, decimate, flag_label
+from cubefill.pictures import Cover, clear_of, covered, date_text, decimate, flag_label
 
 BINS = ((-1, 5), (5, 10), (10, 20), (20, 30), (30, 60), (60, np.inf))
 """Gap lengths in days, the upper end included."""
@@ -45,6 +45,11 @@ class Facts:
     """Date and size of a jump of the darkest clear reflectance, the mark of a missed offset."""
     every: int
     """Every n-th pixel was read."""
+
+    @property
+    def dates(self) -> Cover:
+        """Which date is the clearest, which the cloudiest."""
+        return Cover(self.clear, self.covered)
 
     @property
     def gaps(self) -> float:

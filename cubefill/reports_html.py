@@ -55,11 +55,11 @@ def image(picture: Picture, extra: str = "") -> str:
     )
 
 
-def figure(picture: Picture, caption: str) -> str:
-    """An image over its caption."""
+def figure(picture: Picture, caption: str, key: str = "", pins: str = "") -> str:
+    """An image over its caption and a key in HTML."""
     return (
-        f'<figure><div class="frame">{image(picture)}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
+        f'<figure><div class="frame">{image(picture)}{pins}</div>'
+        f"<figcaption>{escape(caption)} {key}</figcaption></figure>"
     )
 
 
@@ -247,7 +247,7 @@ font-size:.75rem;line-height:20px;background:rgba(0,0,0,.62);color:#fff;pointer-
 .cubefill-report .pin,.cubefill-report .dot{width:18px;height:18px;border-radius:50%;
 background:#fff;color:#111;border:1px solid #111;font:600 11px/17px sans-serif;text-align:center;
 box-sizing:border-box}
-.cubefill-report .pin{position:absolute;z-index:2;margin:-9px 0 0 -9px;pointer-events:none}
+.cubefill-report .pin{position:absolute;z-index:4;margin:-9px 0 0 -9px;pointer-events:none}
 .cubefill-report .dot{display:inline-block;margin-right:.45rem;vertical-align:1px}
 .cubefill-report .chart{overflow-x:auto}
 .cubefill-report svg{display:block;width:100%;min-width:560px;height:auto;overflow:visible}
@@ -263,10 +263,10 @@ box-sizing:border-box}
 .cubefill-report svg .veiled{fill:none;stroke:rgba(128,128,128,.9);stroke-width:1}
 .cubefill-report h3{font-size:.92rem;font-weight:600;margin:1rem 0 .2rem}
 .cubefill-report .legend{font-size:.85rem;margin:0 0 .3rem;opacity:.85}
-.cubefill-report .legend i,.cubefill-report .key{display:inline-block;width:12px;height:12px;
-margin:0 .35rem 0 0;vertical-align:-1px;box-sizing:border-box;border:1px solid rgba(128,128,128,.7)}
-.cubefill-report .legend i{margin-left:1rem}
-.cubefill-report .legend i:first-child{margin-left:0}
+.cubefill-report .key{display:inline-block;width:12px;height:12px;margin:0 .35rem 0 0;
+box-sizing:border-box;border:1px solid rgba(128,128,128,.7)}
+.cubefill-report .entry{display:inline-flex;align-items:center;margin-right:1rem;
+white-space:nowrap}
 .cubefill-report .stack{display:flex;height:26px;border-radius:5px;overflow:hidden;
 border:1px solid rgba(128,128,128,.5)}
 .cubefill-report table{border-collapse:collapse;margin:.8rem 0 0;font-size:.9rem;border:0}

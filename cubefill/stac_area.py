@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cubefill.errors import CatalogueError, CubeError
-from cubefill.stac_grid import Grid, same_crs
+from cubefill.stac_grid import Bounds, Grid, same_crs
 from cubefill.stac_items import find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
@@ -25,7 +25,7 @@ class Area:
     """A shapely geometry in EPSG:4326."""
 
     @property
-    def bounds(self) -> tuple[float, float, float, float]:
+    def bounds(self) -> Bounds:
         """West, south, east, north in degrees."""
         w, s, e, n = (float(v) for v in self.shape.bounds)
         return w, s, e, n
@@ -194,13 +194,13 @@ def choose_grid(
         The resolution is not a positive number of metres.
     """
     from odc.geo.geobox import GeoBox
-    from odc.geo.geom import BoundingBox, Geometry
+    from odc.geo.geom import BoundingBox
     from odc.geo.types import xy_
 
     if not resolution > 0:
         raise CubeError(f"resolution={resolution}: expected metres above 0, such as 10.")
     if where is not None:
-        bounds = Geometry(where.shape, "EPSG:4326").segmented(0.05).to_crs(crs).boundingbox
+        bounds = BoundingBox(*_projected(where.shape, crs), crs)
     else:
         every = [b for i in items if (b := _bounds(i, crs)) is not None]
         if not every:
@@ -253,8 +253,9 @@ def native_grid(item: Any, asset: Any) -> Grid | None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without the warning of affine 3 about odc-geo's use of `*`, within the block."""
+    """Without the warnings of affine 3 and shapely 2.1 about what odc-geo calls."""
     with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The 'shapely.ops.transform", DeprecationWarning)
         warnings.filterwarnings("ignore", "Use `@` matmul", PendingDeprecationWarning)
         yield
 
@@ -265,18 +266,23 @@ def outline(geobox: Any) -> Area:
         return Area(geobox.extent.to_crs("EPSG:4326").geom)
 
 
-def _bounds(item: Any, crs: Any) -> tuple[float, float, float, float] | None:
+def _bounds(item: Any, crs: Any) -> Bounds | None:
     """Bounds of an item in `crs`: of its grids where they are in it, else of its footprint."""
-    from odc.geo.geom import Geometry
-
     for asset in item.assets.values():
         grid = native_grid(item, asset)
         if grid is not None and same_crs(grid.crs, str(crs)):
             return grid.bounds
     shape = footprint(item)
-    if shape is None:
-        return None
-    w, s, e, n = Geometry(shape, "EPSG:4326").segmented(0.05).to_crs(crs).boundingbox.bbox
+    return None if shape is None else _projected(shape, crs)
+
+
+def _projected(shape: Any, crs: Any) -> Bounds:
+    """Bounds in `crs` of a shape in degrees."""
+    from odc.geo.geom import Geometry
+
+    with quiet():
+        bounds = Geometry(shape, "EPSG:4326").segmented(0.05).to_crs(crs).boundingbox
+    w, s, e, n = bounds.bbox
     return w, s, e, n
 
 

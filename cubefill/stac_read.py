@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import ceil
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,9 +31,6 @@ GDAL_ENV: dict[str, str] = {
     "GDAL_HTTP_MERGE_CONSECUTIVE_RANGES": "YES",
 }
 """Settings of GDAL for reads; a variable of the process environment wins."""
-
-DRIVERS = ("GTiff", "JP2OpenJPEG", "JP2KAK", "JP2ECW", "JP2MrSID", "JP2Lura")
-"""Formats that are opened: none of them can name other files."""
 
 MISSING = np.float32(np.inf)
 """Stands in an array of floats for pixels whose read failed, until it becomes `source_missing`."""
@@ -250,7 +248,7 @@ def _read(source: Source, href: str, grid: Grid, how: How) -> Float:
     import rasterio
 
     out = np.full(grid.shape, np.nan, np.float32)
-    options: dict[str, Any] = {"driver": list(DRIVERS), "sharing": False}
+    options: dict[str, Any] = {"driver": driver_of(href), "sharing": False}
     with rasterio.open(href, **options) as file:
         native = _grid_of(file)
         found = fit(native, grid)
@@ -268,6 +266,12 @@ def _read(source: Source, href: str, grid: Grid, how: How) -> Float:
     return out
 
 
+def driver_of(href: str) -> str:
+    """The one GDAL driver an asset is opened with: neither of the two can name other files."""
+    jp2 = urlsplit(href).path.lower().endswith((".jp2", ".j2k"))
+    return "JP2OpenJPEG" if jp2 else "GTiff"
+
+
 def _grid_of(file: Any) -> Grid:
     if file.crs is None:
         raise ValueError("the file has no CRS")
@@ -281,27 +285,43 @@ def _fill(
     if found.exact:
         out[found.target] = _values(file, found.source, source)
         return
-    import rasterio.warp
-    from affine import Affine
-    from rasterio.enums import Resampling
-
     pad = 2 * ceil(max(1.0, found.shrink)) + 2
     rows, cols = (
         slice(max(0, s.start - pad), min(n, s.stop + pad))
         for s, n in zip(found.source, native.shape, strict=True)
     )
-    rasterio.warp.reproject(
-        _values(file, (rows, cols), source),
-        out,
-        src_transform=Affine(*native[rows, cols].transform),
-        src_crs=file.crs,
-        src_nodata=np.nan,
-        dst_transform=Affine(*grid.transform),
-        dst_crs=grid.crs,
-        dst_nodata=np.nan,
-        resampling=Resampling[how.resampling],
-        tolerance=0,
-    )
+    values = _values(file, (rows, cols), source)
+    out[:] = _warp(values, native[rows, cols], grid, how.resampling)
+
+
+def _warp(values: Float, source: Grid, grid: Grid, resampling: str) -> Float:
+    """Values on another grid; NaN neither spreads nor is averaged in."""
+    from affine import Affine
+    from rasterio.enums import Resampling
+    from rasterio.io import MemoryFile
+    from rasterio.vrt import WarpedVRT
+
+    def profile(g: Grid) -> dict[str, Any]:
+        rows, cols = g.shape
+        return {"height": rows, "width": cols, "crs": g.crs, "transform": Affine(*g.transform)}
+
+    with MemoryFile() as memory:
+        kind = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan}
+        with memory.open(**kind, **profile(source)) as file:
+            file.write(values, 1)
+        with (
+            memory.open() as file,
+            WarpedVRT(
+                file,
+                src_nodata=np.nan,
+                nodata=np.nan,
+                resampling=Resampling[resampling],
+                tolerance=0,
+                **profile(grid),
+            ) as warped,
+        ):
+            out: Float = warped.read(1)
+            return out
 
 
 def _values(file: Any, roi: Window, source: Source) -> Float:

@@ -75,18 +75,23 @@ def to_geotiff(
         )
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        _write_parts(ds, images)
-        for image in images:
-            _to_cog(image)
+        _write(ds, images)
     except OSError as error:
         raise StoreError(
             f"{folder} cannot be written ({error}): expected a writable folder with room for the "
             "uncompressed images. Choose another folder."
         ) from error
+    return [i.path for i in images]
+
+
+def _write(ds: xr.Dataset, images: list[_Image]) -> None:
+    try:
+        _write_parts(ds, images)
+        for image in images:
+            _to_cog(image)
     finally:
         for image in images:
             image.part.unlink(missing_ok=True)
-    return [i.path for i in images]
 
 
 def _at(ds: xr.Dataset, time: Any) -> xr.Dataset:

@@ -171,12 +171,16 @@ def chunk_sizes(
     inner = source.chunks if isinstance(source, StoreSource) else (edge,) * len(dims)
     outer = (source.shards if isinstance(source, StoreSource) else None) or inner
     return [
-        _multiple(edge, c, o, n) if d in ("y", "x") else n
+        aligned_edge(edge, c, o, n) if d in ("y", "x") else n
         for d, c, o, n in zip(dims, inner, outer, source.shape, strict=True)
     ]
 
 
-def _multiple(edge: int, chunk: int, shard: int, size: int) -> int:
+def aligned_edge(edge: int, chunk: int, shard: int, size: int) -> int:
+    """The largest multiple of `chunk` up to `edge` that divides a shard; at least one chunk.
+
+    A chunk far above `edge` is split: reading it twice is cheaper than holding it.
+    """
     if chunk > 4 * edge:
         return min(edge, size)
     times = max(1, edge // chunk)

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
-import cloudpickle
+import cloudpickle  # type: ignore[import-untyped]
 import dask
 import numpy as np
 import xarray as xr

@@ -19,6 +19,15 @@ def data_folder() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def reference_folder(data_folder: Path) -> Path:
+    """Folder of the originals' outputs and weights, beside the real data."""
+    folder = data_folder.parent / "reference"
+    if not (folder / "parity").is_dir():
+        pytest.skip(f"parity fixtures absent: no folder {folder / 'parity'}")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Refuse every connection that leaves this machine."""

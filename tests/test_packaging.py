@@ -26,7 +26,7 @@ IN_ENVIRONMENT = ("distributed", "viz")
 
 @pytest.fixture(scope="module")
 def project() -> dict[str, Any]:
-    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]  # type: ignore[no-any-return]
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def requirements(lines: list[str]) -> list[Requirement]:

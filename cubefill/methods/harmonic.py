@@ -1,0 +1,286 @@
+"""Harmonic and climatology: what a pixel does at this time of the year."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from cubefill.errors import MethodError
+from cubefill.method import Flag
+from cubefill.methods._classic import Axes, Classic
+from cubefill.methods._climatology import climatology, nearness
+from cubefill.methods._robust import bisquare
+from cubefill.methods._rows import (
+    NAN,
+    TABLE,
+    VALID,
+    Array,
+    cube_type,
+    keep_clear,
+    kernel,
+    load,
+    row,
+    store,
+)
+
+YEAR = 365.25
+TILE = 128
+FOUR = 4
+"""Dates that are added up at once."""
+
+
+@row
+def _weights(s: Array, q: Array, v: Array) -> None:
+    for j in range(s.shape[0]):
+        a = np.float64(s[j])
+        clear = a == a
+        q[j] = 1.0 if clear else 0.0
+        v[j] = a if clear else 0.0
+
+
+@row
+def _weighted(s: Array, w: Array, q: Array, v: Array) -> None:
+    for j in range(s.shape[0]):
+        a = np.float64(s[j])
+        q[j] = w[j] if a == a else 0.0
+        v[j] = w[j] * a if a == a else 0.0
+
+
+@row
+def _add(
+    a: float, b: float, c: float, d: float, q0: Array, q1: Array, q2: Array, q3: Array, g: Array
+) -> None:
+    for j in range(g.shape[0]):
+        g[j] += (a * q0[j] + b * q1[j]) + (c * q2[j] + d * q3[j])
+
+
+@row
+def _subtract(a: Array, b: Array, c: Array) -> None:
+    for j in range(a.shape[0]):
+        c[j] -= a[j] * b[j]
+
+
+@row
+def _root(a: Array, b: Array) -> None:
+    """The diagonal of the factor, and one over it."""
+    for j in range(a.shape[0]):
+        b[j] = 1.0 / np.sqrt(a[j])
+
+
+@row
+def _times(a: Array, b: Array) -> None:
+    for j in range(a.shape[0]):
+        b[j] *= a[j]
+
+
+@row
+def _add_scaled(x: float, c: Array, r: Array) -> None:
+    for j in range(r.shape[0]):
+        r[j] += x * c[j]
+
+
+@row
+def _round(a: Array, r: Array) -> None:
+    for j in range(r.shape[0]):
+        r[j] = np.float32(a[j])
+
+
+@row
+def _normal(s: Array, x: Array, w: Array, weighted: bool, q: Array, v: Array, g: Array, c: Array) -> None:
+    """Adds up the normal equations: `g` row by row of the lower triangle, `c` the right side."""
+    terms = x.shape[1]
+    for i in range(0, s.shape[0], FOUR):
+        for b in range(FOUR):
+            if weighted:
+                _weighted(s[i + b], w[i + b], q[b], v[b])
+            else:
+                _weights(s[i + b], q[b], v[b])
+        at = 0
+        for k in range(terms):
+            x0, x1, x2, x3 = x[i, k], x[i + 1, k], x[i + 2, k], x[i + 3, k]
+            _add(x0, x1, x2, x3, v[0], v[1], v[2], v[3], c[k])
+            for m in range(k + 1):
+                _add(
+                    x0 * x[i, m], x1 * x[i + 1, m], x2 * x[i + 2, m], x3 * x[i + 3, m],
+                    q[0], q[1], q[2], q[3], g[at],
+                )  # fmt: skip
+                at += 1
+
+
+@row
+def _solve(g: Array, c: Array, terms: int) -> None:
+    """Cholesky factor in `g` (its diagonal inverted), solution in `c`."""
+    for k in range(terms):
+        rk = k * (k + 1) // 2
+        for m in range(k + 1):
+            rm = m * (m + 1) // 2
+            for i in range(m):
+                _subtract(g[rk + i], g[rm + i], g[rk + m])
+            if m == k:
+                _root(g[rk + k], g[rk + k])
+            else:
+                _times(g[rm + m], g[rk + m])
+        for m in range(k):
+            _subtract(g[rk + m], c[m], c[k])
+        _times(g[rk + k], c[k])
+    for k in range(terms - 1, -1, -1):
+        for m in range(k + 1, terms):
+            _subtract(g[m * (m + 1) // 2 + k], c[m], c[k])
+        _times(g[k * (k + 1) // 2 + k], c[k])
+
+
+@row
+def _predict(x: Array, i: int, c: Array, a: Array) -> None:
+    a[:] = 0.0
+    for k in range(x.shape[1]):
+        _add_scaled(x[i, k], c[k], a)
+
+
+@row
+def _fit(
+    s: Array, x: Array, ridge: Array, w: Array, weighted: bool,
+    q: Array, v: Array, g: Array, c: Array,
+) -> None:  # fmt: skip
+    terms = x.shape[1]
+    g[:] = 0.0
+    c[:] = 0.0
+    for k in range(terms):
+        g[k * (k + 1) // 2 + k] = ridge[0, k]
+    _normal(s, x, w, weighted, q, v, g, c)
+    _solve(g, c, terms)
+
+
+def _signature(dtype: Any) -> Any:
+    return types.int64(
+        cube_type(dtype), VALID, TABLE, TABLE, TABLE, types.int64, types.boolean,
+        cube_type(dtype, out=True),
+    )  # fmt: skip
+
+
+@kernel(_signature)
+def harmonic(
+    band: Array, valid: Array, x: Array, xo: Array, ridge: Array, rounds: int, keep: bool, out: Array
+) -> int:
+    """Fills `out`; gives the number of clear values that held no data.
+
+    `x (time, term)` is the design at the dates given, with zeros up to a multiple of four dates,
+    `xo` at the dates asked for, `ridge (1, term)` is added to the diagonal.
+    """
+    count, terms, pixels = x.shape[0], x.shape[1], band.shape[1] * band.shape[2]
+    width = min(TILE, pixels)
+    s = np.full((count, width), NAN, np.float32)
+    y = np.empty((count if rounds > 0 else 1, width))
+    w = np.empty((count if rounds > 0 else 1, width))
+    q = np.empty((FOUR, width))
+    v = np.empty((FOUR, width))
+    g = np.empty((terms * (terms + 1) // 2, width))
+    c = np.empty((terms, width))
+    a = np.empty(width)
+    r = np.empty(width, np.float32)
+    work = np.empty(count)
+    lost = 0
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        lost += load(band, valid, p0, n, s)
+        _fit(s, x, ridge, w, False, q, v, g, c)
+        for _ in range(rounds):
+            for i in range(count):
+                _predict(x, i, c, y[i])
+            bisquare(s, y, w, work)
+            _fit(s, x, ridge, w, True, q, v, g, c)
+        for k in range(len(xo)):
+            _predict(xo, k, c, a)
+            _round(a, r)
+            if keep:
+                keep_clear(s[k], r)
+            store(r, k, p0, n, out)
+    return lost
+
+
+def design(days: NDArray[np.float64], orders: int, trend: bool) -> NDArray[np.float64]:
+    """`(time, term)`: one, years where `trend`, then cosine and sine of each order."""
+    phase = 2 * np.pi * days / YEAR
+    columns = [np.ones_like(days)] + ([days / YEAR] if trend else [])
+    for k in range(1, orders + 1):
+        columns += [np.cos(k * phase), np.sin(k * phase)]
+    return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+@dataclass(frozen=True)
+class Harmonic(Classic):
+    """Gaps lie on a sum of yearly waves and a trend, fitted to the pixel's clear observations.
+
+    Least squares in float64, with a little `ridge` on all terms but the mean so that few
+    observations give a calm curve. `robust` is the number of rounds in which observations far
+    from the curve lose weight (bisquare).
+
+    References
+    ----------
+    Roerink et al. (2000), Reconstructing cloudfree NDVI composites using Fourier analysis of time
+    series, International Journal of Remote Sensing 21.
+    """
+
+    orders: int = 2
+    """Waves: one a year, two a year, and so on."""
+    trend: bool = True
+    """True adds a straight line."""
+    robust: int = 0
+    """Rounds of robust reweighting."""
+    ridge: float = 1e-3
+    """Added to the diagonal of the normal equations, the mean's apart."""
+
+    fits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.orders < 1 or self.ridge <= 0 or self.robust < 0:
+            raise MethodError(
+                f"Harmonic(orders={self.orders}, ridge={self.ridge}, robust={self.robust}): "
+                "expected orders >= 1, ridge > 0 and robust >= 0; type orders=2, ridge=1e-3."
+            )
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        middle = axes.days[-1] / 2
+        x = design(axes.days - middle, self.orders, self.trend)
+        xo = design(axes.out_days - middle, self.orders, self.trend)
+        ridge = np.full((1, x.shape[1]), self.ridge)
+        ridge[0, 0] = 0
+        x = np.concatenate([x, np.zeros((-len(x) % FOUR, x.shape[1]))])
+        keep = axes.same and not self.smooth
+        return int(harmonic(band.dtype, band, valid, x, xo, ridge, self.robust, keep, out))
+
+
+@dataclass(frozen=True)
+class Climatology(Classic):
+    """Gaps get what the pixel showed at this time of the year: the mean or median of near days.
+
+    Clear observations of all years count, those on the same day of the year most, those
+    `window / 2` days away or more not at all (the median counts all inside alike); where there is
+    none the window doubles until there is. With one year this is a windowed mean.
+    """
+
+    window: float = 31
+    """Days of the year that are looked at, both sides together."""
+    statistic: str = "mean"
+    """"mean" or "median"."""
+
+    fits: ClassVar[bool] = True
+    flag: ClassVar[Flag] = Flag.CLIMATOLOGY
+    beyond: ClassVar[Flag] = Flag.CLIMATOLOGY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.statistic not in ("mean", "median") or not self.window > 0:
+            raise MethodError(
+                f"Climatology(statistic={self.statistic!r}, window={self.window}): expected "
+                "'mean' or 'median' and days above 0; type statistic='mean', window=31."
+            )
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        near = nearness(axes.days, axes.out_days, self.window)
+        keep = axes.same and not self.smooth
+        return int(climatology(band.dtype, band, valid, near, self.statistic == "median", keep, out))
