@@ -239,7 +239,7 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
     ds = cubefill.load(items, bbox=bbox, bands=bands, **reading)
     if not dry_run:
         cubefill.write_cube(ds, target, **writing)
-    found = inventory.take(ds) if dry_run else inventory.of_store(target)
+    found = inventory.take(ds, shares=False) if dry_run else inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
 

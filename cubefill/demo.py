@@ -111,7 +111,7 @@ def run_demo(
     root = _claim(Path(folder))
     steps = _Steps(say)
     with steps("simulate a scene"):
-        scene = simulate.scene(size=size, dates=dates, seed=seed, bands=BANDS, sar=False, dem=False)
+        scene = simulate.scene(size=size, dates=dates, seed=seed, bands=BANDS)
     with steps("write a catalogue"):
         catalogue = stac.write_catalogue(scene.cube, root / "catalogue")
     with steps("search and load it to Zarr"):
@@ -179,6 +179,6 @@ def _claim(root: Path) -> Path:
 
 def _load(catalogue: Path, target: Path, serve: bool) -> xr.Dataset:
     with serving(catalogue) if serve else nullcontext(str(catalogue)) as source:
-        ds = stac.load(stac.search(source), bands=BANDS)
+        ds = stac.load(stac.search(source), bands=BANDS, sar=True, dem=True)
         store.write_cube(ds, target, progress=False)
     return store.open_cube(target)

@@ -6,7 +6,8 @@ import operator
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import cache
+from importlib.metadata import version as installed
 from typing import Any, cast
 from uuid import uuid4
 
@@ -118,7 +119,7 @@ def prepared(asked: Request) -> Work:
     prepare = getattr(work.method, "prepare", None)
     if prepare is None:
         return work
-    if work.std or getattr(work.method, "wants_sample", True):
+    if work.std or getattr(work.method, "prepares", True):
         method = prepare(tiles.sample(work, lambda n, t: _fetch(asked, n, t)))
         return replace(work, method=method, traits=traits(method, work.bands))
     return work
@@ -261,12 +262,12 @@ def provenance(asked: Request) -> dict[str, Any]:
     method = work.method
     learned: dict[str, Any] = getattr(method, "recorded", dict)()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    line = f"{now} cubefill {version('cubefill')}: gapfill method={asked.name}"
+    line = f"{now} cubefill {_version()}: gapfill method={asked.name}"
     attrs = dict(ds.attrs)
     attrs |= {
         "gapfill_method": asked.name,
         "gapfill_parameters": json.dumps(parameters(method), default=str, sort_keys=True),
-        "gapfill_version": version("cubefill"),
+        "gapfill_version": _version(),
         "gapfill_valid": _valid_words(ds),
         "gapfill_observed_altered": int(bool(work.traits.suffix)),
         "history": "\n".join(filter(None, [str(ds.attrs.get("history", "")), line])),
@@ -274,6 +275,11 @@ def provenance(asked: Request) -> dict[str, Any]:
     if learned:
         attrs["gapfill_learned"] = json.dumps(learned, default=float, sort_keys=True)
     return attrs
+
+
+@cache
+def _version() -> str:
+    return installed("cubefill")
 
 
 def _valid_words(ds: xr.Dataset) -> str:

@@ -68,12 +68,15 @@ class Inventory:
         if self.flags:
             shares = (f"{name} {share:.1%}" for name, share in self.flags.items())
             lines.append(f"fill_flag   {', '.join(shares)}")
-        lines += [f"{name:<11} {value}" for name, value in self.attrs.items() if name != "history"]
+        shown = {n: _short(v) for n, v in self.attrs.items() if n != "history"}
+        lines += [f"  {name:<24} {value}" for name, value in shown.items()]
         return "\n".join(lines)
 
 
-def take(ds: xr.Dataset) -> Inventory:
+def take(ds: xr.Dataset, *, shares: bool = True) -> Inventory:
     """The inventory of a cube; reads at most 16 windows of 256 px of `valid` and `fill_flag`.
+
+    With `shares=False` it reads no pixel, and leaves `clear` and `flags` out.
 
     Examples
     --------
@@ -91,10 +94,18 @@ def take(ds: xr.Dataset) -> Inventory:
         crs="unknown" if crs is None else f"EPSG:{crs.epsg}" if crs.epsg else str(crs),
         resolution=resolution_of(ds),
         gigabytes=ds.nbytes / 1e9,
-        clear=_clear_share(ds),
-        flags=_flag_shares(ds),
+        clear=_clear_share(ds) if shares else None,
+        flags=_flag_shares(ds) if shares else {},
         attrs=dict(ds.attrs),
     )
+
+
+def _short(value: Any) -> str:
+    """A value on one line: a long list by its length, a long text by its beginning."""
+    if isinstance(value, list | tuple) and len(value) > 4:
+        return f"{len(value)} values: {value[0]} to {value[-1]}"
+    text = " ".join(str(value).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."
 
 
 def of_store(store: Any) -> Inventory:

@@ -1,6 +1,7 @@
 """What a worker of a job does: fill a tile step by step and write it whole."""
 
 import logging
+import math
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -49,28 +50,35 @@ def dtype_of(name: str) -> np.dtype[Any]:
 
 def write_tile(job: Job, tile: Tile) -> dict[str, Any]:
     """Fills one tile step by step and writes it, whole shards at once; tells what was clipped."""
-    buffers: dict[str, NDArray[Any]] = {}
-    clipped = 0
     encodings = job.encodings()
     shape = (len(job.work.axes.out), tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
+    buffers = {n: _buffer(n, shape, e.dtype) for n, e in encodings.items()}
+    clipped = 0
     for area in _areas(tile, job.step):
-        given = _with_ndvi(job, tiles.fill_tile(job.work, area), encodings)
-        inner = (
-            slice(None),
-            slice(area.y.start - tile.y.start, area.y.stop - tile.y.start),
-            slice(area.x.start - tile.x.start, area.x.stop - tile.x.start),
-        )
-        for name, (counts, lost) in given.items():
-            if counts.shape == shape:
-                buffers[name] = counts
-            else:
-                buffer = buffers.setdefault(name, np.empty(shape, counts.dtype))
-                buffer[inner] = counts
+        y = slice(area.y.start - tile.y.start, area.y.stop - tile.y.start)
+        x = slice(area.x.start - tile.x.start, area.x.stop - tile.x.start)
+        into = {n: b[:, y, x] for n, b in buffers.items()}
+        filled = tiles.fill_tile(job.work, area, into=into)
+        for name, (counts, lost) in _with_ndvi(job, filled, encodings).items():
+            if counts is not into[name]:
+                into[name][...] = counts
             clipped += lost
     for name, target in job.targets.items():
         index = (slice(0, shape[0]), tile.y, tile.x)
-        store.write_region(target, name, index, buffers.pop(name))
+        store.write_region(target, name, index, buffers[name])
     return {"tile": tile.name, "clipped": clipped}
+
+
+_KEPT = threading.local()
+
+
+def _buffer(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array of this thread that outlives the tile: fresh pages cost more than a fill."""
+    kept: dict[tuple[str, str], NDArray[Any]] = _KEPT.__dict__.setdefault("arrays", {})
+    key, size = (name, dtype.str), math.prod(shape)
+    if key not in kept or kept[key].size < size:
+        kept[key] = np.empty(size, dtype)
+    return kept[key][:size].reshape(shape)
 
 
 def _areas(tile: Tile, step: int) -> Iterator[Area]:

@@ -90,6 +90,15 @@ class Block:
     """Set when bands are int16 counts (only for methods with `counts = True`)."""
     std: bool = False
     """True when the caller asked for `<band>_std`."""
+    out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Arrays that the executor would like an output to be written into, see `empty`."""
+
+    def empty(self, name: str, dtype: Any) -> NDArray[Any]:
+        """An array for an output: where the executor wants it, else a new one."""
+        wanted = self.out.get(name)
+        if wanted is not None and wanted.shape == self.shape and wanted.dtype == dtype:
+            return wanted
+        return np.empty(self.shape, dtype)
 
     @cached_property
     def days(self) -> NDArray[np.float64]:
@@ -147,7 +156,9 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `prepare(sample) -> Method`, `recorded() -> dict`.
+    `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
+    (with `prepares = False` only where `<band>_std` is asked for), and `recorded() -> dict`, what
+    it learned as plain values.
     """
 
     @property
@@ -277,7 +288,8 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
 def name_of(method: Method) -> str:
     """The registered name of a method, else its "module:Class"."""
     path = f"{type(method).__module__}:{type(method).__qualname__}"
-    return next((n for n, t in table().items() if t == path), path)
+    known = next((n for n, t in METHODS.items() if t == path), None)
+    return known or next((n for n, t in table().items() if t == path), path)
 
 
 def parameters(method: Any) -> dict[str, Any]:
@@ -325,6 +337,8 @@ def _default(cls: Any, option: str) -> Any:
 def _target(name: str) -> str:
     if name == "auto":
         name = AUTO
+    if name in METHODS:
+        return METHODS[name]
     known = table()
     if name in known:
         return known[name]

@@ -17,6 +17,7 @@ from cubefill.cube import spectral
 from cubefill.errors import CubeError, CubefillError
 from cubefill.method import Flag
 from cubefill.store import open_cube
+from cubefill.valid import apply
 
 STRETCH = (0.0, 0.3)
 """Reflectance shown as black and as full colour, before and after filling alike."""
@@ -51,8 +52,10 @@ def flag_label(code: int) -> str:
     return Flag(code).name.lower().replace("_", " ")
 
 
-def decimate(ds: xr.Dataset, max_px: int) -> xr.Dataset:
+def decimate(ds: xr.Dataset, max_px: int, time: int | None = None) -> xr.Dataset:
     """Every n-th pixel, so that neither side is longer than `max_px`; lazy, reads nothing.
+
+    With `time`, of that time step alone, in one slice, so that a lazy cube reads no other.
 
     Raises
     ------
@@ -62,10 +65,10 @@ def decimate(ds: xr.Dataset, max_px: int) -> xr.Dataset:
     if max_px < 1:
         raise CubeError(f"max_px={max_px}: expected at least 1. Type max_px=800.")
     step = max(1, -(-max(ds.sizes["y"], ds.sizes["x"]) // max_px))
-    if step == 1:
-        return ds
-    every = {d: slice(min(step // 2, ds.sizes[d] - 1), None, step) for d in ("y", "x")}
-    return ds.isel(every)
+    every: dict[str, slice | int] = {} if time is None else {"time": time}
+    if step > 1:
+        every |= {d: slice(min(step // 2, ds.sizes[d] - 1), None, step) for d in ("y", "x")}
+    return ds.isel(every) if every else ds
 
 
 def stretch(reflectance: NDArray[Any]) -> NDArray[np.uint8]:
@@ -155,12 +158,20 @@ def nearest_time(ds: xr.Dataset, time: Any) -> int:
 
 
 def clear_of(ds: xr.Dataset) -> xr.DataArray:
-    """Clear observations (time, y, x): flag 0 of a filled cube, else `valid`, else finite."""
+    """Clear observations (time, y, x): flag 0 of a filled cube, `valid`, SCL, else finite."""
     if "fill_flag" in ds:
         return ds["fill_flag"] == int(Flag.OBSERVED)
-    if "valid" in ds:
-        return ds["valid"]
+    known = with_valid(ds)
+    if "valid" in known:
+        return known["valid"].astype(bool)
     return ds[spectral(ds)[0]].notnull()
+
+
+def with_valid(ds: xr.Dataset) -> xr.Dataset:
+    """The cube with `valid`, made from SCL where it has none; unchanged where it has neither."""
+    if "valid" in ds or "fill_flag" in ds or "SCL" not in ds:
+        return ds
+    return ds.assign(valid=apply(ds))
 
 
 def covered(ds: xr.Dataset) -> xr.DataArray:
@@ -234,9 +245,12 @@ def source_cube(out: xr.Dataset, before: xr.Dataset | None = None) -> xr.Dataset
         return None
 
 
-def align(cube: xr.Dataset, like: xr.Dataset) -> xr.Dataset | None:
-    """The pixels of `cube` at the coordinates of `like`, or None where it lacks some."""
-    keep: dict[str, slice | NDArray[np.intp]] = {}
+def align(cube: xr.Dataset, like: xr.Dataset, time: int | None = None) -> xr.Dataset | None:
+    """The pixels of `cube` at the coordinates of `like`, or None where it lacks some.
+
+    With `time`, of that time step alone, in one slice.
+    """
+    keep: dict[str, slice | int | NDArray[np.intp]] = {} if time is None else {"time": time}
     for d in ("y", "x"):
         at = pd.Index(cube[d].values).get_indexer(pd.Index(like[d].values))
         if (at < 0).any():

@@ -28,6 +28,7 @@ from cubefill.pictures import (
     rgba,
     same_day,
     source_cube,
+    with_valid,
 )
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def rgb(
     '2021-01-06'
     """
     index = cover(ds).clearest if time is None else nearest_time(ds, time)
-    small = decimate(ds, max_px).isel(time=index)
+    small = decimate(ds, max_px, index)
     image = rgba(small[named(small, bands)].compute(), bands)
     fig = None if ax is not None else figure(*size(small, panels=1))
     axes = cast("Axes", ax if fig is None else fig.add_subplot())
@@ -127,7 +128,7 @@ def compare(
         )
     index = cover(out).cloudiest if time is None else nearest_time(out, time)
     bands = bands or colour_bands(out)
-    small = decimate(out, max_px).isel(time=index)
+    small = decimate(out, max_px, index)
     after = small[[*dict.fromkeys(named(small, bands)), "fill_flag"]].compute()
     flag = after["fill_flag"].transpose("y", "x").values
     filled = rgba(after, bands)
@@ -146,6 +147,14 @@ def compare(
     return fig
 
 
+@overload
+def ndvi(
+    ds: xr.Dataset, point: Any = None, out: xr.Dataset | None = None, ax: None = None
+) -> "Figure": ...
+@overload
+def ndvi(
+    ds: xr.Dataset, point: Any = None, out: xr.Dataset | None = None, *, ax: "Axes"
+) -> "Axes": ...
 def ndvi(
     ds: xr.Dataset,
     point: Any = None,
@@ -173,6 +182,7 @@ def ndvi(
     cube: xr.Dataset | None = ds
     if out is None and "fill_flag" in ds:
         cube, out = _loaded(source_cube(ds), ds), ds
+    cube = None if cube is None else with_valid(cube)
     where = place(cube if cube is not None else ds, point)
     found = curve(cube, out, where)
     fig = None if ax is not None else figure(9, 3.6)
@@ -263,20 +273,19 @@ def _before(
 ) -> tuple[NDArray[np.uint8], str]:
     """The first panel and its title."""
     cube = source_cube(out, before)
-    part = _covering(cube, small) if before is not None else _loaded(cube, small)
-    if part is None:
+    index = None if cube is None else same_day(cube, small["time"].values)
+    step = _covering(cube, small, index) if before is not None else _loaded(cube, small, index)
+    if step is None:
         seen = filled.copy()
         seen[flag != Flag.OBSERVED] = 0
         return seen, "Before: observed pixels only"
-    index = same_day(part, small["time"].values)
     if index is None:
         return np.zeros_like(filled), "Before: no acquisition"
-    step = part.isel(time=index)
     return rgba(step[list(dict.fromkeys(named(step, bands)))].compute(), bands), "Before"
 
 
-def _covering(cube: xr.Dataset | None, like: xr.Dataset) -> xr.Dataset:
-    part = None if cube is None else align(cube, like)
+def _covering(cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None) -> xr.Dataset:
+    part = _loaded(cube, like, time)
     if part is None:
         raise CubeError(
             "before= does not cover the filled cube: expected a cube that has all of its x and y. "
@@ -285,8 +294,10 @@ def _covering(cube: xr.Dataset | None, like: xr.Dataset) -> xr.Dataset:
     return part
 
 
-def _loaded(cube: xr.Dataset | None, like: xr.Dataset) -> xr.Dataset | None:
-    return None if cube is None else align(cube, like)
+def _loaded(
+    cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None
+) -> xr.Dataset | None:
+    return None if cube is None else align(cube, like, time)
 
 
 def _frames(ds: xr.Dataset, bands: Sequence[str]) -> list[NDArray[np.uint8]]:
@@ -302,7 +313,7 @@ def _stamp(image: NDArray[np.uint8], text: str, zoom: int) -> "Image":
     strip = 22
     sheet = Image.new("RGB", (max(width, 96), height + strip), "#1a1a1a")
     sheet.paste(BACKGROUND, (0, 0, width, height))
-    picture = Image.fromarray(big, "RGBA")
+    picture = Image.fromarray(big)
     sheet.paste(picture, (0, 0), picture)
     ImageDraw.Draw(sheet).text(
         (6, height + strip / 2), text, fill="white", anchor="lm", font=ImageFont.load_default(14)

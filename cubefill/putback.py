@@ -27,7 +27,7 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
     if "source_missing" in arrays:
         out, flag = {n: _own(a) for n, a in out.items()}, _own(flag)
         _flag_missing(work, out, flag, arrays)
-    if not trusted or (flag == Flag.UNFILLABLE).any():
+    if not trusted or flag.max(initial=0) >= Flag.UNFILLABLE:
         out, flag = {n: _own(a) for n, a in out.items()}, _own(flag)
         _flag_no_data(work, out, flag, arrays)
     result: dict[str, NDArray[Any]] = dict(out)
@@ -41,6 +41,7 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
 
 
 def _own(a: NDArray[Any]) -> NDArray[Any]:
+    """The array, or a copy where writing into it could change something else."""
     return a if a.flags.writeable and a.flags.owndata else a.copy()
 
 

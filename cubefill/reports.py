@@ -13,11 +13,13 @@ from cubefill import reports_sections as parts
 from cubefill.cube import describe
 from cubefill.errors import CubeError, CubefillError
 from cubefill.evaluate import self_test as held_out
-from cubefill.method import AUTO, Method, name_of, resolve
-from cubefill.pictures import align, date_text, source_cube
+from cubefill.method import AUTO, Flag, Method, name_of, resolve
+from cubefill.pictures import align, date_text, source_cube, with_valid
 from cubefill.reports_facts import Facts, facts, flag_rows, warnings_of, words
 from cubefill.reports_html import Section, page, tiles
 
+EAGER = 512 * 2**20
+"""Bytes up to which a lazy result is computed once and kept."""
 SMALL = 4_000_000
 """Pixels and dates up to which the one-line summary counts gaps in memory."""
 
@@ -72,7 +74,8 @@ def report(
 ) -> Report:
     """A report on a filled cube, or on the quality of a cube that is still to be filled.
 
-    At most 192 rows and columns are read for numbers and 480 for pictures.
+    At most 192 rows and columns are read for numbers and 480 for pictures. A lazy result of more
+    than 512 MB is computed several times: write it first, and report on what `open_cube` gives.
 
     Parameters
     ----------
@@ -115,6 +118,9 @@ def report(
             "before= does not cover the filled cube: expected a cube that has all of its x and y. "
             "Type before=ds with the cube that was filled."
         )
+    if out is not None:
+        out = _small_in_memory(out)
+    cube = None if cube is None else _judged(cube, out)
     found = facts(ds if cube is None else cube, out)
     scores, reason = _scores(cube, out, method, self_test)
     spots = parts.find_spots(cube, out)
@@ -166,6 +172,18 @@ def summary_html(ds: xr.Dataset) -> str:
         '<div style="font-family:monospace;padding:.3em 0">'
         f"&lt;gapfill: {escape(', '.join(parts))}&gt;</div>"
     )
+
+
+def _small_in_memory(out: xr.Dataset) -> xr.Dataset:
+    """A lazy result is computed once where it is small, rather than once for each part."""
+    return out.compute() if out.chunks and out.nbytes <= EAGER else out
+
+
+def _judged(cube: xr.Dataset, out: xr.Dataset | None) -> xr.Dataset:
+    """The cube with the `valid` that its filled form was made with."""
+    if out is not None and np.array_equal(cube["time"].values, out["time"].values):
+        return cube.assign(valid=out["fill_flag"] == int(Flag.OBSERVED))
+    return with_valid(cube)
 
 
 # ------------------------------------------------------------------ held-out errors

@@ -103,11 +103,12 @@ def flag_bar(found: Facts) -> str:
 
 def flag_key(codes: Iterable[int]) -> str:
     """The colours and meanings of the codes that occur, in one line of HTML."""
-    return "".join(
+    entries = "".join(
         f'<span class="entry"><i class="key" style="background:{FLAG_COLOURS[Flag(code)]}"></i>'
         f"{flag_label(code)}</span>"
         for code in sorted(codes)
     )
+    return f'<p class="legend">{entries}</p>'
 
 
 def curve_key(curves: Iterable[Curve]) -> str:

@@ -59,7 +59,7 @@ def figure(picture: Picture, caption: str, key: str = "", pins: str = "") -> str
     """An image over its caption and a key in HTML."""
     return (
         f'<figure><div class="frame">{image(picture)}{pins}</div>'
-        f"<figcaption>{escape(caption)} {key}</figcaption></figure>"
+        f"<figcaption>{escape(caption)}</figcaption>{key}</figure>"
     )
 
 
@@ -262,11 +262,11 @@ box-sizing:border-box}
 .cubefill-report svg .seen{fill:currentColor}
 .cubefill-report svg .veiled{fill:none;stroke:rgba(128,128,128,.9);stroke-width:1}
 .cubefill-report h3{font-size:.92rem;font-weight:600;margin:1rem 0 .2rem}
-.cubefill-report .legend{font-size:.85rem;margin:0 0 .3rem;opacity:.85}
+.cubefill-report .legend{font-size:.85rem;margin:.1rem 0 .3rem}
 .cubefill-report .key{display:inline-block;width:12px;height:12px;margin:0 .35rem 0 0;
 box-sizing:border-box;border:1px solid rgba(128,128,128,.7)}
-.cubefill-report .entry{display:inline-flex;align-items:center;margin-right:1rem;
-white-space:nowrap}
+.cubefill-report .entry{display:inline-flex;align-items:center;vertical-align:bottom;
+margin-right:1rem;white-space:nowrap}
 .cubefill-report .stack{display:flex;height:26px;border-radius:5px;overflow:hidden;
 border:1px solid rgba(128,128,128,.5)}
 .cubefill-report table{border-collapse:collapse;margin:.8rem 0 0;font-size:.9rem;border:0}

@@ -73,7 +73,7 @@ def picture_section(
         return [] if cube is None else [_two_dates(cube, found, _pins(cube, spots))]
     index = _index(out, found.time[found.dates.cloudiest])
     after = _colours(out, index)
-    flag = decimate(out, PICTURE_PX)["fill_flag"].isel(time=index).transpose("y", "x").values
+    flag = decimate(out, PICTURE_PX, index)["fill_flag"].transpose("y", "x").values
     first, note = _first(cube, out, index, after, flag)
     date, clear = _date(out, index), words(float((flag == 0).mean()))
     body = slider(
@@ -86,6 +86,7 @@ def picture_section(
         Picture(flag, f"fill_flag on {date}: {clear} observed"),
         f"fill_flag on {date}.",
         flag_key(int(c) for c in np.unique(flag)),
+        _pins(out, spots),
     )
     return [
         Section("The cloudiest date", MEANING["pictures"], f'<div class="pictures">{body}</div>')
@@ -132,7 +133,7 @@ def _first(
 
 def _colours(ds: xr.Dataset, index: int) -> NDArray[np.uint8]:
     bands = colour_bands(ds)
-    step = decimate(ds, PICTURE_PX).isel(time=index)
+    step = decimate(ds, PICTURE_PX, index)
     return rgba(step[list(dict.fromkeys(named(step, bands)))].compute(), bands)
 
 

@@ -218,7 +218,7 @@ def through(
     pick = list(bands)
     colour = like(np.array(CLOUD_COLOUR)[pick][:, None, None], truth)
     depth = like(np.array(SHADOW_DEPTH)[pick][:, None, None], truth)
-    top = xp.clip(0.24 + 0.36 * cloud * cloud + 0.09 * cloud * texture, 0.1, 1.2)
+    top = xp.clip(0.24 + 0.3 * cloud * cloud + 0.1 * cloud * texture, 0.1, 1.2)
     return truth * (1 - depth * dark) * (1 - cloud) + colour * top * cloud
 
 

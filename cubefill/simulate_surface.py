@@ -246,7 +246,7 @@ def growth(day: Array, year: Calendar) -> State:
 
 # name: (amount, its spread, up, days of rise, down, days of fall); days of the year
 _GREEN: dict[Crop, tuple[tuple[float, float, float, float, float, float], ...]] = {
-    Crop.WHEAT: ((0.7, 0.25, -45, 9, 172, 6), (4.0, 0.6, 100, 8, 178, 5)),
+    Crop.WHEAT: ((1.0, 0.3, -45, 9, 172, 6), (4.0, 0.6, 100, 8, 178, 5)),
     Crop.MAIZE: ((4.3, 0.6, 172, 6, 264, 4),),
     Crop.RAPESEED: ((1.6, 0.4, -95, 9, 165, 7), (3.3, 0.5, 93, 7, 172, 6)),
     Crop.BEET: ((4.3, 0.5, 160, 7, 298, 2),),
@@ -298,7 +298,7 @@ def calendar(crop: Ints, start_doy: int, days: int, rng: np.random.Generator) ->
     days
         Length of the scene.
     """
-    years = range(-1, (start_doy + days) // 365 + 1)
+    years = range(-1, (start_doy + days) // 365 + 2)
     count = len(crop)
     early = rng.normal(0, 6, count)
     late = early + rng.normal(0, 4, count)

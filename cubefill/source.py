@@ -260,8 +260,8 @@ def find(variable: xr.Variable | xr.DataArray) -> Source | None:
     return found
 
 
-def sources_of(cube: xr.Dataset) -> list[Source]:
-    """Every source that `as_dask` put into the graphs of a cube, through any operation."""
+def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
+    """Every source that `as_dask` put into the graph of a cube, through any operation."""
     graph: Any = cube.__dask_graph__()  # type: ignore[no-untyped-call]
     layers = getattr(graph, "layers", graph) or {}
     return [s for name in layers if (s := _REGISTRY.get(name)) is not None]

@@ -4,13 +4,10 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
-from dask.base import tokenize
 
 from cubefill import valid as clear_pixels
 from cubefill.bands import BANDS, require
@@ -21,9 +18,7 @@ from cubefill.stac_area import (
     check_grid,
     choose_crs,
     choose_grid,
-    crs_of_item,
     extent,
-    native_grid,
     outline,
     quiet,
 )
@@ -37,14 +32,15 @@ from cubefill.stac_items import (
     kind,
     listed,
     offset_of,
-    orbit_of,
-    passes,
     resolve_duplicates,
     solar_days,
     summary,
     when,
 )
-from cubefill.stac_read import MISSING_CLASS, How, OnError, Source, crop, layer, read_mosaic
+from cubefill.stac_optical import add_bands, add_scl, add_valid, has_scl
+from cubefill.stac_plan import Plan, variable
+from cubefill.stac_radar import Orbit, add_dem, add_sar
+from cubefill.stac_read import How, OnError
 from cubefill.stac_safe import from_safe
 from cubefill.stac_search import Items, search
 from cubefill.stac_write import QUIRKS, write_catalogue
@@ -53,7 +49,6 @@ from cubefill.valid import UserValid
 log = logging.getLogger("cubefill")
 
 Sar = bool | Literal["own"]
-Orbit = Literal["ascending", "descending"]
 
 CHUNK = 1024
 """Pixels of a spatial chunk: one shard of the default store."""
@@ -62,33 +57,6 @@ RESAMPLING = (
     "nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "med",
 )  # fmt: skip
 """What bands may be resampled by; SCL is always nearest."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the readers of one cube share."""
-
-    grid: Grid
-    how: How
-    chunk: int
-    harmonize: Harmonize
-    covered: Area
-    """The grid's outline in degrees."""
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.grid.shape
-
-    @property
-    def step(self) -> float:
-        """Pixel size in m."""
-        return abs(self.grid.transform[0])
-
-    @property
-    def flagged(self) -> bool:
-        """True when a failed read becomes `source_missing`."""
-        return self.how.on_error == "flag"
 
 
 def load(
@@ -194,17 +162,17 @@ def load(
     plan = Plan(Grid.of(box), how, int(chunks), harmonize, covered)
     days = solar_days(inside, covered.centre[0])
     ds = _empty(box, days)
-    with_scl = _has_scl(days, plan, required=valid is None)
-    ds, missing = _add_bands(ds, plan, days, names)
+    with_scl = has_scl(days, plan, required=valid is None)
+    ds, missing = add_bands(ds, plan, days, names)
     if with_scl:
-        ds, missing = _add_scl(ds, plan, days, missing, (snow, dilate, tuple(clear)))
+        ds, missing = add_scl(ds, plan, days, missing, (snow, dilate, tuple(clear)))
     if plan.flagged:
-        ds["source_missing"] = _variable(plan, missing, "an asset could not be read here")
-    ds = _add_valid(ds, valid)
+        ds["source_missing"] = variable(plan, missing, "an asset could not be read here")
+    ds = add_valid(ds, valid)
     if sar:
-        ds = _add_sar(ds, plan, groups["sar"], sar_orbit, own=sar == "own", found=found)
+        ds = add_sar(ds, plan, groups["sar"], sar_orbit, own=sar == "own", found=found)
     if dem:
-        ds = _add_dem(ds, plan, groups["dem"], found)
+        ds = add_dem(ds, plan, groups["dem"], found)
     ds.attrs = _attributes(plan, days, said, harmonize, names, [*left_out, *outside], resampling)
     log.info("%s", ds.attrs["history"])
     return ds
@@ -289,229 +257,6 @@ def _on_grid(items: list[Any], geobox: Any, covered: Area) -> tuple[list[Any], l
     return inside, [Dropped(i.id, "outside the grid") for i in items if id(i) not in kept]
 
 
-# ------------------------------------------------------------------ Sentinel-2
-
-
-def _has_scl(days: list[list[Any]], plan: Plan, *, required: bool) -> bool:
-    items = [i for day in days for i in day]
-    without = [i.id for i in items if find_asset(i, "SCL", plan.step) is None]
-    if without and required and not plan.flagged:
-        raise CatalogueError(
-            f"{len(without)} of {len(items)} items have no SCL ({listed(without)}), so nothing "
-            "says which pixels are clear. Type valid=your_function (of the cube, True where "
-            "clear), or on_error='flag' where some items have it."
-        )
-    if len(without) == len(items) and required:
-        raise CatalogueError(
-            "No item has SCL, so nothing says which pixels are clear: type valid=your_function."
-        )
-    return len(without) < len(items) and (required or not without)
-
-
-def _add_bands(
-    ds: xr.Dataset, plan: Plan, days: list[list[Any]], names: tuple[str, ...]
-) -> tuple[xr.Dataset, Any]:
-    """The dataset with its bands, and where a read failed (None unless flagged)."""
-    steps = {n: [[_source(i, n, plan) for i in day] for day in days] for n in names}
-    if not plan.flagged:
-        _refuse_absent(steps, days)
-    missing = None
-    for name, sources in steps.items():
-        raw = layer(_token(name, sources, plan), sources, plan.grid, plan.chunk, plan.how)
-        data, failed = _split(raw, plan)
-        missing = failed if missing is None else missing | failed
-        ds[name] = _variable(plan, data, f"Sentinel-2 {name}", _band_attributes(name))
-    return ds, missing
-
-
-def _add_scl(
-    ds: xr.Dataset,
-    plan: Plan,
-    days: list[list[Any]],
-    missing: Any,
-    options: tuple[bool, float, tuple[int, ...]],
-) -> tuple[xr.Dataset, Any]:
-    """The dataset with SCL and with valid, made from blocks that hold the halo of the dilation."""
-    snow, dilate, clear = options
-    classes = clear_pixels.clear_classes(clear, snow)
-    rows = clear_pixels.disk(dilate, plan.step, plan.step)
-    halo = max(len(rows) - 1, rows[0])
-    sources = [[_source(i, "SCL", plan) for i in day] for day in days]
-    how = replace(plan.how, resampling="nearest", overviews=False)
-    name = _token("SCL", sources, plan, halo)
-    padded = layer(name, sources, plan.grid, plan.chunk, how, halo).map_blocks(
-        _to_classes, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)
-    )
-    cut = partial(crop, padded, plan.shape, plan.chunk, halo)
-    find_clear = partial(clear_pixels.from_classes, classes=classes, rows=rows)
-    clear_data = cut(find_clear, bool)
-    scl = cut(_same, np.uint8)
-    if plan.flagged:
-        missing = missing | (scl == MISSING_CLASS)
-        clear_data = clear_data & ~missing
-        scl = scl.map_blocks(_no_missing, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8))
-    ds["SCL"] = _variable(plan, scl, "scene classification of Sen2Cor", _scl_attributes())
-    said = clear_pixels.attributes(classes, dilate)
-    ds["valid"] = _variable(plan, clear_data, said["long_name"], said)
-    return ds, missing
-
-
-def _add_valid(ds: xr.Dataset, valid: UserValid | None) -> xr.Dataset:
-    if valid is None:
-        return ds
-    found = clear_pixels.apply(ds.drop_vars("valid", errors="ignore"), valid)
-    if "source_missing" in ds:
-        found = (found & ~ds["source_missing"]).assign_attrs(found.attrs)
-    found.encoding["grid_mapping"] = "spatial_ref"
-    return ds.assign(valid=found)
-
-
-def _source(item: Any, band: str, plan: Plan) -> Source:
-    found = find_asset(item, band, plan.step)
-    date = str(when(item).astype("datetime64[s]"))
-    if found is None:
-        return Source("", item.id, "none", band, date)
-    key, asset = found
-    info = band_info(asset)
-    said = info.get("nodata")
-    nodata = {float(said)} if isinstance(said, int | float) else set()
-    counts, scale = 0.0, 1.0
-    if band in BANDS:
-        offset = offset_of(item, asset, plan.harmonize)
-        counts, scale = offset.counts, offset.scale
-        if not str(info.get("data_type", "")).startswith("float"):
-            nodata.add(0.0)
-    grid = native_grid(item, asset)
-    return Source(asset.href, item.id, key, band, date, counts, scale, tuple(sorted(nodata)), grid)
-
-
-def _refuse_absent(steps: dict[str, list[list[Source]]], days: list[list[Any]]) -> None:
-    for band, sources in steps.items():
-        absent = [s.item for day in sources for s in day if not s.href]
-        if absent:
-            item = next(i for day in days for i in day if i.id == absent[0])
-            raise CatalogueError(
-                f"{len(absent)} items have no asset for {band} ({listed(absent)}); {item.id} has "
-                f"{', '.join(sorted(item.assets)) or 'no assets'}. Leave {band} out of bands=, or "
-                "type on_error='flag' to mark these dates as source_missing."
-            )
-
-
-def _split(raw: Any, plan: Plan) -> tuple[Any, Any]:
-    """Values, and where their read failed."""
-    if not plan.flagged:
-        return raw, None
-    meta = np.empty((0, 0, 0), np.float32)
-    values = raw.map_blocks(_no_infinity, dtype=np.float32, meta=meta)
-    return values, raw.map_blocks(np.isposinf, dtype=bool, meta=np.empty((0, 0, 0), bool))
-
-
-def _same(block: Any) -> Any:
-    return block
-
-
-def _no_infinity(block: Any) -> Any:
-    return np.where(np.isposinf(block), np.float32(np.nan), block)
-
-
-def _no_missing(block: Any) -> Any:
-    return np.where(block == MISSING_CLASS, np.uint8(0), block)
-
-
-def _to_classes(block: Any) -> Any:
-    """SCL as uint8: 0 where there is no data, `MISSING_CLASS` where the read failed."""
-    out = np.zeros(block.shape, np.uint8)
-    known = np.isfinite(block)
-    out[known] = block[known].astype(np.uint8)
-    out[np.isposinf(block)] = MISSING_CLASS
-    return out
-
-
-# ------------------------------------------------------------------ Sentinel-1 and elevation
-
-
-def _add_sar(
-    ds: xr.Dataset,
-    plan: Plan,
-    items: list[Any],
-    orbit: Orbit | None,
-    *,
-    own: bool,
-    found: Items,
-) -> xr.Dataset:
-    groups = passes(_sar_items(items, orbit, plan, found))
-    times = np.array([when(g[0]) for g in groups])
-    ds = ds.assign_coords(sar_time=times) if own else ds
-    nearest = np.abs(times[None] - ds["time"].values[:, None]).argmin(axis=1)
-    ok: Any = None
-    for name in ("VV", "VH"):
-        sources = [[_source(i, name, plan) for i in g] for g in groups]
-        if not plan.flagged:
-            _refuse_absent({name: sources}, groups)
-        how = replace(plan.how, decibel=True)
-        raw = layer(_token(name, sources, plan), sources, plan.grid, plan.chunk, how)
-        data = _split(raw, plan)[0]
-        data = data if own else data[nearest]
-        ok = np.isfinite(data) if ok is None else ok & np.isfinite(data)
-        said = {"long_name": f"Sentinel-1 gamma0 {name}", "units": "dB"}
-        ds[name] = _variable(plan, data, said["long_name"], said, "sar_time" if own else "time")
-    dim = "sar_time" if own else "time"
-    ds["sar_valid"] = _variable(plan, ok, "VV and VH have data", None, dim)
-    if own:
-        return ds.assign_coords(orbit=("sar_time", np.array([orbit_of(g[0]) for g in groups])))
-    gap = np.abs(times[nearest] - ds["time"].values) / np.timedelta64(1, "h")
-    said = {"long_name": "hours between optical and SAR acquisition", "units": "h"}
-    return ds.assign_coords(sar_gap_hours=("time", gap.astype(np.float32), said))
-
-
-def _sar_items(items: list[Any], orbit: Orbit | None, plan: Plan, found: Items) -> list[Any]:
-    if not items:
-        raise CatalogueError(
-            f"sar was asked for and there is no Sentinel-1 RTC item among {summary(found)}: "
-            "expected assets vv and vh. Type collections=['sentinel-2-l2a', 'sentinel-1-rtc'] in "
-            "search, or sar=False."
-        )
-    if orbit not in (None, "ascending", "descending"):
-        raise CatalogueError(
-            f"sar_orbit={orbit!r}: expected 'ascending', 'descending' or None for both."
-        )
-    chosen = [i for i in items if orbit is None or orbit_of(i) == orbit]
-    if not chosen:
-        states = Counter(orbit_of(i) for i in items)
-        raise CatalogueError(
-            f"sar_orbit={orbit!r}: no such pass among {dict(states)}. Type sar_orbit=None."
-        )
-    inside = [i for i in chosen if plan.covered.meets(i)]
-    if not inside:
-        raise CatalogueError(
-            f"No Sentinel-1 item reaches the grid; they span {extent(chosen)}. Type sar=False."
-        )
-    return inside
-
-
-def _add_dem(ds: xr.Dataset, plan: Plan, items: list[Any], found: Items) -> xr.Dataset:
-    inside = [i for i in items if plan.covered.meets(i)]
-    inside.sort(key=lambda i: (when(i), i.id), reverse=True)
-    if not inside:
-        raise CatalogueError(
-            f"dem=True and no DEM item reaches the grid, among {summary(found)}: expected such as "
-            "cop-dem-glo-30. Type collections=[..., 'cop-dem-glo-30'] in search, or dem=False."
-        )
-    sources = [[_source(i, "DEM", plan) for i in inside]]
-    if not plan.flagged:
-        _refuse_absent({"DEM": sources}, [inside])
-    raw = layer(_token("DEM", sources, plan), sources, plan.grid, plan.chunk, plan.how)
-    data = _split(raw, plan)[0][0]
-    ds["DEM"] = xr.DataArray(
-        data,
-        dims=("y", "x"),
-        coords={"y": ds["y"], "x": ds["x"]},
-        attrs={"long_name": "elevation", "units": "m", "standard_name": "surface_altitude"},
-    )
-    ds["DEM"].encoding["grid_mapping"] = "spatial_ref"
-    return ds
-
-
 # ------------------------------------------------------------------ the dataset
 
 
@@ -522,35 +267,6 @@ def _empty(geobox: Any, days: list[list[Any]]) -> xr.Dataset:
     with quiet():
         coords = xr_coords(geobox)
     return xr.Dataset(coords={"time": times, **coords})
-
-
-def _variable(
-    plan: Plan, data: Any, name: str, attrs: dict[str, Any] | None = None, dim: str = "time"
-) -> xr.Variable:
-    said = {"long_name": name, **(attrs or {})}
-    return xr.Variable((dim, "y", "x"), data, said, {"grid_mapping": "spatial_ref"})
-
-
-def _band_attributes(name: str) -> dict[str, Any]:
-    return {
-        "units": "1",
-        "standard_name": "surface_bidirectional_reflectance",
-        "wavelength_nm": BANDS[name].wavelength,
-    }
-
-
-def _scl_attributes() -> dict[str, Any]:
-    from cubefill.bands import SCL
-
-    return {
-        "flag_values": [int(c) for c in SCL],
-        "flag_meanings": " ".join(c.name.lower() for c in SCL),
-    }
-
-
-def _token(name: str, sources: list[list[Source]], plan: Plan, *more: Any) -> str:
-    keys = [[(s.href, s.item, s.counts, s.scale, s.nodata) for s in day] for day in sources]
-    return f"{name}-{tokenize(keys, repr(plan.grid), plan.chunk, repr(plan.how), *more)}"
 
 
 def _attributes(
@@ -608,7 +324,4 @@ def _warn_contradictions(items: list[Any], names: tuple[str, ...], plan: Plan) -
         )
 
 
-__all__ = [
-    "CHUNK", "QUIRKS", "Items", "Plan", "crs_of_item", "from_safe", "load", "read_mosaic",
-    "search", "write_catalogue",
-]  # fmt: skip
+__all__ = ["QUIRKS", "Items", "from_safe", "load", "search", "write_catalogue"]

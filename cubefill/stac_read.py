@@ -38,6 +38,9 @@ MISSING = np.float32(np.inf)
 MISSING_CLASS = 255
 """The same in an array of SCL classes."""
 
+TOLERANCE = 1e-6
+"""Largest error in pixels of a reprojection, so that values do not depend on chunks."""
+
 Float = NDArray[np.float32]
 OnError = Literal["raise", "flag"]
 
@@ -316,7 +319,7 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str) -> Float:
                 src_nodata=np.nan,
                 nodata=np.nan,
                 resampling=Resampling[resampling],
-                tolerance=0,
+                tolerance=TOLERANCE,
                 **profile(grid),
             ) as warped,
         ):

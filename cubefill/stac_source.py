@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -92,7 +93,7 @@ def absolute(href: str, base: str) -> str:
         return urljoin(base, href)
     if not base or href.startswith("/"):
         return href
-    return str((Path(base).parent / href).resolve())
+    return os.path.normpath(Path(base).parent / href)
 
 
 def _items(source: Any) -> Iterator[Any]:

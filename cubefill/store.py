@@ -13,7 +13,7 @@ import zarr
 from cubefill import cube
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ledger import Ledger, Progress, Report, Tile, tiles
-from cubefill.source import ArraySource, Place, StoreSource, describe, find, place
+from cubefill.source import ArraySource, Place, StoreSource, describe, find, place, sources_of
 from cubefill.store_encoding import SCALE, Profile, plain
 from cubefill.store_open import UNTRACKED, Chunks, missing_tiles, opened
 from cubefill.store_template import (
@@ -227,10 +227,11 @@ def _fingerprint_variable(variable: xr.Variable) -> dict[str, Any]:
         "dtype": str(variable.dtype),
         "attrs": _stable(variable.attrs),
     }
-    source = find(variable)
-    if isinstance(source, StoreSource) and not source.identity.startswith(UNTRACKED):
-        found["source"] = f"{source.name} of {source.identity}"
-    elif isinstance(source, ArraySource):
+    read = [s for s in sources_of(variable) if isinstance(s, StoreSource)]
+    tracked = {f"{s.name} of {s.identity}" for s in read if not s.identity.startswith(UNTRACKED)}
+    if tracked:
+        found["sources"] = sorted(tracked)
+    if isinstance(source := find(variable), ArraySource):
         found["sample"] = _digest(_sample(source.array))
     return found
 
@@ -264,6 +265,8 @@ def _require_grid(ds: xr.Dataset) -> None:
 
 def _say(store: Place, tally: Tally) -> None:
     """Records, and says once, what encoding did to values."""
+    if not (tally.clipped or tally.rounded):
+        return
     group = zarr.open_group(store, mode="r+")
     for name, n in tally.clipped.items():
         before = group[name].attrs.get("clipped_values", 0)

@@ -165,7 +165,7 @@ def warn_format_2() -> None:
     warnings.warn(
         "zarr_format=2 writes no shards (more files), no checksums (a damaged chunk goes "
         "unnoticed) and no GeoZarr attributes; it is meant for software that cannot read "
-        "zarr 3, such as GDAL before 3.11.",
+        "zarr 3, such as GDAL 3.10.",
         CubefillWarning,
         stacklevel=3,
     )

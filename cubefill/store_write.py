@@ -2,7 +2,7 @@
 
 import pickle
 import threading
-from collections.abc import Callable, Generator, Hashable, Mapping, Sequence
+from collections.abc import Generator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -80,10 +80,9 @@ def write_tile(store: Place, tile: Tile, pieces: Sequence[Piece], workers: int) 
                 tally.add(Tally({name: clipped} if clipped else {}, {name} if rounded else set()))
         return counts
 
-    lazy = [_encoded(p, partial(encoded, name=p.name, encoding=p.encoding)) for p in pieces]
-    arrays = dask.compute(*lazy, scheduler="threads", num_workers=workers)  # type: ignore[no-untyped-call, attr-defined]
+    arrays = _computed(pieces, encoded, workers)
     for piece, array in zip(pieces, arrays, strict=True):
-        write_region(store, piece.name, piece.index, np.asarray(array))
+        write_region(store, piece.name, piece.index, array)
     Ledger(store).mark(tile)
     return tally
 
@@ -135,16 +134,28 @@ def on_cluster(
         client.cancel(list(futures))
 
 
-def _encoded(piece: Piece, function: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
-    """Stored values of a piece: computed for an array in memory, else another dask array."""
-    if isinstance(piece.values, np.ndarray):
-        return function(piece.values)
-    return piece.values.map_blocks(
-        function,
-        dtype=piece.encoding.dtype,
-        meta=np.empty((0,) * piece.values.ndim, piece.encoding.dtype),
-        name=f"encode-{piece.name}-{uuid4().hex}",
-    )
+def _computed(pieces: Sequence[Piece], encoded: Any, workers: int) -> list[NDArray[Any]]:
+    """Stored values of each piece; blocks go straight to their place, so nothing is held twice."""
+    import dask.array
+
+    da: Any = dask.array
+    arrays, sources, targets = [], [], []
+    for piece in pieces:
+        function = partial(encoded, name=piece.name, encoding=piece.encoding)
+        if isinstance(piece.values, np.ndarray):
+            arrays.append(function(piece.values))
+            continue
+        arrays.append(np.empty(piece.values.shape, piece.encoding.dtype))
+        targets.append(arrays[-1])
+        meta = np.empty((0,) * piece.values.ndim, piece.encoding.dtype)
+        sources.append(
+            piece.values.map_blocks(
+                function, dtype=meta.dtype, meta=meta, name=f"encode-{piece.name}-{uuid4().hex}"
+            )
+        )
+    if sources:
+        da.store(sources, targets, lock=False, scheduler="threads", num_workers=workers)
+    return arrays
 
 
 def _packed(store: Place, tile: Tile, pieces: Sequence[Piece]) -> bytes:

@@ -41,15 +41,20 @@ def read(work: Work, tile: Area) -> dict[str, NDArray[Any]]:
     return {n: _read_one(work, n, where) for n, s in work.sources.items() if s is not None}
 
 
-def fill_tile(work: Work, tile: Area, given: Arrays | None = None) -> dict[str, NDArray[Any]]:
+def fill_tile(
+    work: Work, tile: Area, given: Arrays | None = None, into: Arrays | None = None
+) -> dict[str, NDArray[Any]]:
     """Filled arrays `(time, y, x)` of a tile.
 
-    `given` holds, over the tile's region, the arrays of the variables that have no source.
+    `given` holds, over the tile's region, the arrays of the variables that have no source. An
+    output may come back in its array of `into`, and may come back in another.
     """
-    return fill_region(work, tile, {**read(work, tile), **(given or {})})
+    return fill_region(work, tile, {**read(work, tile), **(given or {})}, into)
 
 
-def fill_region(work: Work, tile: Area, arrays: Arrays) -> dict[str, NDArray[Any]]:
+def fill_region(
+    work: Work, tile: Area, arrays: Arrays, into: Arrays | None = None
+) -> dict[str, NDArray[Any]]:
     """Filled arrays `(time, y, x)` of a tile, from arrays over its region.
 
     Raises
@@ -64,7 +69,7 @@ def fill_region(work: Work, tile: Area, arrays: Arrays) -> dict[str, NDArray[Any
     )
     if work.counts is None:
         _check_units(work, arrays)
-    filled = _fill_windows(work, tile, where, arrays)
+    filled = _fill_windows(work, tile, where, arrays, into or {})
     inner = {n: a[..., core[0], core[1]] for n, a in arrays.items()}
     return finish(work, filled, inner)
 
@@ -97,7 +102,7 @@ def sample(work: Work, fetch: Callable[[str, Area], NDArray[Any]] | None = None)
     _check_units(plain, arrays)
     merged = _merge(plain, arrays)
     t = work.axes.time
-    return _block(plain, merged, t, t, (slice(None), slice(None), slice(None)), (0, 0, 0))
+    return _block(plain, merged, t, t, (slice(None), slice(None), slice(None)), (0, 0, 0), {})
 
 
 # ------------------------------------------------------------------ gather
@@ -219,6 +224,7 @@ def _block(
     out_time: NDArray[np.datetime64],
     cut: tuple[Any, Any, Any],
     origin: tuple[int, int, int],
+    wanted: Arrays,
 ) -> Block:
     t, y, x = cut
 
@@ -236,6 +242,7 @@ def _block(
         dem=take(merged["DEM"]) if "DEM" in merged else None,
         counts=work.counts,
         std=work.std,
+        out=wanted,
     )
 
 
@@ -264,10 +271,13 @@ def _reflect(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:
 # ------------------------------------------------------------------ fill and scatter
 
 
-def _fill_windows(work: Work, tile: Area, where: Area, arrays: Arrays) -> Filled:
+def _fill_windows(work: Work, tile: Area, where: Area, arrays: Arrays, into: Arrays) -> Filled:
     merged = _merge(work, arrays)
     axes, places = work.axes, list(_places(work, tile))
     out_time = axes.time if axes.same else axes.out_time
+    shape = (len(out_time), *tile.shape)
+    alone = len(places) == 1 and _covers(places[0], tile, len(out_time)) and not _blends(work)
+    wanted = into if alone and axes.plain_out else {}
 
     def blocks() -> Iterator[Block]:
         for p in places:
@@ -278,11 +288,11 @@ def _fill_windows(work: Work, tile: Area, where: Area, arrays: Arrays) -> Filled
             )
             time = axes.time[cut[0]]
             out = time if axes.same else out_time[p.asked]
-            yield _block(work, merged, time, out, cut, (p.t.start, p.y.start, p.x.start))
+            origin = (p.t.start, p.y.start, p.x.start)
+            yield _block(work, merged, time, out, cut, origin, wanted)
 
     answers = zip(places, work.method.fill(blocks()), strict=True)
-    shape = (len(out_time), *tile.shape)
-    if not _blends(work) and len(places) == 1 and _covers(places[0], tile, len(out_time)):
+    if alone:
         _, only = next(answers)
         _check_answer(work, only, shape)
         return only

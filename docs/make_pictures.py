@@ -19,7 +19,7 @@ def main() -> None:
     scene = simulate.scene(size=256, dates=50, bands=BANDS, sar=False, dem=False, seed=3)
     out = scene.cube.gapfill("linear", std=True).compute()
     above = out.gapfill.plot.compare(time=half_cloudy(scene.cube), before=scene.cube)
-    below = scene.cube.gapfill.plot.ndvi(out=out)
+    below = scene.cube.gapfill.plot.ndvi(lively(scene.truth), out=out)
     pictures = [rendered(above, 90), rendered(below, 110)]
     width = max(p.width for p in pictures)
     sheet = Image.new("RGB", (width, sum(p.height for p in pictures)), "white")
@@ -34,7 +34,16 @@ def half_cloudy(cube: Any) -> np.datetime64:
     """The date of the vegetation period that is nearest to half clear."""
     clear = cube["valid"].mean(("y", "x"))
     summer = clear.where(clear["time"].dt.month.isin([5, 6, 7, 8]), drop=True)
-    return np.datetime64(summer["time"].values[int(np.abs(summer - 0.5).argmin())])
+    return np.datetime64(summer["time"].values[np.abs(summer.values - 0.5).argmin()])
+
+
+def lively(truth: Any) -> tuple[float, float]:
+    """The place whose NDVI changes most over the year, water apart."""
+    ndvi = cubefill.ndvi(truth)
+    low = ndvi.min("time")
+    change = (ndvi.max("time") - low).where(low > 0.15, 0).values
+    row, column = np.unravel_index(int(change.argmax()), change.shape)
+    return float(truth["x"][column]), float(truth["y"][row])
 
 
 def rendered(figure: Any, dpi: int) -> Image.Image:

@@ -64,7 +64,7 @@ class TestMedian(MethodTests):
 def main() -> None:
     """Fill a simulated cube with `Median` and with `linear`, and compare both with the truth."""
     scene = simulate.scene(size=64, dates=16, bands=("B04", "B08"), sar=False, dem=False)
-    cubefill.method.register("median", f"{__name__}:Median", overwrite=True)
+    cubefill.register("median", f"{__name__}:Median", overwrite=True)
     hidden = ~scene.cube["valid"].values
     for method in (Median(days=45), "linear"):
         out = scene.cube.gapfill(method).compute()

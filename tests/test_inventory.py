@@ -62,3 +62,12 @@ def test_a_store_knows_whether_it_is_complete(tmp_path: Path) -> None:
     found = inventory.of_store(tmp_path / "c.zarr")
     assert found.complete is Ledger(tmp_path / "c.zarr").complete is True
     assert "complete    yes" in str(found)
+
+
+def test_without_shares_no_pixel_is_read() -> None:
+    def refuse(values: np.ndarray) -> np.ndarray:
+        raise AssertionError("a pixel was read")
+
+    ds = synthetic_cube()
+    lazy = ds.chunk().map(lambda v: v.copy(data=v.data.map_blocks(refuse, meta=v.data._meta)))
+    assert inventory.take(lazy, shares=False).clear is None

@@ -45,10 +45,12 @@ def cube() -> xr.Dataset:
 
 
 def test_a_cube_comes_back_as_it_was(tmp_path: Path, cube: xr.Dataset) -> None:
+    before = cube.copy(deep=True)
     written = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
     opened = store.open_cube(tmp_path / "a.zarr")
     for found in (written, opened):
         same(found, cube)
+    assert cube.identical(before)
     assert opened.attrs == cube.attrs
     assert opened.encoding["source"] == str(tmp_path / "a.zarr")
     assert opened.time.dtype == "datetime64[ns]"
@@ -359,6 +361,16 @@ def test_other_content_on_the_same_path_is_refused(tmp_path: Path, cube: xr.Data
     same(store.write_cube(less, path, overwrite=True, **SMALL), less)
 
 
+def test_a_changed_input_is_refused(tmp_path: Path, cube: xr.Dataset) -> None:
+    first = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
+    store.write_cube(first * np.float32(0.5), tmp_path / "b.zarr", **SMALL)
+    again = store.open_cube(tmp_path / "a.zarr") * np.float32(0.5)
+    store.write_cube(again, tmp_path / "b.zarr", **SMALL)
+    newer = store.write_cube(cube, tmp_path / "a.zarr", overwrite=True, **SMALL)
+    with pytest.raises(StoreError, match=r"variables.B04.sources is \['B04 of"):
+        store.write_cube(newer * np.float32(0.5), tmp_path / "b.zarr", **SMALL)
+
+
 def test_an_overwritten_store_is_another_source(tmp_path: Path, cube: xr.Dataset) -> None:
     path = tmp_path / "a.zarr"
     first = store.write_cube(cube, path, **SMALL)
@@ -557,7 +569,7 @@ def client() -> Iterator[Any]:
     from distributed import Client
 
     with Client(
-        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=None
+        processes=False, n_workers=1, threads_per_worker=2, dashboard_address=":0"
     ) as opened:
         yield opened
 
@@ -605,7 +617,7 @@ def test_worker_processes_write_the_same_store(tmp_path: Path, cube: xr.Dataset)
     from distributed import Client
 
     lazy = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
-    with Client(n_workers=2, threads_per_worker=1, dashboard_address=None) as opened:
+    with Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as opened:
         same(store.write_cube(lazy, tmp_path / "b.zarr", client=opened, **SMALL), cube)
 
 

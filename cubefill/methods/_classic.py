@@ -68,8 +68,9 @@ class Errors:
     """The same before the first and after the last observation."""
 
     def table(self, band: str) -> NDArray[np.float64]:
-        """Both rows of a band."""
-        return np.array([dict(self.between)[band], dict(self.beyond)[band]])
+        """Both rows of a band, NaN where no observation could be held out."""
+        unknown = (np.nan,) * (len(EDGES) + 1)
+        return np.array([dict(e)[band] or unknown for e in (self.between, self.beyond)])
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,7 @@ class Classic:
         return self.max_gap is None and self.max_extrapolate is None and all(self.holds)
 
     @property
-    def prepares(self) -> bool:
+    def wants_sample(self) -> bool:
         """True when `prepare` must see a sample even where no `<band>_std` is asked for."""
         return False
 
@@ -160,7 +161,7 @@ class Classic:
         bands: dict[str, NDArray[Any]] = {}
         std: dict[str, Float] = {}
         for name, band in block.bands.items():
-            out = np.empty(block.shape, band.dtype)
+            out = block.empty(name + self.suffix, band.dtype)
             valid, own = block.valid, flag
             if self.curve(band, valid, axes, out):
                 valid = valid & ~_absent(band)
@@ -279,17 +280,21 @@ def _add(square: Any, count: Any, error: Any, past: Any, coming: Any) -> None:
 
 
 def _pooled(square: Any, count: Any) -> tuple[float, ...]:
-    """Root mean squares; a bin with few observations takes its neighbours in, then never falls."""
-    out = np.full(len(count), np.nan)
+    """Root mean squares; a bin with few observations takes its neighbours in, then never falls.
+
+    Empty where there is no observation at all.
+    """
+    if not count.any():
+        return ()
+    out = np.empty(len(count))
     for b in range(len(count)):
         reach = next(
             (r for r in range(len(count)) if count[max(0, b - r) : b + r + 1].sum() >= ENOUGH),
             len(count),
         )
         near = slice(max(0, b - reach), b + reach + 1)
-        if count[near].sum() > 0:
-            out[b] = np.sqrt(square[near].sum() / count[near].sum())
-    return tuple(float(v) for v in np.fmax.accumulate(out))
+        out[b] = np.sqrt(square[near].sum() / count[near].sum())
+    return tuple(float(v) for v in np.maximum.accumulate(out))
 
 
 def reflectance(band: NDArray[Any]) -> Float:

@@ -3,26 +3,47 @@
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-import numpy as np
-from numba import types
-from numpy.typing import NDArray
-
 from cubefill.errors import MethodError
-from cubefill.method import Block, Needs
+from cubefill.method import Block
 from cubefill.methods._classic import Axes, Classic, reflectance
-from cubefill.methods._rows import (
-    NAN,
-    TABLE,
-    VALID,
-    Array,
-    cube_type,
-    keep_clear,
-    kernel,
-    load,
-    row,
-    store,
-)
+from cubefill.methods._rows import Array
+from cubefill.methods._savgol import polynomial_weights, savgol
 from cubefill.methods._whittaker import local_cubic, penalty, v_curve, whittaker
+
+
+@dataclass(frozen=True)
+class Savgol(Classic):
+    """Gaps lie on a polynomial fitted to the `window` days around each date.
+
+    The straight line between the clear observations is laid first, as is usual; the polynomial is
+    fitted to it at the real acquisition days, so that irregular dates are honoured.
+
+    References
+    ----------
+    Chen et al. (2004), A simple method for reconstructing a high-quality NDVI time-series data
+    set based on the Savitzky-Golay filter, Remote Sensing of Environment 91.
+    """
+
+    window: float = 45
+    """Days that the polynomial is fitted to, both sides together."""
+    order: int = 2
+    """Degree of the polynomial."""
+
+    fits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order < 0 or not self.window > 0:
+            raise MethodError(
+                f"Savgol(window={self.window}, order={self.order}): expected days above 0 and "
+                "order >= 0; type window=45, order=2."
+            )
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        weights = polynomial_weights(axes.days, axes.out_days, self.window, self.order)
+        keep = axes.same and not self.smooth
+        return int(savgol(band.dtype, band, valid, axes.s, weights, keep, out))
 
 
 @dataclass(frozen=True)
@@ -62,7 +83,7 @@ class Whittaker(Classic):
             )
 
     @property
-    def prepares(self) -> bool:
+    def wants_sample(self) -> bool:
         """True while `lam` is to be chosen."""
         return self.lam == "vcurve"
 

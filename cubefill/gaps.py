@@ -1,0 +1,253 @@
+"""Artificial gaps: clear observations that are hidden so that a fill can be scored or learned.
+
+Each kind is a frozen dataclass with `make(valid, days, seed)`, which gives the observations to
+hide, always a subset of `valid`. None takes everything: a pixel keeps at least `keep` clear
+observations, or all it has where it has fewer; what is above that stays hidden.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cubefill.errors import CubeError
+from cubefill.simulate_noise import fractal
+
+Bool = NDArray[np.bool_]
+Floats = NDArray[np.float64]
+
+
+@runtime_checkable
+class Gaps(Protocol):
+    """Anything that chooses observations to hide."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """Real cloud shapes: the gap of one date is pasted on a clear date of the same cube.
+
+    U-TILISE (Stucker et al., 2023) trains and scores with gaps of this kind.
+
+    Examples
+    --------
+    >>> valid = np.ones((6, 8, 8), bool)
+    >>> valid[::2, :4] = False
+    >>> hidden = Transplant(share=1.0).make(valid, np.arange(6.0))
+    >>> bool(hidden.any()), bool((hidden & ~valid).any())
+    (True, False)
+    """
+
+    share: float = 0.5
+    """Share of the clear-enough dates that get a gap."""
+    clear: float = 0.7
+    """Share of clear pixels from which a date is clear enough to get one."""
+    cover: tuple[float, float] = (0.05, 0.95)
+    """Smallest and largest share of gap on the dates that lend their shape."""
+    turn: bool = True
+    """Shapes are flipped and rolled at random, so that they lie elsewhere than they did."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+
+        Raises
+        ------
+        CubeError
+            No date is clear enough, or none has a gap of the right size.
+        """
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 1])
+        part = valid.mean((1, 2))
+        takers = np.flatnonzero(part >= self.clear)
+        lenders = np.flatnonzero((1 - part >= self.cover[0]) & (1 - part <= self.cover[1]))
+        if len(takers) == 0 or len(lenders) < 1 + (len(takers) == 1 and takers[0] in lenders):
+            raise CubeError(
+                f"Transplant: expected a date with at least {self.clear:.0%} clear pixels and "
+                f"another whose gap covers {self.cover[0]:.0%} to {self.cover[1]:.0%}, got "
+                f"{len(takers)} and {len(lenders)} of {len(valid)} dates. Type clear= or cover= "
+                "to allow more, or use Blobs()."
+            )
+        hidden = np.zeros_like(valid)
+        for t in _some(takers, self.share, rng):
+            others = lenders[lenders != t]
+            if len(others):
+                hidden[t] = valid[t] & self._turned(~valid[rng.choice(others)], rng)
+        return _leave(valid, hidden, self.keep, rng, self)
+
+    def _turned(self, shape: Bool, rng: np.random.Generator) -> Bool:
+        if not self.turn:
+            return shape
+        flips = rng.random(2) < 0.5
+        shape = shape[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+        return np.roll(shape, [int(rng.integers(n)) for n in shape.shape], (0, 1))
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Fractal shapes like clouds, where a cube has no cloudy date to lend its own."""
+
+    share: float = 0.5
+    """Share of the dates with clear pixels that get a gap."""
+    cover: tuple[float, float] = (0.1, 0.8)
+    """Smallest and largest share of a date under the shape."""
+    slope: float = 3.0
+    """Spectral slope: 2 is ragged, 4 is smooth."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 2])
+        hidden = np.zeros_like(valid)
+        for t in _some(np.flatnonzero(valid.any((1, 2))), self.share, rng):
+            ny, nx = valid.shape[1:]
+            field = fractal(rng.standard_normal((2 * ny, 2 * nx)), self.slope)[:ny, :nx]
+            edge = np.quantile(field, 1 - rng.uniform(*self.cover))
+            hidden[t] = valid[t] & (field >= edge)
+        return _leave(valid, hidden, self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Whole dates, as under an overcast sky."""
+
+    share: float = 0.2
+    """Share of the dates with clear pixels that are hidden."""
+    clear: float = 0.0
+    """Share of clear pixels that a date must have to be chosen."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 3])
+        part = valid.mean((1, 2))
+        chosen = _some(np.flatnonzero((part > 0) & (part >= self.clear)), self.share, rng)
+        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of days without any observation: long gaps."""
+
+    days: tuple[float, float] = (15, 90)
+    """Shortest and longest run in days."""
+    count: int = 1
+    """How many runs; they may meet."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 4])
+        usable = days[valid.any((1, 2))]
+        inside = np.zeros(len(days), bool)
+        for _ in range(self.count if len(usable) else 0):
+            length, middle = rng.uniform(*self.days), rng.choice(usable)
+            inside |= np.abs(days - middle) <= length / 2
+        return _leave(valid, _at(valid, np.flatnonzero(inside)), self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """The last days of the series, as a forecaster or an early user meets them."""
+
+    days: float = 30
+    """Length of the end that is hidden."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`; `seed` plays a small part."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 5])
+        chosen = np.flatnonzero(days > days.max() - self.days)
+        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+
+
+def hide(ds: xr.Dataset, gaps: Gaps, seed: int = 0) -> xr.DataArray:
+    """The observations of a cube that `gaps` hides: bool `(time, y, x)`, a subset of `ds.valid`."""
+    valid = _valid(ds)
+    days = (ds["time"].values - ds["time"].values[0]) / np.timedelta64(86_400_000_000_000, "ns")
+    hidden = gaps.make(valid.values, np.asarray(days, dtype=np.float64), seed)
+    return xr.DataArray(
+        hidden, coords=valid.coords, dims=valid.dims, name="hidden",
+        attrs={"long_name": "clear observation that was hidden", "gaps": repr(gaps), "seed": seed},
+    )  # fmt: skip
+
+
+def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
+    """The cube with `hidden` taken out of `valid`; the values stay, as those of clouds do.
+
+    Raises
+    ------
+    CubeError
+        The cube has no `valid`, or `hidden` has another shape.
+    """
+    valid = _valid(ds)
+    values = np.asarray(hidden)
+    if values.dtype != np.bool_ or values.shape != valid.shape:
+        raise CubeError(
+            f"hidden: expected bool of shape {valid.shape}, got {values.dtype} {values.shape}. "
+            "Type gaps.hide(ds, Transplant()) to make it."
+        )
+    out = valid.copy(data=valid.data & ~values)
+    out.attrs["hidden"] = int(values.sum())
+    return ds.assign(valid=out)
+
+
+def _valid(ds: xr.Dataset) -> xr.DataArray:
+    if "valid" not in ds:
+        raise CubeError(
+            "Expected a cube with `valid`, got none. Type "
+            "ds.assign(valid=cubefill.valid.from_scl(ds.SCL))."
+        )
+    return ds["valid"].transpose("time", "y", "x")
+
+
+def _check(valid: Any, days: Floats) -> None:
+    if valid.dtype != np.bool_ or valid.ndim != 3 or len(days) != len(valid):
+        raise CubeError(
+            f"valid: expected bool (time, y, x) with one day per time step, got {valid.dtype} "
+            f"{valid.shape} and {len(days)} days."
+        )
+
+
+def _some(dates: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random `share` of the dates, at least one of them if there is any."""
+    count = min(len(dates), max(1, round(share * len(dates))))
+    return np.sort(rng.permutation(dates)[:count])
+
+
+def _at(valid: Bool, dates: NDArray[np.int64]) -> Bool:
+    hidden = np.zeros_like(valid)
+    hidden[dates] = valid[dates]
+    return hidden
+
+
+def _leave(valid: Bool, hidden: Bool, keep: int, rng: np.random.Generator, gaps: Any) -> Bool:
+    """`hidden` without those observations that pixels must keep, given back on random dates."""
+    missing = np.minimum(valid.sum(0), keep) - (valid & ~hidden).sum(0)
+    for t in rng.permutation(len(valid)):
+        back = hidden[t] & (missing > 0)
+        hidden[t] &= ~back
+        missing -= back
+    if not hidden.any():
+        raise CubeError(
+            f"{gaps!r} hides nothing: expected clear observations beyond the {keep} that every "
+            f"pixel keeps, got {int(valid.sum())} of {valid.size} clear. Type keep=1, or give a "
+            "longer series."
+        )
+    return hidden
+
+
+__all__ = ["Blobs", "Blocks", "Dates", "Gaps", "Trailing", "Transplant", "apply", "hide"]

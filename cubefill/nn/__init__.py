@@ -1,0 +1,1 @@
+"""Nets and what trains them; torch only."""
