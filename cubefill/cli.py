@@ -17,7 +17,7 @@ import click
 import cubefill
 from cubefill import demo as demo_module
 from cubefill import doctor as doctor_module
-from cubefill import inventory, plot
+from cubefill import inventory, job, planning, plot
 from cubefill.errors import CubefillError
 
 LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
@@ -249,10 +249,12 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
 @click.option("--method", default="auto", show_default=True, help="See `cubefill methods`.")
 @click.option("--option", "choices", multiple=True, callback=_pairs, metavar="KEY=VALUE")
 @click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
+@click.option("--nir", default="B08", show_default=True, help="Near infrared of NDVI.")
 @click.option("--times", help="Dates to give: 5D for a regular axis, or dates with commas.")
 @click.option("--std", is_flag=True, help="Write the standard deviation of the error.")
 @click.option("--memory", help="Memory budget, such as 4GB.")
 @click.option("--tile", type=int, help="Pixels along a side of a tile.")
+@click.option("--workers", type=int, help="Tiles at work at once.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise")
 @click.option("--scheduler", help="Address of a dask scheduler, such as tcp://host:8786.")
@@ -265,10 +267,12 @@ def fill(source: Path, target: Path, as_json: bool, dry_run: bool, **options: An
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:
-        names = ("method", "times", "std", "memory", "tile", "device")
-        ds = cubefill.open_cube(source)
-        plan = cubefill.plan(ds, **{n: options[n] for n in names}, **choices)
-        _print(as_json, plan.to_dict(), str(plan))
+        asking = {name: options[name] for name in ("method", "times", "std", "device")}
+        limits = {name: options[name] for name in ("memory", "tile")}
+        limits["workers"] = options["workers"] or planning.cores()
+        asked = planning.request(cubefill.open_cube(source), **asking, options=choices)
+        plan, work = planning.plan_work(asked, **limits), job.plan_job(asked, **limits)
+        _print(as_json, plan.to_dict() | {"job": asdict(work)}, f"{plan}\njob      {work}")
         return
     with _client(scheduler) as client:
         cubefill.run(source, target, client=client, **options, **choices)

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -64,10 +65,10 @@ cube       {self.cube}
 filled     {self.filled}
 
 Next:
-  cubefill info {self.filled}
-  cubefill fill {self.cube} {self.folder}/whittaker.zarr --method whittaker --ndvi
-  cubefill methods
-  python -c "import cubefill; print(cubefill.open_cube('{self.filled}'))"
+  {_program("cubefill")} info {self.filled}
+  {_program("cubefill")} fill {self.cube} {self.folder}/whittaker.zarr --method whittaker --ndvi
+  {_program("cubefill")} methods
+  {_program("python")} -c "import cubefill; print(cubefill.open_cube('{self.filled}'))"
 """
 
 
@@ -143,6 +144,15 @@ def errors_in_gaps(filled: xr.Dataset, scene: simulate.Scene) -> dict[str, float
         difference = np.abs(filled[name].values - truth[name].values)[hidden]
         errors[name] = float(np.nanmean(difference))
     return errors
+
+
+def _program(name: str) -> str:
+    """How to call a program of this environment from here."""
+    own = Path(sys.executable).parent / name
+    if shutil.which(name) == str(own) or not own.exists():
+        return name
+    here = Path.cwd()
+    return str(own.relative_to(here) if own.is_relative_to(here) else own)
 
 
 class _Steps:

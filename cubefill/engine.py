@@ -285,7 +285,7 @@ def _version() -> str:
 def _valid_words(ds: xr.Dataset) -> str:
     if "valid" in ds:
         found = ds["valid"].attrs
-        return str(found.get("comment") or found.get("source") or "given by the user")
+        return str(found.get("description") or found.get("source") or "given by the user")
     return "made from SCL"
 
 

@@ -34,7 +34,7 @@ def self_test(
     seed: int = 0,
     max_px: int = 192,
 ) -> xr.Dataset:
-    """Held-out errors on this very cube, a dataset of one variable per metric along `method`.
+    """Held-out errors on this very cube, a dataset of one variable per metric along `method_name`.
 
     Clear observations are hidden under real cloud shapes of other dates, every method fills the
     same cube, and hidden pixels alone are scored. The error is that of gaps like the hidden ones,
@@ -71,7 +71,7 @@ def self_test(
     --------
     >>> from cubefill.testing import synthetic_cube
     >>> found = self_test(synthetic_cube(), ("linear", "nearest"))
-    >>> [str(m) for m in found.method.values]
+    >>> [str(m) for m in found.method_name.values]
     ['linear', 'nearest']
     """
     chosen = [resolve(m) for m in methods]
@@ -192,15 +192,15 @@ def _table(names: list[str], rows: list[dict[str, Score]], shares: list[float]) 
             "n": fact.n,
             "digits": _DIGITS.get(name, 4),
         }
-        variables[name.lower().replace("-", "_")] = ("method", np.array(values), attrs)
+        variables[name.lower().replace("-", "_")] = ("method_name", np.array(values), attrs)
     if "coverage" in variables:
         variables["coverage"][2]["target"] = 0.9
     variables["filled"] = (
-        "method",
+        "method_name",
         np.array(shares),
         {"long_name": "share of the hidden pixels that the method filled", "units": "1"},
     )
-    return xr.Dataset(variables, {"method": names})
+    return xr.Dataset(variables, {"method_name": names})
 
 
 def _attrs(

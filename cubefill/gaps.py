@@ -16,7 +16,7 @@ from cubefill.errors import CubeError
 from cubefill.simulate_noise import fractal
 
 Bool = NDArray[np.bool_]
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 @runtime_checkable

@@ -14,7 +14,7 @@ from cubefill.budget import Memory, budget_bytes, refuse_above, size
 from cubefill.errors import CubefillError, CubefillWarning
 from cubefill.indices import NDVI_ATTRS
 from cubefill.job_tiles import Job, dtype_of, run_tiles, threads_of
-from cubefill.ledger import Ledger, Progress, Report
+from cubefill.ledger import Ledger, Progress, Report, Tile
 from cubefill.ledger import tiles as grid_of
 from cubefill.method import Counts, Method, parameters
 from cubefill.planning import Request
@@ -150,24 +150,17 @@ def run(
     ledger = Ledger(target)
     begun = ledger.exists and not overwrite
     count = workers or (planning.cores() if client is None else threads_of(client))
-    plan = plan_job(asked, memory=memory, tile=_tile(ledger) if begun else tile, workers=count)
+    plan = plan_job(asked, memory=memory, tile=ledger.tile if begun else tile, workers=count)
     log.info("%s", plan)
     asked = replace(asked, work=_stored_counts(engine.prepared(asked)))
     job = Job(asked.work, _targets(asked, target, bands, ndvi_store), plan.step, bands)
-    if not begun:
-        _create(asked, job, plan, target, ndvi_store, overwrite=overwrite, profile=profile)
-    todo = ledger.begin(
-        _fingerprint(asked, bands),
-        asked.work.shape,
-        plan.tile,
-        resume=resume,
-        finish="Run the same job again (resume=True) to finish it.",
-    )
+    options_of_store = {"profile": profile, "chunk": _chunk(plan), "shard": plan.tile}
+    todo = _begin(asked, job, options_of_store, resume=resume, overwrite=overwrite)
     done = plan.tiles - len(todo)
     if done:
         log.info("%d of %d tiles are done; going on", done, plan.tiles)
     with Progress(progress, plan.tiles, done) as bar:
-        failed = run_tiles(job, ledger, todo, client, plan.workers, bar, on_error)
+        failed = run_tiles(job, todo, client, plan.workers, bar, on_error)
     if failed:
         warnings.warn(
             f"{len(failed)} of {plan.tiles} tiles failed and are not written "
@@ -221,11 +214,6 @@ def _bytes(work: Work, edge: int, step: int) -> int:
     return cells * (sum(each) + 2 * max(each)) + planning.tile_bytes(work, step)
 
 
-def _tile(ledger: Ledger) -> int:
-    first = ledger.grid[0]
-    return max(first.y.stop - first.y.start, first.x.stop - first.x.start)
-
-
 # ------------------------------------------------------------------ before the first tile
 
 
@@ -271,32 +259,36 @@ def _targets(
     return targets
 
 
-def _create(
-    asked: Request,
-    job: Job,
-    plan: JobPlan,
-    target: Any,
-    ndvi_store: Any,
-    *,
-    overwrite: bool,
-    profile: Profile,
-) -> None:
+def _begin(
+    asked: Request, job: Job, create: Mapping[str, Any], *, resume: bool, overwrite: bool
+) -> list[Tile]:
+    """Tiles to write: those that any of the target stores lacks."""
     import dask.array as da
 
     shape = (len(asked.work.axes.out), *asked.work.shape)
     empty = {n: da.zeros(shape, dtype=dtype_of(n), chunks=shape) for n in job.targets}
-    first = engine.describe_output(asked, {n: empty[n] for n in asked.work.outputs})
-    for name in [n for n in job.targets if n.startswith("NDVI") and n not in first]:
-        first[name] = (("time", "y", "x"), empty[name], _ndvi_attrs(name, job))
-    chunk = 256 if plan.tile % 256 == 0 else plan.tile
-    stores = {id(target): target}
-    if ndvi_store is not None:
-        stores[id(ndvi_store)] = ndvi_store
-    for one in stores.values():
-        names = [n for n, where in job.targets.items() if where == place(one)]
-        store.create(
-            one, first[names], profile=profile, chunk=chunk, shard=plan.tile, overwrite=overwrite
+    template = engine.describe_output(asked, {n: empty[n] for n in asked.work.outputs})
+    for name in [n for n in job.targets if n.startswith("NDVI") and n not in template]:
+        template[name] = (("time", "y", "x"), empty[name], _ndvi_attrs(name, job))
+        template[name].encoding = dict(template["fill_flag"].encoding)
+    missing: dict[str, Tile] = {}
+    for where in job.stores:
+        names = [n for n, one in job.targets.items() if one == where]
+        todo = store.begin(
+            where,
+            template[names],
+            _fingerprint(asked, job.ndvi),
+            resume=resume,
+            overwrite=overwrite,
+            finish="Run the same job again (resume=True)",
+            create_options=create,
         )
+        missing |= {tile.name: tile for tile in todo}
+    return list(missing.values())
+
+
+def _chunk(plan: JobPlan) -> int:
+    return STEP if plan.tile % STEP == 0 else plan.tile
 
 
 def _ndvi_attrs(name: str, job: Job) -> dict[str, Any]:

@@ -36,6 +36,11 @@ class Job:
     ndvi: tuple[str, str] | None = None
     """Near infrared and red, where NDVI is written."""
 
+    @property
+    def stores(self) -> list[Place]:
+        """Stores that are written, each once."""
+        return list({id(t): t for t in self.targets.values()}.values())
+
     def encodings(self) -> dict[str, Encoding]:
         """How each output is stored."""
         return {n: encoding_of(n, dtype_of(n)) for n in self.targets}
@@ -106,7 +111,6 @@ def _with_ndvi(
 
 def run_tiles(
     job: Job,
-    ledger: Ledger,
     todo: list[Tile],
     client: Any,
     workers: int,
@@ -116,6 +120,7 @@ def run_tiles(
     """Runs every tile, marks it, and returns those that failed."""
     failed: dict[str, str] = {}
     clipped = 0
+    ledgers = [Ledger(where) for where in job.stores]
     outcomes = _on_threads(job, todo, workers) if client is None else _on_cluster(job, todo, client)
     for tile, outcome in outcomes:
         if isinstance(outcome, BaseException):
@@ -130,7 +135,8 @@ def run_tiles(
             log.error("tile %s failed: %s", tile.name, message)
             failed[tile.name] = message
             continue
-        ledger.mark(tile)
+        for ledger in ledgers:
+            ledger.mark(tile)
         clipped += outcome["clipped"]
         bar.step(outcome)
         log.debug("tile %s done", tile.name)

@@ -87,6 +87,11 @@ class Ledger:
         return str(self._attrs().get("finish", ""))
 
     @property
+    def tile(self) -> int:
+        """Edge of a tile in pixels, as it was begun (edge tiles are smaller)."""
+        return int(max(self._attrs()["tile"]))
+
+    @property
     def grid(self) -> list[Tile]:
         """Every tile of the store."""
         attrs = self._attrs()

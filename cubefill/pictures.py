@@ -202,14 +202,29 @@ class Cover:
     def cloudiest(self) -> int:
         """Index of the date with the lowest clear share of what it covers.
 
-        Dates that cover less than half of what the median date covers do not count.
+        Dates that cover less than half of what the median date covers do not count; of equal ones
+        the nearest to the middle of the series is taken, where a fill has both sides.
         """
+        share = self._share
+        lowest = np.flatnonzero(share <= share.min() + 1e-9)
+        return int(lowest[np.abs(lowest - (share.size - 1) / 2).argmin()])
+
+    @property
+    def partly(self) -> int | None:
+        """Index of the date whose clear share is nearest to a half; None where none is partly."""
+        share = np.where(np.isfinite(self._share), self._share, 0.0)
+        away = np.abs(share - 0.5)
+        return int(away.argmin()) if away.min() < 0.45 else None
+
+    @property
+    def _share(self) -> NDArray[np.float64]:
+        """Clear share of what each date covers; infinite where it covers too little to count."""
         some = self.covered > 0
         usual = np.median(self.covered[some]) if some.any() else 0.0
         eligible = some & (self.covered >= 0.5 * usual)
         share = np.full(self.clear.shape, np.inf)
         np.divide(self.clear, self.covered, out=share, where=eligible)
-        return int(share.argmin())
+        return share
 
 
 def cover(ds: xr.Dataset, max_px: int = 64) -> Cover:

@@ -74,7 +74,7 @@ def report(
 ) -> Report:
     """A report on a filled cube, or on the quality of a cube that is still to be filled.
 
-    At most 192 rows and columns are read for numbers and 480 for pictures. A lazy result of more
+    At most 192 rows and columns are read for numbers and 400 for pictures. A lazy result of more
     than 512 MB is computed several times: write it first, and report on what `open_cube` gives.
 
     Parameters
@@ -218,10 +218,10 @@ def _method(out: xr.Dataset | None, method: Any) -> Method:
 
 
 def _score_warnings(scores: xr.Dataset | None) -> list[str]:
-    if scores is None or scores.sizes["method"] < 2:
+    if scores is None or scores.sizes["method_name"] < 2:
         return []
     first, second = (float(v) for v in scores["mae"].values[:2])
-    names = [str(n) for n in scores["method"].values[:2]]
+    names = [str(n) for n in scores["method_name"].values[:2]]
     if names[1] == "linear" and first > 1.02 * second:
         return [
             f"On this cube {names[0]} is {words(first / second - 1)} worse than linear on hidden "
@@ -246,7 +246,7 @@ def _lead(ds: xr.Dataset, found: Facts, scores: xr.Dataset | None) -> str:
         values.append(
             (f"{float(scores['mae'][0]):.4f}", f"held-out MAE of {scores['method'].values[0]}")
         )
-    every = f", numbers from every {found.every}th pixel" if found.every > 1 else ""
+    every = f", numbers from one pixel in {found.every**2}" if found.every > 1 else ""
     days = f"{date_text(found.time[0])} to {date_text(found.time[-1])}"
     return f"<p>{escape(describe(ds))}</p><p>{days}{every}</p>{tiles(values)}"
 
@@ -267,7 +267,7 @@ def _text(
     if scores is not None:
         each = ", ".join(
             f"{m} {v:.4f}"
-            for m, v in zip(scores["method"].values, scores["mae"].values, strict=True)
+            for m, v in zip(scores["method_name"].values, scores["mae"].values, strict=True)
         )
         lines.append(f"  held out  MAE {each} (n = {scores.attrs.get('n', 0)})")
     lines += [f"  look at   {w}" for w in warnings]

@@ -87,10 +87,9 @@ def slider(before: Picture, after: Picture, caption: str, pins: str = "") -> str
 
 
 def pin(number: int, across: float, down: float) -> str:
-    """A numbered dot on a picture, at shares of its width and height."""
-    return (
-        f'<span class="pin" style="left:{100 * across:.2f}%;top:{100 * down:.2f}%">{number}</span>'
-    )
+    """A numbered dot on a picture, at shares of its width and height, wholly inside."""
+    left, top = (100 * min(max(v, 0.03), 0.97) for v in (across, down))
+    return f'<span class="pin" style="left:{left:.2f}%;top:{top:.2f}%">{number}</span>'
 
 
 def tiles(values: Sequence[tuple[str, str]]) -> str:
@@ -123,7 +122,7 @@ def score_table(scores: xr.Dataset) -> str:
         for m in metrics
     )
     rows = []
-    for i, method in enumerate(scores["method"].values):
+    for i, method in enumerate(scores["method_name"].values):
         cells = "".join(_cell(scores[m], i) for m in metrics)
         rows.append(f'<tr><th scope="row">{escape(str(method))}</th>{cells}</tr>')
     return (
@@ -179,14 +178,17 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
 
 def _cell(metric: xr.DataArray, i: int) -> str:
     values = metric.values.astype(float)
-    best = np.nanmax(values) if metric.attrs["higher_is_better"] else np.nanmin(values)
-    text = f"{values[i]:.{int(metric.attrs.get('digits', 4))}f}"
-    bold = values.size > 1 and values[i] == best
+    target = metric.attrs.get("target", np.inf if metric.attrs["higher_is_better"] else -np.inf)
+    away = np.abs(values - target) if np.isfinite(target) else -np.sign(target) * values
+    shown = [f"{v:.{int(metric.attrs.get('digits', 4))}f}" for v in values]
+    text = shown[i] if np.isfinite(values[i]) else "n/a"
+    best = shown[int(np.nanargmin(away))] if np.isfinite(away).any() else ""
+    bold = text == best and len(set(shown)) > 1
     return f"<td><strong>{text}</strong></td>" if bold else f"<td>{text}</td>"
 
 
 def _unit(attrs: Mapping[Any, Any]) -> str:
-    unit = str(attrs.get("units", ""))
+    unit = f"aim {attrs['target']:g}" if "target" in attrs else str(attrs.get("units", ""))
     return "" if unit in ("", "1") else unit
 
 

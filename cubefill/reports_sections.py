@@ -37,7 +37,7 @@ from cubefill.reports_html import (
     slider,
 )
 
-PICTURE_PX = 480
+PICTURE_PX = 400
 """Longest side of a picture in the page, which keeps the page below 3 MB."""
 
 Spot = tuple[Place, str, Curve]
@@ -46,8 +46,10 @@ Spot = tuple[Place, str, Curve]
 
 MEANING = {
     "warnings": "Signs that a number below may mislead, or that the source needs a look.",
-    "pictures": "Every picture has the same stretch, reflectance 0 to 0.3 with gamma 1/1.2, so "
-    "that brightness compares; grey is no data.",
+    "A partly cloudy date": "Where the edge of a cloud shows in the filled picture, the fill does "
+    "not fit what was seen beside it on the same date.",
+    "The cloudiest date": "Every picture has the same stretch, reflectance 0 to 0.3 with gamma "
+    "1/1.2, so that brightness compares; grey is no data.",
     "clear": "Height is the share of pixels seen clear on each date; grey is cloud or shadow, "
     "empty is no data; the triangle marks the cloudiest date.",
     "flags": "Share of each code of fill_flag over all pixels and dates; observed values are those "
@@ -71,26 +73,35 @@ def picture_section(
     """Before and after on the cloudiest date, or two dates of a cube before filling."""
     if out is None:
         return [] if cube is None else [_two_dates(cube, found, _pins(cube, spots))]
-    index = _index(out, found.time[found.dates.cloudiest])
+    days = {"The cloudiest date": found.dates.cloudiest}
+    if found.dates.partly is not None:
+        days.setdefault("A partly cloudy date", found.dates.partly)
+    pins = _pins(out, spots)
+    parts = [
+        Section(title, MEANING[title], _before_after(cube, out, _index(out, found.time[i]), pins))
+        for title, i in days.items()
+    ]
+    return parts[:1] if len(set(days.values())) == 1 else parts
+
+
+def _before_after(cube: xr.Dataset | None, out: xr.Dataset, index: int, pins: str) -> str:
     after = _colours(out, index)
     flag = decimate(out, PICTURE_PX, index)["fill_flag"].transpose("y", "x").values
     first, note = _first(cube, out, index, after, flag)
-    date, clear = _date(out, index), words(float((flag == 0).mean()))
+    date, clear = date_text(out["time"].values[index]), words(float((flag == 0).mean()))
     body = slider(
         Picture(first, f"The cube on {date} before filling, in colour"),
         Picture(after, f"The cube on {date} after filling, in colour"),
         f"{date}, {clear} observed. Left: before{note}. Right: after. Move the pointer over the "
         "picture, tap it, or use the arrow keys.",
-        _pins(out, spots),
+        pins,
     ) + figure(
         Picture(flag, f"fill_flag on {date}: {clear} observed"),
         f"fill_flag on {date}.",
         flag_key(int(c) for c in np.unique(flag)),
-        _pins(out, spots),
+        pins,
     )
-    return [
-        Section("The cloudiest date", MEANING["pictures"], f'<div class="pictures">{body}</div>')
-    ]
+    return f'<div class="pictures">{body}</div>'
 
 
 def _two_dates(cube: xr.Dataset, found: Facts, pins: str) -> Section:
@@ -103,7 +114,9 @@ def _two_dates(cube: xr.Dataset, found: Facts, pins: str) -> Section:
         )
         for what, i in days
     )
-    return Section("Two dates", MEANING["pictures"], f'<div class="pictures">{body}</div>')
+    return Section(
+        "Two dates", MEANING["The cloudiest date"], f'<div class="pictures">{body}</div>'
+    )
 
 
 def _index(ds: xr.Dataset, day: np.datetime64) -> int:
@@ -135,10 +148,6 @@ def _colours(ds: xr.Dataset, index: int) -> NDArray[np.uint8]:
     bands = colour_bands(ds)
     step = decimate(ds, PICTURE_PX, index)
     return rgba(step[list(dict.fromkeys(named(step, bands)))].compute(), bands)
-
-
-def _date(ds: xr.Dataset, index: int) -> str:
-    return date_text(ds["time"].values[index])
 
 
 # ------------------------------------------------------------------ curves

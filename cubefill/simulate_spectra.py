@@ -120,7 +120,7 @@ def reflectance(
 
 
 def measured(
-    rho: Array, view: Array, haze: Array, gain: Array, noise: Array, bands: Array
+    rho: Array, view: Array, haze: Array, gain: Array, noise: Array, bands: tuple[int, ...]
 ) -> Array:
     """Reflectance `(band, y, x)` as the sensor gives it under a clear sky.
 

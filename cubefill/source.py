@@ -175,7 +175,7 @@ class LazySource:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of decoded values."""
-        return self.variable.dtype  # type: ignore[no-any-return]
+        return self.variable.dtype
 
     @property
     def counts(self) -> Counts | None:
@@ -262,7 +262,7 @@ def find(variable: xr.Variable | xr.DataArray) -> Source | None:
 
 def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
     """Every source that `as_dask` put into the graph of a cube, through any operation."""
-    graph: Any = cube.__dask_graph__()  # type: ignore[no-untyped-call]
+    graph: Any = cube.__dask_graph__()
     layers = getattr(graph, "layers", graph) or {}
     return [s for name in layers if (s := _REGISTRY.get(name)) is not None]
 

@@ -2,9 +2,8 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from math import ceil
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import ReadError
+from cubefill.stac_faults import explain
 from cubefill.stac_grid import Fit, Grid, Window, fit
 
 log = logging.getLogger("cubefill")
@@ -133,7 +133,7 @@ def read_one(source: Source, grid: Grid, how: How) -> Float:
         OSError,
         ValueError,
     )
-    first: Exception | None = None
+    first = None
     for _ in range(2 if how.sign else 1):
         href = how.sign(source.href) if how.sign else source.href
         try:
@@ -141,8 +141,12 @@ def read_one(source: Source, grid: Grid, how: How) -> Float:
                 return _read(source, href, grid, how)
         except errors as error:
             first = first or error
+            _forget(href)
     assert first is not None
-    raise ReadError(_explain(source, href, first)) from first
+    retries = os.environ.get("GDAL_HTTP_MAX_RETRY", GDAL_ENV["GDAL_HTTP_MAX_RETRY"])
+    raise ReadError(
+        explain(str(source), href, str(first), retries)
+    )  # no cause: GDAL's does not unpickle
 
 
 @contextmanager
@@ -153,6 +157,20 @@ def gdal_env() -> Iterator[None]:
     options = {k: os.environ.get(k, v) for k, v in GDAL_ENV.items()}
     with rasterio.Env(**options):
         yield
+
+
+def _forget(href: str) -> None:
+    """Makes GDAL ask again at the next read: it remembers what failed in this process."""
+    import rasterio
+
+    if not href.startswith(("http://", "https://")):
+        return
+    with (
+        rasterio.Env(CPL_VSIL_CURL_NON_CACHED="/vsicurl/http", GDAL_HTTP_MAX_RETRY="0"),
+        suppress(rasterio.errors.RasterioError),
+        rasterio.open(href, driver=driver_of(href), sharing=False),
+    ):
+        pass
 
 
 def decibel(power: Float) -> Float:
@@ -294,11 +312,14 @@ def _fill(
         for s, n in zip(found.source, native.shape, strict=True)
     )
     values = _values(file, (rows, cols), source)
-    out[:] = _warp(values, native[rows, cols], grid, how.resampling)
+    out[:] = _warp(values, native[rows, cols], grid, how.resampling, found.shrink)
 
 
-def _warp(values: Float, source: Grid, grid: Grid, resampling: str) -> Float:
-    """Values on another grid; NaN neither spreads nor is averaged in."""
+def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: float) -> Float:
+    """Values on another grid; NaN neither spreads nor is averaged in.
+
+    GDAL would guess the ratio of pixel sizes from each window; given, it is the same for all.
+    """
     from affine import Affine
     from rasterio.enums import Resampling
     from rasterio.io import MemoryFile
@@ -320,6 +341,8 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str) -> Float:
                 nodata=np.nan,
                 resampling=Resampling[resampling],
                 tolerance=TOLERANCE,
+                XSCALE=str(1 / shrink),
+                YSCALE=str(1 / shrink),
                 **profile(grid),
             ) as warped,
         ):
@@ -356,43 +379,3 @@ def _reach(source: Source, grid: Grid) -> Window | None:
         return grid.everything
     found = fit(source.grid, grid)
     return found.target if found else None
-
-
-# ------------------------------------------------------------------ saying what went wrong
-
-_SECRET = re.compile(r"\?[^\s'\"]*")
-
-
-def bare(text: str) -> str:
-    """Text without the query part of URLs, where signatures stand."""
-    return _SECRET.sub("", text)
-
-
-def _explain(source: Source, href: str, error: Exception) -> str:
-    said = bare(" ".join(str(error).split()))[:300]
-    if href.startswith(("http://", "https://")):
-        said = f"{_answer(href)}; GDAL: {said}"
-    retries = os.environ.get("GDAL_HTTP_MAX_RETRY", GDAL_ENV["GDAL_HTTP_MAX_RETRY"])
-    tried = f" after {retries} retries" if "HTTP 5" in said or "HTTP 429" in said else ""
-    return (
-        f"Could not read {source}{tried}: {said}. Address: {bare(href)}. Run it again to "
-        "resume, pass sign= where URLs expire, or on_error='flag' to mark such pixels as "
-        "source_missing."
-    )
-
-
-def _answer(href: str) -> str:
-    """What a server says to one small request: its status and the type of what it sends."""
-    import urllib.error
-    import urllib.request
-
-    request = urllib.request.Request(href, headers={"Range": "bytes=0-15"})
-    try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
-            sort = reply.headers.get("Content-Type", "no type")
-            return f"the server answers HTTP {reply.status} with {sort}"
-    except urllib.error.HTTPError as error:
-        error.close()
-        return f"the server answers HTTP {error.code} {error.reason}"
-    except (OSError, ValueError) as error:
-        return f"the server does not answer ({bare(str(error))})"

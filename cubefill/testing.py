@@ -229,8 +229,8 @@ class MethodTests:
         """Law 2: the caller's chunks, in space and time."""
         ds = self.cube()
         whole = self.filled(ds)
-        for chunks in ({"time": 5, "y": 7, "x": 11}, {"time": 1, "y": 20, "x": 5}):
-            self.same(whole, self.filled(ds.chunk(chunks), tile=9))
+        for chunks in ({"time": 5, "y": 7, "x": 13}, {"time": 1, "y": 20, "x": 24}):
+            self.same(whole, self.filled(ds.chunk(chunks), tile=15))
 
     def test_answer_does_not_depend_on_where_the_pixel_stands(self) -> None:
         """Law 2 for a method that works pixel by pixel: a part of the cube gives that part."""

@@ -54,11 +54,11 @@ def cube(
 def item(
     name: str = "S2A_31UDS_20210501_0_L2A",
     *,
-    time: str = "2021-05-01T10:50:31Z",
-    collection: str = "sentinel-2-l2a",
-    keys: tuple[str, ...] = ("blue", "red", "nir08", "scl"),
-    asset: dict[str, Any] | None = None,
-    box: tuple[float, float, float, float] = (3.0, 50.0, 3.1, 50.1),
+    time: Any = "2021-05-01T10:50:31Z",
+    collection: Any = "sentinel-2-l2a",
+    keys: Any = ("blue", "red", "nir08", "scl"),
+    asset: Any = None,
+    box: Any = (3.0, 50.0, 3.1, 50.1),
     **properties: Any,
 ) -> pystac.Item:
     w, s, e, n = box

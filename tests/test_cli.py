@@ -137,6 +137,8 @@ def test_fill_dry_run_prints_the_plan(shown: demo.DemoResult, tmp_path: Path) ->
     plan = parsed("fill", shown.cube, tmp_path / "f.zarr", "--dry-run", "--memory", "2GB")
     assert plan["tiles"] == 1
     assert plan["memory"] == 2_000_000_000
+    assert plan["tasks"] == cubefill.plan(cubefill.open_cube(shown.cube), "linear").tasks
+    assert plan["job"]["tiles"] == 1
     assert "tiles" in call("fill", shown.cube, tmp_path / "f.zarr", "--dry-run").stdout
     assert not (tmp_path / "f.zarr").exists()
 

@@ -1,6 +1,7 @@
 """What the machine offers: every finding has a name, and every warning a fix."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import asdict
@@ -49,7 +50,7 @@ def test_an_unwritable_cache_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 
 def test_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 1 if "PAGES" in name else 2**30)
+    monkeypatch.setattr(os, "sysconf", lambda name: 1 if "PAGES" in name else 2**30)
     assert not named("memory").ok
 
 

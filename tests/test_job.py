@@ -179,7 +179,7 @@ def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path) -> None:
             processes=False,
             protocol="tcp",
             host="127.0.0.1",
-            dashboard_address=None,
+            dashboard_address=":0",
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
@@ -207,7 +207,7 @@ def test_worker_processes_write_the_same_bits(stored: Path, tmp_path: Path) -> N
     expected = run(stored, tmp_path / "a.zarr", "linear", tile=32, progress=False)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster) as client,
     ):

@@ -39,6 +39,7 @@ def test_a_ledger_remembers_what_is_done() -> None:
     again = Ledger(store)
     assert again.exists
     assert again.fingerprint == ASKED
+    assert again.tile == 32
     assert again.finish == "cubefill.run(...)"
     assert again.done(todo[3])
     assert not again.done(todo[2])

@@ -24,7 +24,7 @@ BLUE, GREEN, RED, NIR, SWIR = (BANDS.index(b) for b in ("B02", "B03", "B04", "B0
 def spectrum(crop: Crop, lai: float, brown: float = 0, flower: float = 0, wet: float = 0.3) -> Any:
     g = ground(np.array([[crop]]), np.array([[0.5]]), ALL)
     maps = [np.array([[v]], np.float32) for v in (lai, brown, flower, wet)]
-    return reflectance(*maps, g, ALL)[:, 0, 0]
+    return reflectance(maps[0], maps[1], maps[2], maps[3], g, ALL)[:, 0, 0]
 
 
 def ndvi(rho: Any) -> float:
@@ -63,7 +63,7 @@ def test_straw_is_bright_blossom_yellow_and_water_dark() -> None:
 def test_haze_adds_more_to_blue_than_to_nir() -> None:
     rho = np.full((10, 4, 4), 0.1)
     zero = np.zeros((4, 4))
-    seen = measured(rho, np.ones(10), zero + 0.01, zero, np.zeros_like(rho), ALL)[:, 0, 0]  # type: ignore[arg-type]
+    seen = measured(rho, np.ones(10), zero + 0.01, zero, np.zeros_like(rho), ALL)[:, 0, 0]
     assert seen[BLUE] - 0.1 == pytest.approx(0.01)
     assert seen[NIR] - 0.1 < 0.005
 
@@ -98,15 +98,16 @@ def test_torch_reflects_the_same_light() -> None:
     noise = rng.standard_normal((10, *crop.shape)).astype(np.float32)
     view = rng.normal(1, 0.02, 10).astype(np.float32)
 
-    def see(g: Ground, maps: list[Any], view: Any, noise: Any) -> Any:
-        rho = resampled(reflectance(*maps, g, ALL), 0.1, -0.2)
-        return measured(rho, view, 0.01 * maps[0], 0.02 * maps[1], noise, ALL)  # type: ignore[arg-type]
+    def see(g: Ground, m: list[Any], view: Any, noise: Any) -> Any:
+        rho = resampled(reflectance(m[0], m[1], m[2], m[3], g, ALL), 0.1, -0.2)
+        return measured(rho, view, 0.01 * m[0], 0.02 * m[1], noise, ALL)
 
     expected = see(g, maps, view, noise)
     tensors = [torch.as_tensor(m) for m in maps]
     got = see(Ground(*map(torch.as_tensor, g)), tensors, *map(torch.as_tensor, (view, noise)))
     np.testing.assert_allclose(got.numpy(), expected, atol=1e-6)
     power = radar(crop)
-    radars = backscatter(*maps[:2], power[0], power[1], maps[2] + 0.5)
-    tensor = backscatter(*tensors[:2], *map(torch.as_tensor, power[:2]), tensors[2] + 0.5)
+    radars = backscatter(maps[0], maps[1], power[0], power[1], maps[2] + 0.5)
+    soil, canopy = torch.as_tensor(power[0]), torch.as_tensor(power[1])
+    tensor = backscatter(tensors[0], tensors[1], soil, canopy, tensors[2] + 0.5)
     np.testing.assert_allclose(tensor.numpy(), radars, atol=1e-4)

@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -47,7 +49,7 @@ def test_a_land_has_fields_forest_water_roads_and_villages() -> None:
     assert (_crops(0) < Crop.GRASS).mean() > 0.3
 
 
-def _crops(seed: int) -> np.ndarray:  # type: ignore[type-arg]
+def _crops(seed: int) -> Any:
     found = land((384, 384), 10, stream(seed, 0))
     return found.crop[found.parcel]
 
@@ -108,7 +110,9 @@ def test_a_double_logistic_is_half_way_at_its_dates() -> None:
 
 def test_torch_grows_the_same_crops(year: State) -> None:
     c = calendar(EACH, 1, 365, stream(3, 1))
-    parts = [type(p)(*map(torch.as_tensor, p)) for p in (c.green, c.brown, c.flower, c.cuts)]
-    tensors = Calendar(torch.as_tensor(c.base), *parts)  # type: ignore[arg-type]
+    parts: list[Any] = [
+        type(p)(*map(torch.as_tensor, p)) for p in (c.green, c.brown, c.flower, c.cuts)
+    ]
+    tensors = Calendar(torch.as_tensor(c.base), *parts)
     for a, b in zip(growth(torch.as_tensor(DAYS), tensors), year, strict=True):
         np.testing.assert_allclose(a.numpy(), b, atol=1e-5)

@@ -172,7 +172,7 @@ def test_of_equal_baselines_the_latest_stays() -> None:
 
 
 def test_parts_of_a_tile_are_no_copies() -> None:
-    strip = "S2A_OPER_MSI_L2A_DS_VGS2_20210501T123456_S20210501T10{}_N05.09"
+    strip: str = "S2A_OPER_MSI_L2A_DS_VGS2_20210501T123456_S20210501T10{}_N05.09"
     one = item("a_31UDS_0", **NEW, **{"s2:datastrip_id": strip.format("5031")})
     two = item("a_31UDS_1", **OLD, **{"s2:datastrip_id": strip.format("5512")})
     assert len(stac_items.resolve_duplicates([one, two])[0]) == 2

@@ -1,0 +1,340 @@
+"""A trained net on disk: a folder of weights (safetensors) and a card (JSON) that describes them.
+
+Nothing here unpickles: weights are safetensors, an author's `.pt` goes through `original_pt`.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from cubefill.checkpoint_original import check_shapes
+from cubefill.checkpoint_original import original_pt as original_pt
+from cubefill.errors import MethodError, StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WEIGHTS = "weights.safetensors"
+CARD = "card.json"
+
+NETS_KEPT = 4
+"""Nets that a process keeps; the one used longest ago goes first."""
+
+State = dict[str, "Tensor"]
+Config = TypeVar("Config")
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a checkpoint says of itself; plain values, stored as JSON."""
+
+    method: str
+    """"module:Class" of the method that reads it."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the method's `Config`."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """What the method must be given, in words."""
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    """How it was trained."""
+    data: str = ""
+    """Digest of the samples it was trained on."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Packages that wrote it."""
+    scores: Mapping[str, float] = field(default_factory=dict)
+    """Scores at the step that was kept."""
+    licence: str = ""
+    digest: str = ""
+    """SHA-256 of the weights file; `save` writes it."""
+
+
+# ------------------------------------------------------------------ write and read
+
+
+def save(
+    folder: str | Path,
+    state: Mapping[str, "Tensor"],
+    card: Card,
+    *,
+    precision: Literal["float32", "bfloat16"] = "float32",
+    overwrite: bool = False,
+) -> Path:
+    """The folder, with `weights.safetensors` and `card.json` in it.
+
+    Both files are complete before either replaces an older one.
+
+    Parameters
+    ----------
+    folder
+        Folder to write; made where absent.
+    state
+        Name to tensor, as `net.state_dict()` gives it.
+    card
+        What the weights are; `digest`, and `versions` where empty, are written here.
+    precision
+        Type of floating-point tensors in the file; "bfloat16" halves it.
+    overwrite
+        True replaces a checkpoint that is there.
+
+    Raises
+    ------
+    StoreError
+        A checkpoint is there and `overwrite` is False.
+
+    Examples
+    --------
+    >>> import tempfile, torch
+    >>> net = torch.nn.Linear(2, 1)
+    >>> folder = save(tempfile.mkdtemp() + "/net", net.state_dict(), Card("package.module:Mine"))
+    >>> sorted(load(folder)[0])
+    ['bias', 'weight']
+    """
+    import torch
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    if (folder / CARD).exists() and not overwrite:
+        raise StoreError(
+            f"{folder} holds a checkpoint: expected a new folder. "
+            "Type overwrite=True to replace it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    floats = getattr(torch, precision)
+    tensors = {
+        n: t.detach()
+        .to("cpu", floats if t.is_floating_point() else t.dtype, copy=True)
+        .contiguous()
+        for n, t in state.items()
+    }
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".writing-") as scratch:
+        weights, text = Path(scratch) / WEIGHTS, Path(scratch) / CARD
+        save_file(tensors, str(weights))
+        card = replace(card, digest=_sha256(weights), versions=card.versions or versions())
+        text.write_text(json.dumps(asdict(card), indent=2, default=_plain) + "\n")
+        os.replace(weights, folder / WEIGHTS)
+        os.replace(text, folder / CARD)
+    return folder
+
+
+def load(folder: str | Path) -> tuple[State, Card]:
+    """Weights and card of a checkpoint; runs no code of the file.
+
+    Raises
+    ------
+    StoreError
+        The folder or a file is absent, the card is no JSON or lacks an entry, the weights are cut
+        short, or they are not those that the card describes.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = Path(folder)
+    card = read_card(folder)
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise StoreError(f"{path} is absent: expected the weights of {card.method}. {_COPY}")
+    try:
+        state: State = load_file(str(path))
+    except SafetensorError as error:
+        raise StoreError(
+            f"{path} ({path.stat().st_size} bytes) is cut short or no safetensors file ({error}): "
+            f"expected the weights of {card.method}. {_COPY}"
+        ) from error
+    found = digest(folder)
+    if card.digest and found != card.digest:
+        raise StoreError(
+            f"{path} has SHA-256 {found[:12]}...: expected {card.digest[:12]}... as {CARD} says. "
+            f"The two files are of different checkpoints. {_COPY}"
+        )
+    return state, replace(card, digest=found)
+
+
+def read_card(folder: str | Path) -> Card:
+    """The card of a checkpoint, without its weights.
+
+    Raises
+    ------
+    StoreError
+        The folder or the card is absent, or the card is not a JSON object with a card's entries.
+    """
+    folder = Path(folder)
+    path = folder / CARD
+    if not folder.is_dir():
+        raise StoreError(
+            f"No checkpoint at {folder}: expected a folder with {WEIGHTS} and {CARD}. Type "
+            f"cubefill train RECIPE.toml --out {folder} to make one."
+        )
+    if not path.is_file():
+        inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
+        raise StoreError(
+            f"{path} is absent: expected a checkpoint's folder ({WEIGHTS}, {CARD}), which holds "
+            f"{inside}. Type the folder that `cubefill train` printed."
+        )
+    try:
+        values = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StoreError(f"{path} is not JSON ({error}): expected a card. {_COPY}") from error
+    known = [f.name for f in fields(Card)]
+    if not isinstance(values, dict) or "method" not in values or set(values) - set(known):
+        got = ", ".join(map(str, values)) if isinstance(values, dict) else type(values).__name__
+        raise StoreError(
+            f"{path} holds {got or 'nothing'}: expected `method` and of {', '.join(known)}. {_COPY}"
+        )
+    return Card(**values)
+
+
+def digest(folder: str | Path) -> str:
+    """SHA-256 of the weights of a checkpoint, as hex digits.
+
+    Raises
+    ------
+    StoreError
+        The folder holds no weights.
+    """
+    path = Path(folder) / WEIGHTS
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error}): expected weights. {_COPY}") from error
+    key = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
+    if key not in _DIGESTS:
+        _DIGESTS[key] = _sha256(path)
+    return _DIGESTS[key]
+
+
+_COPY = "Copy the whole folder again, or train again with `cubefill train`."
+_DIGESTS: dict[tuple[str, int, int, int], str] = {}
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A JSON value for what JSON does not know."""
+    return value.item() if hasattr(value, "item") else str(value)
+
+
+def versions() -> dict[str, str]:
+    """Versions of python and of the packages that shape a checkpoint."""
+    found = {"python": platform.python_version()}
+    for name in ("cubefill", "torch", "numpy", "safetensors"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "unknown"
+    return found
+
+
+# ------------------------------------------------------------------ into a net
+
+
+def config_of(card: Card, kind: Callable[..., Config]) -> Config:
+    """The method's `Config` as the card records it; lists come back as tuples.
+
+    Raises
+    ------
+    MethodError
+        The card has an entry that `Config` does not know, or lacks one without a default.
+    """
+    known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
+    unknown = sorted(set(card.config) - set(known))
+    missing = [
+        n
+        for n, f in known.items()
+        if n not in card.config and f.default is MISSING and f.default_factory is MISSING
+    ]
+    if unknown or missing:
+        raise MethodError(
+            f"The card of a {card.method} checkpoint has config {sorted(card.config)}: expected "
+            f"{', '.join(known)}. It was written by another version "
+            f"({card.versions.get('cubefill', 'unknown')}); train again."
+        )
+    return kind(**{n: _tuples(v) for n, v in card.config.items()})
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+
+
+def load_state(net: "nn.Module", state: Mapping[str, "Tensor"], source: str = "the state") -> None:
+    """Copies a state into a net, every key and every shape checked first.
+
+    Raises
+    ------
+    MethodError
+        The first tensor that is missing, unexpected or of another shape, by name.
+    """
+    name = type(net).__name__
+    wanted = {n: tuple(t.shape) for n, t in net.state_dict().items()}
+    check_shapes({n: tuple(t.shape) for n, t in state.items()}, wanted, source, name)
+    net.load_state_dict(dict(state))
+
+
+def load_net(
+    folder: str | Path,
+    build: Callable[[Card], "nn.Module"],
+    *,
+    device: str = "cpu",
+    expected: str = "",
+    channels_last: bool = False,
+) -> "nn.Module":
+    """The net of a checkpoint, in evaluation mode on a device; one per process and device.
+
+    Threads that ask for the same weights at the same time wait for one load.
+
+    Parameters
+    ----------
+    folder
+        A checkpoint.
+    build
+        Gives an untrained net for a card.
+    device
+        "cpu", "cuda", "cuda:1", "mps".
+    expected
+        Digest that the weights must have; "" accepts any.
+    channels_last
+        True lays the net's four-dimensional weights out channels last.
+
+    Raises
+    ------
+    StoreError, MethodError
+        As `load` and `load_state`; also weights that changed since the method was made.
+    """
+    import torch
+
+    with _LOCK:
+        found = digest(folder) if (Path(folder) / WEIGHTS).is_file() else ""
+        card = read_card(folder)
+        if expected and found and found != expected:
+            raise StoreError(
+                f"{folder} changed: its weights have SHA-256 {found[:12]}..., expected "
+                f"{expected[:12]}... as when the method was made. Make the method again."
+            )
+        config = json.dumps(dict(card.config), sort_keys=True, default=str)
+        key = (found, card.method, config, device, channels_last)
+        if key not in _NETS:
+            state, card = load(folder)
+            net = build(card)
+            load_state(net, state, str(Path(folder) / WEIGHTS))
+            net.eval().requires_grad_(False)
+            if channels_last:
+                net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            _NETS[key] = net.to(device)
+            while len(_NETS) > NETS_KEPT:
+                _NETS.popitem(last=False)
+        _NETS.move_to_end(key)
+        return _NETS[key]
+
+
+_LOCK = threading.RLock()
+_NETS: "OrderedDict[tuple[str, str, str, str, bool], nn.Module]" = OrderedDict()

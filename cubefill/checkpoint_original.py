@@ -1,0 +1,120 @@
+"""Weights as their authors published them: read without running code, checked by name and shape."""
+
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cubefill.errors import MethodError, StoreError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+State = dict[str, "Tensor"]
+
+
+def check_shapes(
+    found: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, tuple[int, ...]],
+    source: str,
+    name: str,
+) -> None:
+    """Refuses shapes that are not those wanted.
+
+    Raises
+    ------
+    MethodError
+        The first name that is missing, unexpected or of another shape.
+    """
+    hint = "Type the checkpoint of this method and configuration."
+    missing = [n for n in wanted if n not in found]
+    if missing:
+        raise MethodError(
+            f"{source} lacks {missing[0]!r}{_more(missing)}: expected the {len(wanted)} tensors of "
+            f"{name}, got {len(found)}. {hint}"
+        )
+    unknown = [n for n in found if n not in wanted]
+    if unknown:
+        raise MethodError(
+            f"{source} has {unknown[0]!r}{_more(unknown)}, which {name} does not: expected "
+            f"{len(wanted)} tensors, got {len(found)}. {hint}"
+        )
+    for n, shape in wanted.items():
+        if found[n] != shape:
+            raise MethodError(
+                f"{source} has {n!r} of shape {found[n]}: expected {shape} for {name}. {hint}"
+            )
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
+
+
+def original_pt(
+    path: str | Path,
+    expected: Mapping[str, tuple[int, ...]] | None = None,
+    key: str = "",
+) -> tuple[State, dict[str, Any]]:
+    """Tensors of an author's `.pt` file, and what lay beside them; runs no code of the file.
+
+    Only tensors, plain values and `argparse.Namespace` (given back as a dict) are let in.
+
+    Parameters
+    ----------
+    path
+        A file that `torch.save` wrote: a state dict, or a dict that holds one under `key`.
+    expected
+        Name to shape that the tensors must have; None checks nothing.
+    key
+        Entry that holds the state dict, such as "model"; "" where the file is one.
+
+    Raises
+    ------
+    StoreError
+        The file is absent, a git-lfs pointer, cut short, or a pickle that asks for code.
+    MethodError
+        A tensor is missing, unexpected or of another shape.
+    """
+    path = Path(path)
+    found = _restricted(path)
+    held = found.get(key) if key and isinstance(found, dict) else found
+    if not isinstance(held, dict) or not all(hasattr(t, "shape") for t in held.values()):
+        got = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
+        want = f"a state dict under {key!r}" if key else "a state dict"
+        raise StoreError(f"{path} holds {got}: expected {want}.")
+    state: State = dict(held)
+    if expected is not None:
+        shapes = {n: tuple(t.shape) for n, t in state.items()}
+        check_shapes(shapes, expected, str(path), "the original")
+    others = {n: v for n, v in found.items() if n != key} if key else {}
+    return state, {n: vars(v) if isinstance(v, Namespace) else v for n, v in others.items()}
+
+
+def _restricted(path: Path) -> Any:
+    """What torch's restricted reader gives, with one class allowed besides tensors."""
+    import pickle
+
+    import torch
+
+    if not path.is_file():
+        raise StoreError(f"No file {path}: expected the weights that the authors published.")
+    with path.open("rb") as file:
+        if file.read(24) == b"version https://git-lfs.":
+            raise StoreError(
+                f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
+                "themselves. Type `git lfs pull` where it was cloned."
+            )
+    try:
+        with torch.serialization.safe_globals([Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = next((x for x in str(error).splitlines() if "GLOBAL" in x or "global" in x), "")
+        raise StoreError(
+            f"{path} is refused: it asks for more than tensors and plain values ({reason or error})"
+            ". Nothing in it was run. Expected a state dict; ask its authors for safetensors."
+        ) from error
+    except (RuntimeError, EOFError, ValueError) as error:
+        raise StoreError(
+            f"{path} ({path.stat().st_size} bytes) cannot be read ({error}): expected a file that "
+            "torch.save wrote. Copy it again."
+        ) from error
