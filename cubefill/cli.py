@@ -170,6 +170,11 @@ def _search(source: str, options: dict[str, Any]) -> Any:
     return cubefill.search(json.load(sys.stdin) if source == "-" else source, **given)
 
 
+def _bar() -> bool | None:
+    """False with -q; else None, which draws a bar on a terminal."""
+    return False if click.get_current_context().obj["quiet"] else None
+
+
 def _print(as_json: bool, machine: Any, human: str) -> None:
     click.echo(json.dumps(machine, default=str) if as_json else human)
 
@@ -238,7 +243,7 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
     items = _search(source, options)
     ds = cubefill.load(items, bbox=bbox, bands=bands, **reading)
     if not dry_run:
-        cubefill.write_cube(ds, target, **writing)
+        cubefill.write_cube(ds, target, progress=_bar(), **writing)
     found = inventory.take(ds, shares=False) if dry_run else inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
@@ -264,6 +269,8 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
 def fill(source: Path, target: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Fill the gaps of the cube SOURCE into the Zarr store TARGET."""
     choices, scheduler = options.pop("choices"), options.pop("scheduler")
+    for name in sorted(set(choices) & {*options, "client", "progress"}):
+        raise click.UsageError(f"--option {name}={choices[name]}: type --{name} {choices[name]}")
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:
@@ -275,7 +282,7 @@ def fill(source: Path, target: Path, as_json: bool, dry_run: bool, **options: An
         _print(as_json, plan.to_dict() | {"job": asdict(work)}, f"{plan}\njob      {work}")
         return
     with _client(scheduler) as client:
-        cubefill.run(source, target, client=client, **options, **choices)
+        cubefill.run(source, target, client=client, progress=_bar(), **options, **choices)
     found = inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 
@@ -302,7 +309,7 @@ def ndvi(source: Path, target: Path, as_json: bool, nir: str, red: str, **writin
     """Write NDVI of the cube SOURCE into the Zarr store TARGET."""
     out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red)
     names = [str(n) for n in out.data_vars if str(n).startswith("NDVI")]
-    cubefill.write_cube(out[names], target, **writing)
+    cubefill.write_cube(out[names], target, progress=_bar(), **writing)
     found = inventory.of_store(target)
     _print(as_json, found.as_dict(), str(found))
 

@@ -80,8 +80,9 @@ def rgb(
     Examples
     --------
     >>> from cubefill.testing import synthetic_cube
-    >>> rgb(synthetic_cube(), time="2021-01-06", bands=("B08", "B04", "B04")).axes[0].get_title()
-    '2021-01-06'
+    >>> fig = rgb(synthetic_cube(), time="2023-03-16", bands=("B08", "B04", "B04"))
+    >>> fig.axes[0].get_title("left")
+    '2023-03-16'
     """
     index = cover(ds).clearest if time is None else nearest_time(ds, time)
     small = decimate(ds, max_px, index)

@@ -244,7 +244,7 @@ def _lead(ds: xr.Dataset, found: Facts, scores: xr.Dataset | None) -> str:
         values.append((words(left), "could not be filled"))
     if scores is not None:
         values.append(
-            (f"{float(scores['mae'][0]):.4f}", f"held-out MAE of {scores['method'].values[0]}")
+            (f"{float(scores['mae'][0]):.4f}", f"held-out MAE of {scores['method_name'].values[0]}")
         )
     every = f", numbers from one pixel in {found.every**2}" if found.every > 1 else ""
     days = f"{date_text(found.time[0])} to {date_text(found.time[-1])}"

@@ -230,7 +230,8 @@ def _sar(world: World, time: Times, own: bool) -> dict[str, Any]:
     dims = ("time", "y", "x")
     gap = ((passes[nearest] - time) / np.timedelta64(3_600_000_000_000, "ns")).astype(np.float32)
     found = {n: (dims, a[place]) for n, a in values.items()}
-    found["sar_gap_hours"] = ("time", gap)
+    said = {"long_name": "hours from the optical to the SAR acquisition", "units": "h"}
+    found["sar_gap_hours"] = ("time", gap, said)
     return found | {"sar_valid": (dims, np.ones((len(time), *world.shape), bool))}
 
 

@@ -149,8 +149,8 @@ class Date:
         rng = stream(world.seed, _OPTICS, index)
         haze = 0.7 * rng.standard_normal() + 0.7 * world.field(rng, 3.4, inner=8)
         gain = 0.7 * rng.standard_normal() + 0.7 * world.field(rng, 3.4, inner=8)
-        self.haze = (0.0045 * haze + 0.001).astype(np.float32)
-        self.gain = (0.016 * gain + self._shade()).astype(np.float32)
+        self.haze = (0.006 * haze + 0.002).astype(np.float32)
+        self.gain = (0.026 * gain + self._shade()).astype(np.float32)
         self.shift = rng.uniform(-0.25, 0.25, 2)
         self.wander = fractal(rng.standard_normal(self.coarse, dtype=np.float32), 2.4, 0.2)
         self._cover(stream(world.seed, _CLOUD, index))
@@ -228,7 +228,7 @@ class Sampling:
         ground = spectra.ground(world.crop, world.colour, self.columns)
         self.ground = spectra.Ground(*(block_mean(a, factor) for a in ground))
         draws = stream(world.seed, _ORBIT).normal(size=(2, 1 + len(BANDS)))
-        views = 1 + 0.025 * draws[:, :1] + 0.008 * draws[:, 1:]
+        views = 1 + 0.03 * draws[:, :1] + 0.008 * draws[:, 1:]
         self.views = views[:, list(self.columns)].astype(np.float32)
 
     def see(self, date: Date, orbit: int) -> tuple[Float, Float]:

@@ -216,7 +216,7 @@ def interval(text: str | None) -> tuple[pd.Timestamp | None, pd.Timestamp | None
     Examples
     --------
     >>> interval("2018-05")[1]
-    Timestamp('2018-05-31 23:59:59.999999999+0000', tz='UTC')
+    Timestamp('2018-05-31 23:59:59.999999+0000', tz='UTC')
     """
     if text is None:
         return None, None
@@ -241,7 +241,7 @@ def _moment(text: str, last: bool) -> pd.Timestamp | None:
         return None
     if len(text) <= 10:
         period = pd.Period(text)
-        stamp = period.end_time if last else period.start_time
+        stamp = period.end_time.floor("us") if last else period.start_time
     else:
         stamp = pd.Timestamp(text)
     return stamp.tz_localize("UTC") if stamp.tzinfo is None else stamp.tz_convert("UTC")

@@ -246,16 +246,19 @@ def _static(doc: Mapping[str, Any], url: str, io: Any, seen: set[str]) -> Iterat
 
 
 def _api(url: str, io: Any, wanted: Any) -> Iterator[Any]:
+    """Items of a live API; all pages of one request are fetched before the first is given."""
     import pystac_client
 
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="pystac_client")
-        warnings.filterwarnings("ignore", category=UserWarning, module="pystac")
+    with warnings.catch_warnings():  # what a server lacks is found out and handled here
+        warnings.simplefilter("ignore", pystac_client.warnings.PystacClientWarning)
         client = pystac_client.Client.open(url, stac_io=io)
         names = list(wanted.collections or _collections(client, url))
-        for options in _requests(client, wanted, names):
-            for number, doc in enumerate(_pages(client, options)):
-                yield item_from(doc, _own(doc, url), number)
+        requests = list(_requests(client, wanted, names))
+    for options in requests:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", pystac_client.warnings.PystacClientWarning)
+            docs = list(_pages(client, options))
+        yield from (item_from(doc, _own(doc, url), n) for n, doc in enumerate(docs))
 
 
 def _own(doc: Mapping[str, Any], url: str) -> str:
@@ -283,10 +286,12 @@ def _looks_known(name: str) -> bool:
 def _requests(client: Any, wanted: Any, names: list[str]) -> Iterator[dict[str, Any]]:
     """One request a collection: dates do not bind a DEM, nor clouds Sentinel-1."""
     geometry = wanted.where.shape.__geo_interface__ if wanted.where else None
+    links = [x for x in client.links if x.rel == "search"]
+    post = any(x.extra_fields.get("method") == "POST" for x in links)
     for name in names:
         low = name.lower()
         dem = "dem" in low.split("-")
-        options: dict[str, Any] = {"collections": [name]}
+        options: dict[str, Any] = {"collections": [name], "method": "POST" if post else "GET"}
         if geometry is not None:
             options["intersects"] = geometry
         if wanted.datetime and not dem:
@@ -298,7 +303,7 @@ def _requests(client: Any, wanted: Any, names: list[str]) -> Iterator[dict[str, 
 
 def _interval(wanted: Any) -> str:
     ends = (wanted.start, wanted.end)
-    return "/".join("..".strip() if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in ends)
+    return "/".join(".." if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in ends)
 
 
 def _conditions(client: Any, wanted: Any) -> dict[str, Any]:

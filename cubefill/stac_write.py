@@ -107,10 +107,11 @@ def write_catalogue(
     """
     if quirk is not None and quirk not in QUIRKS:
         raise CatalogueError(f"quirk={quirk!r}: expected one of {', '.join(QUIRKS)}, or None.")
-    root = _claim(Path(folder), overwrite)
     place = _place(cube)
+    bands = _bands(cube)
+    root = _claim(Path(folder), overwrite)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        items = list(pool.map(lambda make: make(), _makers(cube, root, place, quirk)))
+        items = list(pool.map(lambda make: make(), _makers(cube, bands, root, place, quirk)))
     write_documents(root, items, place.bbox)
     return root
 
@@ -171,11 +172,19 @@ def _place(cube: xr.Dataset) -> _Place:
 # ------------------------------------------------------------------ items
 
 
-def _makers(cube: xr.Dataset, root: Path, place: _Place, quirk: str | None) -> Iterator[Any]:
-    """Functions without arguments, each of which writes one item and returns it."""
+def _bands(cube: xr.Dataset) -> list[str]:
     bands = [str(n) for n in cube.data_vars if n in BANDS]
     if not bands:
         raise CubeError(f"No band to write among {', '.join(map(str, cube.data_vars))}.")
+    if "SCL" not in cube and "valid" not in cube:
+        raise CubeError("The cube has neither SCL nor valid: expected one, to write as SCL.")
+    return bands
+
+
+def _makers(
+    cube: xr.Dataset, bands: list[str], root: Path, place: _Place, quirk: str | None
+) -> Iterator[Any]:
+    """Functions without arguments, each of which writes one item and returns it."""
     style = QUIRKS[quirk] if quirk else PLAIN
     new = QUIRKS["offset"]
     seen: dict[str, int] = {}
@@ -237,8 +246,6 @@ def _optical(
 def _classes(step: xr.Dataset, band: str) -> NDArray[np.uint8]:
     if "SCL" in step:
         return step["SCL"].values.astype(np.uint8)
-    if "valid" not in step:
-        raise CubeError("The cube has neither SCL nor valid: expected one, to write as SCL.")
     found = np.where(step["valid"].values, SCL.VEGETATION, SCL.CLOUD_HIGH)
     return np.where(np.isnan(step[band].values), SCL.NO_DATA, found).astype(np.uint8)
 

@@ -1,8 +1,11 @@
 """A small scene with its filled form, made without the engine: what pictures are tested on."""
 
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 from odc.geo.xr import assign_crs
 
 from cubefill.method import Flag
@@ -72,3 +75,16 @@ def _clear(rng: np.random.Generator, dates: int, size: int) -> np.ndarray:
 def dates_of(ds: xr.Dataset) -> list[str]:
     """Its days as text."""
     return [str(d.date()) for d in pd.DatetimeIndex(ds["time"].values)]
+
+
+class Counted:
+    """An array that counts the elements asked for."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
+        self.read = 0
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        part = np.broadcast_to(np.zeros((), self.dtype), self.shape)[index]
+        self.read += part.size
+        return np.array(part)

@@ -65,6 +65,7 @@ def test_version() -> None:
 def test_usage_errors_exit_with_2() -> None:
     assert "Missing argument" in call("fill", code=2).stderr
     assert "KEY=VALUE" in call("fill", "a", "b", "--option", "max_gap", code=2).stderr
+    assert "--tile 9" in call("fill", "a", "b", "--option", "tile=9", code=2).stderr
     assert "eo:cloud_cover<30" in call("search", "a", "--query", "cloudy", code=2).stderr
     assert "No such option" in call("methods", "--nonsense", code=2).stderr
 
@@ -230,3 +231,18 @@ def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path)
     (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=0))
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
     assert ledger.complete
+
+
+def test_fill_on_a_cluster(shown: demo.DemoResult, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=":0",
+    ) as cluster:
+        address = cluster.scheduler_address
+        made = parsed("fill", shown.cube, tmp_path / "f.zarr", "--scheduler", address)
+    assert made["complete"] is True

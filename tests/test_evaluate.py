@@ -140,7 +140,7 @@ def test_without_red_and_nir_there_is_no_ndvi(cube: xr.Dataset) -> None:
 
 
 def test_an_overcast_cube_is_refused(cube: xr.Dataset) -> None:
-    with pytest.raises(CubeError, match="Blobs.*hides nothing: expected clear observations"):
+    with pytest.raises(CubeError, match=r"Blobs.*hides nothing: expected clear observations"):
         self_test(cube.assign(valid=xr.zeros_like(cube["valid"])), ("linear",))
 
 

@@ -113,71 +113,6 @@ class TestRgb:
         assert ("matplotlib.pyplot" in sys.modules) == before
 
 
-class Counted:
-    """An array that counts the elements asked for."""
-
-    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
-        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
-        self.read = 0
-
-    def __getitem__(self, index: Any) -> NDArray[Any]:
-        part = np.broadcast_to(np.zeros((), self.dtype), self.shape)[index]
-        self.read += part.size
-        return np.array(part)
-
-
-class TestDecimation:
-    SIDE = 10_980
-
-    @pytest.fixture
-    def large(self) -> tuple[xr.Dataset, dict[str, Counted]]:
-        shape = (5, self.SIDE, self.SIDE)
-        sources = {b: Counted(shape, np.float32) for b in ("B02", "B03", "B04")}
-        sources["valid"] = Counted(shape, bool)
-        chunks = (5, 2745, 2745)
-        ds = xr.Dataset(
-            {
-                n: (("time", "y", "x"), da.from_array(a, chunks, asarray=False, name=False))
-                for n, a in sources.items()
-            },
-            {
-                "time": np.datetime64("2021-01-01", "ns") + np.arange(5) * np.timedelta64(5, "D"),
-                "y": 5e6 - 10.0 * np.arange(self.SIDE),
-                "x": 5e5 + 10.0 * np.arange(self.SIDE),
-            },
-        )
-        return ds, sources
-
-    def test_only_what_is_shown_is_computed(
-        self, large: tuple[xr.Dataset, dict[str, Counted]]
-    ) -> None:
-        ds, sources = large
-        image = shown(plot.rgb(ds, time="2021-01-06", max_px=512).axes[0])
-        assert image.shape == (499, 499, 4)
-        assert sources["valid"].read == 0
-        for band in ("B02", "B03", "B04"):
-            assert 499**2 <= sources[band].read <= 1.05 * 512**2
-
-    def test_choosing_a_date_reads_few_pixels(
-        self, large: tuple[xr.Dataset, dict[str, Counted]]
-    ) -> None:
-        ds, sources = large
-        plot.rgb(ds, max_px=256)
-        assert sources["valid"].read <= 5 * 64**2
-        assert sum(a.read for a in sources.values()) < 0.001 * ds["B04"].size
-
-    @pytest.mark.parametrize(("side", "most"), [(1, 7), (7, 7), (8, 7), (100, 33)])
-    def test_never_longer_than_asked(self, side: int, most: int) -> None:
-        ds = xr.Dataset({"a": (("y", "x"), np.zeros((side, 2 * side)))})
-        small = pictures.decimate(ds, most)
-        assert max(small.sizes.values()) <= most
-        assert min(small.sizes.values()) >= 1
-
-    def test_less_than_one_pixel_is_refused(self, cube: xr.Dataset) -> None:
-        with pytest.raises(CubeError, match="max_px=0: expected at least 1"):
-            plot.rgb(cube, max_px=0)
-
-
 class TestCompare:
     def test_three_panels_of_one_date(self, cube: xr.Dataset, out: xr.Dataset) -> None:
         day = scenes.dates_of(cube)[5]
@@ -207,8 +142,9 @@ class TestCompare:
             assert to_hex(handle.get_facecolor()) == pictures.FLAG_COLOURS[Flag(code)]  # type: ignore[union-attr]
 
     def test_without_a_date_the_cloudiest(self, out: xr.Dataset) -> None:
-        worst = int((out["fill_flag"] == 0).sum(("y", "x")).values.argmin())
-        assert scenes.dates_of(out)[worst] in plot.compare(out).get_suptitle()
+        share = (out["fill_flag"] == 0).mean(("y", "x")).values
+        day = plot.compare(out).get_suptitle()[:10]
+        assert share[scenes.dates_of(out).index(day)] == share.min()
 
     def test_before_given(self, cube: xr.Dataset, out: xr.Dataset) -> None:
         other = cube.copy(deep=True)
@@ -244,13 +180,6 @@ class TestCompare:
     def test_an_unfilled_cube_is_refused(self, cube: xr.Dataset) -> None:
         with pytest.raises(CubeError, match=r"expected the variable fill_flag.*Type ds\.gapfill"):
             plot.compare(cube)
-
-    def test_colours_are_apart(self) -> None:
-        colours = list(pictures.FLAG_COLOURS.values())
-        assert len(set(colours)) == len(Flag) == len(colours)
-        grey = [np.array([int(c[i : i + 2], 16) for i in (1, 3, 5)]) for c in colours]
-        apart = [abs(a - b).sum() for i, a in enumerate(grey) for b in grey[:i]]
-        assert min(apart) > 60
 
 
 class TestNdvi:
@@ -334,7 +263,7 @@ class TestNdvi:
             plot.ndvi(cube, point)
 
     def test_reads_one_pixel(self, cube: xr.Dataset) -> None:
-        source = Counted(cube["B04"].shape, np.float32)
+        source = scenes.Counted(cube["B04"].shape, np.float32)
         lazy = cube.copy()
         lazy["B04"] = (cube["B04"].dims, da.from_array(source, (16, 48, 48), asarray=False))
         plot.ndvi(lazy, (float(cube.x[3]), float(cube.y[4])))

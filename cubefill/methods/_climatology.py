@@ -72,6 +72,17 @@ def _mean(s: Array, near: Array, k: int, total: Array, weight: Array, r: Array) 
 
 
 @row
+def _sort(a: Array, n: int) -> None:
+    for i in range(1, n):
+        v = a[i]
+        k = i
+        while k > 0 and a[k - 1] > v:
+            a[k] = a[k - 1]
+            k -= 1
+        a[k] = v
+
+
+@row
 def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
     for level in range(near.shape[0]):
         n = 0
@@ -80,8 +91,8 @@ def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
                 work[n] = s[i, j]
                 n += 1
         if n > 0:
-            a = np.sort(work[:n])
-            return np.float32((a[(n - 1) // 2] + a[n // 2]) / 2)
+            _sort(work, n)
+            return np.float32((work[(n - 1) // 2] + work[n // 2]) / 2)
     return NAN
 
 

@@ -10,11 +10,10 @@ GPU blocks go in batches of one fixed size, the last one padded; the next batch 
 copied while the device works on the last.
 """
 
-import threading
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import chain
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -24,11 +23,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill import checkpoint
-from cubefill.errors import DeviceError, MethodError, PlanError
+from cubefill.checkpoint import Card
+from cubefill.errors import MethodError
 from cubefill.method import Block, Filled, Flag, Needs, name_of
+from cubefill.methods._pass import Pass, check_precision, device_of
 from cubefill.nn import losses
 from cubefill.nn.objective import Learning, Objective, Supervised
-from cubefill.planning import cores
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -152,7 +152,7 @@ class TorchMethod:
             expected=self.digest,
             channels_last=self.channels_last,
         )
-        run = _Pass(net, device, self.precision, (self.digest, str(device), self.batch))
+        run = Pass(net, device, self.precision, (self.digest, str(device), self.batch))
         size = self.batch or (1 if device.type == "cpu" else GPU_BATCH)
         ahead = 0 if device.type == "cpu" else 1
         running: deque[tuple[list[_Item], list[Tensor]]] = deque()
@@ -210,7 +210,7 @@ class TorchMethod:
     def _named(self) -> str:
         return getattr(type(self), "name", "") or name_of(self)
 
-    def _card(self) -> checkpoint.Card:
+    def _card(self) -> Card:
         card = checkpoint.read_card(self.checkpoint)
         if card.method != path_of(type(self)):
             raise MethodError(
@@ -234,177 +234,16 @@ class _Item(NamedTuple):
 
 
 def path_of(method: type) -> str:
-    """"module:Class", as a card names the method that reads it."""
+    """The `module:Class` by which a card names the method that reads it."""
     return f"{method.__module__}:{method.__qualname__}"
 
 
-def card_of(method: TorchMethod, **entries: Any) -> checkpoint.Card:
+def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
-    return checkpoint.Card(
-        method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries
-    )
+    return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
 
 
 def _place(block: Block) -> str:
     t, y, x = block.origin
-    return f"the block at time step {t}, row {y}, column {x} ({block.time[0]:%Y})" if False else (
-        f"the block at time step {t}, row {y}, column {x}"
-    )
-
-
-# ------------------------------------------------------------------ device and precision
-
-
-def device_of(name: str) -> torch.device:
-    """The torch device of a name.
-
-    Raises
-    ------
-    DeviceError
-        The device is absent.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceError(
-            f"device={name!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-        ) from error
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
-    if not there.get(device.type, False):
-        raise DeviceError(
-            f"device={name!r}: this machine has no such accelerator for torch. "
-            "Type device='auto' to use what is there."
-        )
-    return device
-
-
-def check_precision(precision: str, device: torch.device) -> None:
-    """Refuses bfloat16 where it is emulated, which is tens of times slower than float32.
-
-    Raises
-    ------
-    MethodError
-        The device is a CPU without AVX512-BF16 or AMX.
-    """
-    if precision == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
-        raise MethodError(
-            "precision='bfloat16' on this CPU, which has neither AVX512-BF16 nor AMX, is about "
-            "60 times slower than float32. Type precision='float32', or device='cuda'."
-        )
-
-
-@lru_cache(maxsize=1)
-def fast_bfloat16() -> bool:
-    """True where this CPU multiplies bfloat16 in hardware."""
-    known = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
-
-
-# ------------------------------------------------------------------ a pass
-
-
-@lru_cache(maxsize=1)
-def _turns() -> threading.BoundedSemaphore:
-    """One turn for each pass that the cores can run at once."""
-    return threading.BoundedSemaphore(max(1, cores() // torch.get_num_threads()))
-
-
-_FITS: dict[tuple[str, str, int], int] = {}
-"""Samples per pass that fitted, by weights, device and asked batch, once memory has run out."""
-
-
-@dataclass
-class _Pass:
-    """A net on a device, and how many samples fit in one pass."""
-
-    net: nn.Module
-    device: torch.device
-    precision: str
-    key: tuple[str, str, int]
-
-    def launch(self, arrays: Mapping[str, NDArray[Any]], size: int) -> list[Tensor]:
-        """The net's answers for samples along the first axis, in passes of `size` samples.
-
-        The work may still be under way on a GPU. Where memory runs out the size is halved, for
-        this and every later pass.
-        """
-        count = len(next(iter(arrays.values())))
-        parts: list[Tensor] = []
-        start = 0
-        while start < count:
-            now = min(size, _FITS.get(self.key, size))
-            answer = self._try({n: _cut(a, start, now) for n, a in arrays.items()})
-            if answer is None:
-                self._shrink(now)
-            else:
-                parts.append(answer[: count - start])
-                start += now
-        return parts
-
-    def _try(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor | None:
-        """The answer, or None where memory ran out.
-
-        The caller tries again outside the except block, which keeps the failed pass alive.
-        """
-        try:
-            with _turns(), torch.inference_mode(), _exact(self.device), self._autocast():
-                answer: Tensor = self.net(**{n: self._moved(a) for n, a in arrays.items()})
-                return answer
-        except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
-        return None
-
-    def _shrink(self, size: int) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if size == 1:
-            raise PlanError(
-                f"One block needs more memory than {self.device} has. Type device='cpu', or close "
-                "what else runs there."
-            )
-        _FITS[self.key] = size // 2
-
-    def _moved(self, a: NDArray[Any]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(a))
-        if self.device.type != "cuda":
-            return tensor.to(self.device)
-        upload = _upload_stream(str(self.device))
-        with torch.cuda.stream(upload):
-            moved = tensor.pin_memory().to(self.device, non_blocking=True)
-        here = torch.cuda.current_stream(self.device)
-        here.wait_stream(upload)
-        moved.record_stream(here)
-        return moved
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
-
-
-@lru_cache(maxsize=8)
-def _upload_stream(device: str) -> "torch.cuda.Stream":
-    return torch.cuda.Stream(device)
-
-
-def _exact(device: torch.device) -> Any:
-    """Float32 as it is on a GPU: no TF32 in convolutions, no algorithm chosen by timing."""
-    on = device.type == "cuda"
-    return torch.backends.cudnn.flags(
-        enabled=True, benchmark=False, deterministic=on, allow_tf32=not on
-    )
-
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
-
-
-def _cut(a: NDArray[Any], start: int, size: int) -> NDArray[Any]:
-    """`size` samples from `start` on; the last sample fills what is missing."""
-    part = a[start : start + size]
-    missing = size - len(part)
-    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
+    return f"the block at time step {t}, row {y}, column {x}"

@@ -226,10 +226,10 @@ def _fit(
     last[:] = np.int32(-1)
     for i in range(s.shape[0]):
         _first_last(s[i], i, first, last)
-    solve(s, bend, w, False, first, last, e, f, y, state)
-    for _ in range(rounds):
-        bisquare(s, y, w, work)
-        solve(s, bend, w, True, first, last, e, f, y, state)
+    for k in range(rounds + 1):
+        if k > 0:
+            bisquare(s, y, w, work)
+        solve(s, bend, w, k > 0, first, last, e, f, y, state)
 
 
 def _signature(dtype: Any) -> Any:

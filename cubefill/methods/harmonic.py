@@ -26,8 +26,8 @@ from cubefill.methods._rows import (
 )
 
 YEAR = 365.25
-TILE = 128
-FOUR = 4
+TILE = 256
+EIGHT = 8
 """Dates that are added up at once."""
 
 
@@ -49,11 +49,13 @@ def _weighted(s: Array, w: Array, q: Array, v: Array) -> None:
 
 
 @row
-def _add(
-    a: float, b: float, c: float, d: float, q0: Array, q1: Array, q2: Array, q3: Array, g: Array
-) -> None:
+def _add(x: Array, q: Array, g: Array) -> None:
+    """Adds eight dates to a sum."""
+    x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
     for j in range(g.shape[0]):
-        g[j] += (a * q0[j] + b * q1[j]) + (c * q2[j] + d * q3[j])
+        a = (x0 * q[0, j] + x1 * q[1, j]) + (x2 * q[2, j] + x3 * q[3, j])
+        b = (x4 * q[4, j] + x5 * q[5, j]) + (x6 * q[6, j] + x7 * q[7, j])
+        g[j] += a + b
 
 
 @row
@@ -76,9 +78,15 @@ def _times(a: Array, b: Array) -> None:
 
 
 @row
-def _add_scaled(x: float, c: Array, r: Array) -> None:
-    for j in range(r.shape[0]):
-        r[j] += x * c[j]
+def _first(x0: float, c0: Array, x1: float, c1: Array, a: Array) -> None:
+    for j in range(a.shape[0]):
+        a[j] = x0 * c0[j] + x1 * c1[j]
+
+
+@row
+def _more(x0: float, c0: Array, x1: float, c1: Array, a: Array) -> None:
+    for j in range(a.shape[0]):
+        a[j] += x0 * c0[j] + x1 * c1[j]
 
 
 @row
@@ -88,25 +96,22 @@ def _round(a: Array, r: Array) -> None:
 
 
 @row
-def _normal(s: Array, x: Array, w: Array, weighted: bool, q: Array, v: Array, g: Array, c: Array) -> None:
+def _normal(
+    s: Array, pairs: Array, w: Array, weighted: bool, q: Array, v: Array, g: Array, c: Array
+) -> None:
     """Adds up the normal equations: `g` row by row of the lower triangle, `c` the right side."""
-    terms = x.shape[1]
-    for i in range(0, s.shape[0], FOUR):
-        for b in range(FOUR):
+    terms = c.shape[0]
+    for i in range(pairs.shape[0]):
+        for b in range(EIGHT):
+            k = i * EIGHT + b
             if weighted:
-                _weighted(s[i + b], w[i + b], q[b], v[b])
+                _weighted(s[k], w[k], q[b], v[b])
             else:
-                _weights(s[i + b], q[b], v[b])
-        at = 0
+                _weights(s[k], q[b], v[b])
         for k in range(terms):
-            x0, x1, x2, x3 = x[i, k], x[i + 1, k], x[i + 2, k], x[i + 3, k]
-            _add(x0, x1, x2, x3, v[0], v[1], v[2], v[3], c[k])
-            for m in range(k + 1):
-                _add(
-                    x0 * x[i, m], x1 * x[i + 1, m], x2 * x[i + 2, m], x3 * x[i + 3, m],
-                    q[0], q[1], q[2], q[3], g[at],
-                )  # fmt: skip
-                at += 1
+            _add(pairs[i, k], v, c[k])
+        for m in range(g.shape[0]):
+            _add(pairs[i, terms + m], q, g[m])
 
 
 @row
@@ -133,48 +138,53 @@ def _solve(g: Array, c: Array, terms: int) -> None:
 
 @row
 def _predict(x: Array, i: int, c: Array, a: Array) -> None:
-    a[:] = 0.0
-    for k in range(x.shape[1]):
-        _add_scaled(x[i, k], c[k], a)
+    """The curve at one date; a lone last term is added to nothing."""
+    terms = x.shape[1]
+    _first(x[i, 0], c[0], x[i, 1], c[1], a)
+    for k in range(2, terms, 2):
+        other = min(k + 1, terms - 1)
+        _more(x[i, k], c[k], x[i, other] if other > k else 0.0, c[other], a)
 
 
 @row
 def _fit(
-    s: Array, x: Array, ridge: Array, w: Array, weighted: bool,
+    s: Array, pairs: Array, ridge: Array, w: Array, weighted: bool,
     q: Array, v: Array, g: Array, c: Array,
 ) -> None:  # fmt: skip
-    terms = x.shape[1]
+    terms = c.shape[0]
     g[:] = 0.0
     c[:] = 0.0
     for k in range(terms):
         g[k * (k + 1) // 2 + k] = ridge[0, k]
-    _normal(s, x, w, weighted, q, v, g, c)
+    _normal(s, pairs, w, weighted, q, v, g, c)
     _solve(g, c, terms)
 
 
 def _signature(dtype: Any) -> Any:
     return types.int64(
-        cube_type(dtype), VALID, TABLE, TABLE, TABLE, types.int64, types.boolean,
+        cube_type(dtype), VALID, types.Array(types.float64, 3, "C", readonly=True),
+        TABLE, TABLE, TABLE, types.int64, types.boolean,
         cube_type(dtype, out=True),
     )  # fmt: skip
 
 
 @kernel(_signature)
 def harmonic(
-    band: Array, valid: Array, x: Array, xo: Array, ridge: Array, rounds: int, keep: bool, out: Array
-) -> int:
+    band: Array, valid: Array, pairs: Array, x: Array, xo: Array, ridge: Array,
+    rounds: int, keep: bool, out: Array,
+) -> int:  # fmt: skip
     """Fills `out`; gives the number of clear values that held no data.
 
-    `x (time, term)` is the design at the dates given, with zeros up to a multiple of four dates,
-    `xo` at the dates asked for, `ridge (1, term)` is added to the diagonal.
+    `x (time, term)` is the design at the dates given, `xo` at those asked for, `pairs` is `x` as
+    `products` gives it, `ridge (1, term)` is added to the diagonal.
     """
     count, terms, pixels = x.shape[0], x.shape[1], band.shape[1] * band.shape[2]
     width = min(TILE, pixels)
-    s = np.full((count, width), NAN, np.float32)
+    s = np.full((pairs.shape[0] * EIGHT, width), NAN, np.float32)
     y = np.empty((count if rounds > 0 else 1, width))
-    w = np.empty((count if rounds > 0 else 1, width))
-    q = np.empty((FOUR, width))
-    v = np.empty((FOUR, width))
+    w = np.zeros((s.shape[0] if rounds > 0 else 1, width))
+    q = np.empty((EIGHT, width))
+    v = np.empty((EIGHT, width))
     g = np.empty((terms * (terms + 1) // 2, width))
     c = np.empty((terms, width))
     a = np.empty(width)
@@ -184,12 +194,12 @@ def harmonic(
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         lost += load(band, valid, p0, n, s)
-        _fit(s, x, ridge, w, False, q, v, g, c)
-        for _ in range(rounds):
-            for i in range(count):
-                _predict(x, i, c, y[i])
-            bisquare(s, y, w, work)
-            _fit(s, x, ridge, w, True, q, v, g, c)
+        for k in range(rounds + 1):
+            if k > 0:
+                for i in range(count):
+                    _predict(x, i, c, y[i])
+                bisquare(s[:count], y, w, work)
+            _fit(s, pairs, ridge, w, k > 0, q, v, g, c)
         for k in range(len(xo)):
             _predict(xo, k, c, a)
             _round(a, r)
@@ -206,6 +216,17 @@ def design(days: NDArray[np.float64], orders: int, trend: bool) -> NDArray[np.fl
     for k in range(1, orders + 1):
         columns += [np.cos(k * phase), np.sin(k * phase)]
     return np.ascontiguousarray(np.stack(columns, axis=1))
+
+
+def products(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`(group, term + pair, 8)`: the design and the products of its terms, eight dates a group.
+
+    Pairs go row by row through the lower triangle; dates are filled up with zeros.
+    """
+    rows, columns = np.tril_indices(x.shape[1])
+    wide = np.concatenate([x, x[:, rows] * x[:, columns]], axis=1)
+    wide = np.concatenate([wide, np.zeros((-len(x) % EIGHT, wide.shape[1]))])
+    return np.ascontiguousarray(wide.reshape(-1, EIGHT, wide.shape[1]).transpose(0, 2, 1))
 
 
 @dataclass(frozen=True)
@@ -248,9 +269,9 @@ class Harmonic(Classic):
         xo = design(axes.out_days - middle, self.orders, self.trend)
         ridge = np.full((1, x.shape[1]), self.ridge)
         ridge[0, 0] = 0
-        x = np.concatenate([x, np.zeros((-len(x) % FOUR, x.shape[1]))])
         keep = axes.same and not self.smooth
-        return int(harmonic(band.dtype, band, valid, x, xo, ridge, self.robust, keep, out))
+        args = (band, valid, products(x), x, xo, ridge, self.robust, keep, out)
+        return int(harmonic(band.dtype, *args))
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,23 @@ def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> 
 
 
 @row
+def _backwards_between(pv: Array, pt: Array, day: Any, v: Array, t: Array, out: Array) -> None:
+    """`_backwards` and `_between` in one pass, for a date that is given and asked for."""
+    for j in range(out.shape[0]):
+        a, past = pv[j], pt[j]
+        clear = past == day
+        b = a if clear else v[j]
+        c = day if clear else t[j]
+        v[j] = b
+        t[j] = c
+        w = np.float32(np.int32(day - past)) / np.float32(np.int32(c - past))
+        r = a + (b - a) * w
+        r = r if r == r else (a if a == a else b)
+        r = a if clear else r
+        out[j] = encode(r, out)
+
+
+@row
 def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -139,9 +156,14 @@ def _scan_backwards(
     t[:] = FAR
     i = len(s) - 1
     for k in range(len(so) - 1, -1, -1):
-        while i >= 0 and s[i] >= so[k]:
+        while i >= 0 and s[i] > so[k]:
             _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
             i -= 1
+        given = i >= 0 and s[i] == so[k]
+        at_once = given and mode == LINEAR
+        if given and not at_once:
+            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
+        i -= given
         before = lo[k] if lo[k] >= 0 else none
         j = 0
         while j < n:
@@ -149,8 +171,12 @@ def _scan_backwards(
             if k > 0:
                 fetch(as_row(out[k - 1, y, x : x + m]))
             e = j + m
-            o = as_row(out[k, y, x:x + m])
-            _combine(mode, pv[before, j:e], pt[before, j:e], v[j:e], t[j:e], so[k], o)
+            o = as_row(out[k, y, x : x + m])
+            a, b = pv[before, j:e], pt[before, j:e]
+            if at_once:
+                _backwards_between(a, b, so[k], v[j:e], t[j:e], o)
+            else:
+                _combine(mode, a, b, v[j:e], t[j:e], so[k], o)
             j += m
 
 

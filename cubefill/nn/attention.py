@@ -71,12 +71,12 @@ class TemporalAttentionUNet(nn.Module):
         features = [y]
         for down in self.down:
             features.append(down(features[-1]))
-        bottom = features.pop().unflatten(0, shape)
-        y, attention = self.attention(bottom, days, present)
+        bottom = features.pop()
+        y, attention = self.attention(bottom.view(*shape, *bottom.shape[1:]), days, present)
         y = y.flatten(0, 1)
         for up in self.up:
             y = up(y, features.pop(), attention)
-        y = torch.sigmoid(self.last[1](F.relu(self.last[0](y)))).unflatten(0, shape)
+        y = torch.sigmoid(self.last[1](F.relu(self.last[0](y)))).view(*shape, -1, *x.shape[-2:])
         return y if present is None else y * present[:, :, None, None, None]
 
 
@@ -125,12 +125,12 @@ def mix(x: Tensor, attention: Tensor) -> Tensor:
     """
     b, heads, t = attention.shape[:3]
     size = x.shape[-2:]
-    groups = x.unflatten(0, (b, t)).unflatten(2, (heads, -1))
+    groups = x.reshape(b, t, heads, -1, *size)
     out = torch.empty_like(groups)
     for i in range(t):
         weight = F.interpolate(
             attention[:, :, i].flatten(0, 1), size=size, mode="bilinear", align_corners=False
-        ).unflatten(0, (b, heads))
+        ).view(b, heads, t, *size)
         out[:, i] = torch.einsum("bhtyx,bthcyx->bhcyx", weight, groups)
     return out.flatten(2, 3).flatten(0, 1)
 
@@ -155,7 +155,7 @@ class TemporalAttention(nn.Module):
         series = series + code.repeat_interleave(h * w, dim=0)
         v = _normed(self.norm1, series)
         q, k = self.query_of(v), self.key_of(v)
-        q, k, v = (a.unflatten(2, (self.heads, -1)).transpose(1, 2) for a in (q, k, v))
+        q, k, v = (a.view(*a.shape[:2], self.heads, -1).transpose(1, 2) for a in (q, k, v))
         score = q @ k.transpose(2, 3) / math.sqrt(self.key)
         if present is not None:
             hidden = ~present.repeat_interleave(h * w, dim=0)

@@ -1,0 +1,174 @@
+"""One pass of a net over samples: device, precision, turns of threads, and memory that runs out."""
+
+import threading
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cubefill.errors import DeviceError, MethodError, PlanError
+from cubefill.planning import cores
+
+# ------------------------------------------------------------------ device and precision
+
+
+def device_of(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Raises
+    ------
+    DeviceError
+        The device is absent.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise DeviceError(
+            f"device={name!r}: expected 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.mps.is_available()}
+    if not there.get(device.type, False):
+        raise DeviceError(
+            f"device={name!r}: this machine has no such accelerator for torch. "
+            "Type device='auto' to use what is there."
+        )
+    return device
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Refuses bfloat16 where it is emulated, which is tens of times slower than float32.
+
+    Raises
+    ------
+    MethodError
+        The device is a CPU without AVX512-BF16 or AMX.
+    """
+    if precision == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
+        raise MethodError(
+            "precision='bfloat16' on this CPU, which has neither AVX512-BF16 nor AMX, is about "
+            "60 times slower than float32. Type precision='float32', or device='cuda'."
+        )
+
+
+@lru_cache(maxsize=1)
+def fast_bfloat16() -> bool:
+    """True where this CPU multiplies bfloat16 in hardware."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
+
+
+# ------------------------------------------------------------------ a pass
+
+
+@lru_cache(maxsize=1)
+def _turns() -> threading.BoundedSemaphore:
+    """One turn for each pass that the cores can run at once."""
+    return threading.BoundedSemaphore(max(1, cores() // torch.get_num_threads()))
+
+
+_FITS: dict[tuple[str, str, int], int] = {}
+"""Samples per pass that fitted, by weights, device and asked batch, once memory has run out."""
+
+
+@dataclass
+class Pass:
+    """A net on a device, and how many samples fit in one pass."""
+
+    net: nn.Module
+    device: torch.device
+    precision: str
+    key: tuple[str, str, int]
+
+    def launch(self, arrays: Mapping[str, NDArray[Any]], size: int) -> list[Tensor]:
+        """The net's answers for samples along the first axis, in passes of `size` samples.
+
+        The work may still be under way on a GPU. Where memory runs out the size is halved, for
+        this and every later pass.
+        """
+        count = len(next(iter(arrays.values())))
+        parts: list[Tensor] = []
+        start = 0
+        while start < count:
+            now = min(size, _FITS.get(self.key, size))
+            answer = self._try({n: _cut(a, start, now) for n, a in arrays.items()})
+            if answer is None:
+                self._shrink(now)
+            else:
+                parts.append(answer[: count - start])
+                start += now
+        return parts
+
+    def _try(self, arrays: Mapping[str, NDArray[Any]]) -> Tensor | None:
+        """The answer, or None where memory ran out.
+
+        The caller tries again outside the except block, which keeps the failed pass alive.
+        """
+        try:
+            with _turns(), torch.inference_mode(), _exact(self.device), self._autocast():
+                answer: Tensor = self.net(**{n: self._moved(a) for n, a in arrays.items()})
+                return answer
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+        return None
+
+    def _shrink(self, size: int) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if size == 1:
+            raise PlanError(
+                f"One block needs more memory than {self.device} has. Type device='cpu', or close "
+                "what else runs there."
+            )
+        _FITS[self.key] = size // 2
+
+    def _moved(self, a: NDArray[Any]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(a))
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        upload = _upload_stream(str(self.device))
+        with torch.cuda.stream(upload):
+            moved = tensor.pin_memory().to(self.device, non_blocking=True)
+        here = torch.cuda.current_stream(self.device)
+        here.wait_stream(upload)
+        moved.record_stream(here)
+        return moved
+
+    def _autocast(self) -> torch.autocast:
+        wanted = self.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
+
+
+@lru_cache(maxsize=8)
+def _upload_stream(device: str) -> "torch.cuda.Stream":
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def _exact(device: torch.device) -> AbstractContextManager[None]:
+    """Float32 as it is on a GPU: no TF32 in convolutions, no algorithm chosen by timing."""
+    if device.type != "cuda":
+        return nullcontext()
+    flags: AbstractContextManager[None] = torch.backends.cudnn.flags(
+        enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+    )
+    return flags
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(w in str(error) for w in words)
+
+
+def _cut(a: NDArray[Any], start: int, size: int) -> NDArray[Any]:
+    """`size` samples from `start` on; the last sample fills what is missing."""
+    part = a[start : start + size]
+    missing = size - len(part)
+    return np.concatenate([part, np.repeat(part[-1:], missing, axis=0)]) if missing else part
