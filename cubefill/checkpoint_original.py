@@ -113,7 +113,7 @@ def _restricted(path: Path) -> Any:
             f"{path} is refused: it asks for more than tensors and plain values ({reason or error})"
             ". Nothing in it was run. Expected a state dict; ask its authors for safetensors."
         ) from error
-    except (RuntimeError, EOFError, ValueError) as error:
+    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
         raise StoreError(
             f"{path} ({path.stat().st_size} bytes) cannot be read ({error}): expected a file that "
             "torch.save wrote. Copy it again."

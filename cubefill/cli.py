@@ -225,7 +225,7 @@ def _item_line(item: Any) -> str:
 
 @_command
 @click.argument("source")
-@click.argument("target", type=_plain_path)
+@click.argument("target")
 @_search_options
 @click.option("--bands", default="B02,B03,B04,B08", show_default=True, help="With commas.")
 @click.option("--resolution", type=float, default=10, show_default=True, help="In metres.")
@@ -234,7 +234,7 @@ def _item_line(item: Any) -> str:
 @_resume
 @_overwrite
 @_dry_run
-def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
+def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Load the items of SOURCE into the Zarr store TARGET."""
     writing = {name: options.pop(name) for name in ("resume", "overwrite")}
     reading = {name: options.pop(name) for name in ("resolution", "sar", "dem")}
@@ -249,8 +249,8 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
 
 
 @_command
-@click.argument("source", type=_plain_path)
-@click.argument("target", type=_plain_path)
+@click.argument("source")
+@click.argument("target")
 @click.option("--method", default="auto", show_default=True, help="See `cubefill methods`.")
 @click.option("--option", "choices", multiple=True, callback=_pairs, metavar="KEY=VALUE")
 @click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
@@ -266,7 +266,7 @@ def load(source: str, target: Path, as_json: bool, dry_run: bool, **options: Any
 @_resume
 @_overwrite
 @_dry_run
-def fill(source: Path, target: Path, as_json: bool, dry_run: bool, **options: Any) -> None:
+def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Fill the gaps of the cube SOURCE into the Zarr store TARGET."""
     choices, scheduler = options.pop("choices"), options.pop("scheduler")
     for name in sorted(set(choices) & {*options, "client", "progress"}):
@@ -299,13 +299,13 @@ def _client(address: str | None) -> Iterator[Any]:
 
 
 @_command
-@click.argument("source", type=_plain_path)
-@click.argument("target", type=_plain_path)
+@click.argument("source")
+@click.argument("target")
 @click.option("--nir", default="B08", show_default=True)
 @click.option("--red", default="B04", show_default=True)
 @_resume
 @_overwrite
-def ndvi(source: Path, target: Path, as_json: bool, nir: str, red: str, **writing: Any) -> None:
+def ndvi(source: str, target: str, as_json: bool, nir: str, red: str, **writing: Any) -> None:
     """Write NDVI of the cube SOURCE into the Zarr store TARGET."""
     out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red)
     names = [str(n) for n in out.data_vars if str(n).startswith("NDVI")]
@@ -315,20 +315,20 @@ def ndvi(source: Path, target: Path, as_json: bool, nir: str, red: str, **writin
 
 
 @_command
-@click.argument("store", type=_plain_path)
-def info(store: Path, as_json: bool) -> None:
+@click.argument("store")
+def info(store: str, as_json: bool) -> None:
     """Print what STORE holds: grid, dates, clear fraction, completeness, provenance."""
     found = inventory.of_store(store)
     _print(as_json, found.as_dict(), str(found))
 
 
 @_command
-@click.argument("store", type=_plain_path)
+@click.argument("store")
 @click.argument("picture", type=_plain_path)
 @click.option(
     "--time", help="Date to show; by default the cloudiest of a filled cube, else the clearest."
 )
-def preview(store: Path, picture: Path, as_json: bool, time: str | None) -> None:
+def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
     """Write a picture of STORE to the file PICTURE."""
     plot.preview(cubefill.open_cube(store), picture, time)
     _print(as_json, {"picture": str(picture)}, str(picture))

@@ -11,9 +11,9 @@ import xarray as xr
 
 from cubefill import engine, planning, store
 from cubefill.budget import Memory, budget_bytes, refuse_above, size
-from cubefill.errors import CubefillError, CubefillWarning
+from cubefill.errors import CubefillError, CubefillWarning, StoreError
 from cubefill.indices import NDVI_ATTRS
-from cubefill.job_tiles import Job, dtype_of, run_tiles, threads_of
+from cubefill.job_tiles import Job, dtype_of, memory_of, run_tiles, threads_of
 from cubefill.ledger import Ledger, Progress, Report, Tile
 from cubefill.ledger import tiles as grid_of
 from cubefill.method import Counts, Method, parameters
@@ -102,7 +102,8 @@ def run(
     overwrite
         True replaces an existing target.
     memory
-        Budget of all workers, "8GB"; with a client, of each worker's share.
+        Budget of all workers together, "8GB"; None for 60 % of what is free here, or of what the
+        workers of the cluster may take.
     tile
         Edge of a tile in pixels, one shard of the target; None lets the plan choose.
     workers
@@ -150,10 +151,13 @@ def run(
     ledger = Ledger(target)
     begun = ledger.exists and not overwrite
     count = workers or (planning.cores() if client is None else threads_of(client))
+    if memory is None and client is not None:
+        memory = memory_of(client)
     plan = plan_job(asked, memory=memory, tile=ledger.tile if begun else tile, workers=count)
     log.info("%s", plan)
     asked = replace(asked, work=_stored_counts(engine.prepared(asked)))
     job = Job(asked.work, _targets(asked, target, bands, ndvi_store), plan.step, bands)
+    _check_targets(job)
     options_of_store = {"profile": profile, "chunk": _chunk(plan), "shard": plan.tile}
     todo = _begin(asked, job, options_of_store, resume=resume, overwrite=overwrite)
     done = plan.tiles - len(todo)
@@ -257,6 +261,16 @@ def _targets(
         names = ["NDVI", "NDVI_flag", *(["NDVI_std"] if asked.work.std else [])]
         targets |= dict.fromkeys(names, there)
     return targets
+
+
+def _check_targets(job: Job) -> None:
+    sources = [s.store for s in job.work.sources.values() if isinstance(s, StoreSource)]
+    same = [where for where in job.stores if where in sources]
+    if same:
+        raise StoreError(
+            f"{describe(same[0])} is both source and target: expected another path for the filled "
+            "cube, because the job would overwrite what it reads. Type another target."
+        )
 
 
 def _begin(

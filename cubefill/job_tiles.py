@@ -121,7 +121,11 @@ def run_tiles(
     failed: dict[str, str] = {}
     clipped = 0
     ledgers = [Ledger(where) for where in job.stores]
-    outcomes = _on_threads(job, todo, workers) if client is None else _on_cluster(job, todo, client)
+    outcomes = (
+        _on_threads(job, todo, workers)
+        if client is None
+        else _on_cluster(job, todo, client, workers)
+    )
     for tile, outcome in outcomes:
         if isinstance(outcome, BaseException):
             message = f"{type(outcome).__name__}: {outcome}"
@@ -174,12 +178,12 @@ def _on_threads(job: Job, todo: Iterable[Tile], workers: int) -> Iterator[Outcom
                 future.cancel()
 
 
-def _on_cluster(job: Job, todo: Iterable[Tile], client: Any) -> Iterator[Outcome]:
-    """Tiles in order of completion; about two in flight for each thread of the cluster."""
+def _on_cluster(job: Job, todo: Iterable[Tile], client: Any, workers: int) -> Iterator[Outcome]:
+    """Tiles in order of completion; two in flight for each thread, fewer where memory is short."""
     from distributed import as_completed
 
     held = client.scatter(job, broadcast=True, hash=False)
-    width = 2 * threads_of(client)
+    width = 2 * workers if workers >= threads_of(client) else workers
     running: dict[Any, Tile] = {}
     queue = iter(todo)
 
@@ -219,3 +223,10 @@ def _top_up(
 def threads_of(client: Any) -> int:
     """Threads of a cluster."""
     return max(1, sum(client.nthreads().values()))
+
+
+def memory_of(client: Any) -> int | None:
+    """60 % of the memory that the workers of a cluster may take; None where they have no limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [int(w.get("memory_limit") or 0) for w in workers]
+    return int(0.6 * sum(limits)) if limits and all(limits) else None

@@ -2,389 +2,350 @@
 
 A layout names its slots (`tm1`, `t`, `tp1`, `target`) and says of each how far from the reference
 it lies, how cloudy it may be, and how far its SAR image may be from its optical one. The same
-layout draws training samples and chooses dates when a method fills. Layouts are JSON files of the
-form that Cresson et al. (2022) published.
+layout draws training samples (`Index.search`, `choose`) and chooses dates when a method fills
+(`choose(..., strict=False)`). Layouts are JSON files of the form that Cresson et al. (2022)
+published; theirs ship with cubefill: `load("msop")`.
 """
 
-import ast
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
-from importlib.resources import files
-from pathlib import Path
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
+from cubefill.layout_json import dumps as dumps
+from cubefill.layout_json import load as load
+from cubefill.layout_json import names as names
+from cubefill.layout_json import read as read
+from cubefill.layout_slots import TARGET as TARGET
+from cubefill.layout_slots import Draw as Draw
+from cubefill.layout_slots import Layout as Layout
+from cubefill.layout_slots import Slot as Slot
 
-TARGET = "target"
-"""Name of the slot that a net is to give and is not shown."""
+Times = NDArray[np.datetime64]
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
-
-# ------------------------------------------------------------------ a random bound
+SAME_DAY = 12.0
+"""Hours by which an acquisition may miss the reference and still be it."""
+WORTH = 240.0
+"""Hours outside a time frame that weigh as much as a wholly cloudy image."""
 
 
 @dataclass(frozen=True)
-class Draw:
-    """A number that is drawn anew for every search: `random.randint(0, 2)`.
-
-    Numbers, `+ - * /`, and `random.random()`, `random.uniform(a, b)`, `random.randint(a, b)`
-    (both ends included), `random.randrange(a, b)`, `random.choice([a, b])`; nothing else is read.
+class Index:
+    """The acquisitions over one place, ready to be searched.
 
     Examples
     --------
-    >>> Draw("random.randint(0, 2)").value(None)
-    0.0
+    >>> days = np.array([0, 5, 14, 19, 28], "m8[D]") + np.datetime64("2023-05-01", "ns")
+    >>> index = Index(days, np.array([1.0, 0.2, 0.0, 1.0, 0.9]))
+    >>> index.choose(load("msop"), 2)
+    {'tm1': 0, 't': 2, 'target': 3, 'tp1': 4}
     """
 
-    text: str
+    times: Times
+    """Times of the optical images."""
+    clear: Floats
+    """Share of clear pixels of each, 0 to 1."""
+    sar_times: Times | None = None
+    """Times of the SAR images that are valid here; None for one with every optical image."""
+    complete: NDArray[np.bool_] | None = None
+    """False for optical images that lack pixels here; None for none."""
+    gap_hours: Floats | None = None
+    """Hours to the SAR image of each, where they are known and `sar_times` are not."""
 
     def __post_init__(self) -> None:
-        self.value(None)
+        n = len(self.times)
+        for name in ("clear", "complete", "gap_hours"):
+            values = getattr(self, name)
+            if values is not None and np.shape(values) != (n,):
+                raise MethodError(
+                    f"{name}: expected one value for each of {n} times, got {np.shape(values)}."
+                )
 
-    def value(self, rng: np.random.Generator | None) -> float:
-        """A number; the smallest of each draw without a generator."""
-        try:
-            if len(self.text) > 200:
-                raise SyntaxError("longer than 200 characters")
-            return _number(ast.parse(self.text.strip(), mode="eval").body, rng)
-        except (SyntaxError, ValueError, ZeroDivisionError, OverflowError) as error:
+    @cached_property
+    def hours(self) -> Floats:
+        """Hours of the optical images after the first."""
+        return _hours(self.times, self._zero)
+
+    @cached_property
+    def clouds(self) -> Floats:
+        """Clouds of the optical images in percent."""
+        return 100 * (1 - np.asarray(self.clear, np.float64))
+
+    @cached_property
+    def nearest_sar(self) -> tuple[Ints, Floats]:
+        """Index of the nearest SAR image of each optical one, and the hours between them.
+
+        Where every optical image has its own, that is itself.
+        """
+        n = len(self.times)
+        if self.sar_times is None:
+            gap = np.zeros(n) if self.gap_hours is None else np.abs(self.gap_hours)
+            return np.arange(n), np.where(np.isnan(gap), np.inf, gap)
+        if len(self.sar_times) == 0:
+            return np.full(n, -1), np.full(n, np.inf)
+        from scipy.spatial import cKDTree
+
+        gap, found = cKDTree(self._sar_hours[:, None]).query(self.hours[:, None])
+        return np.asarray(found, np.int64), np.asarray(gap, np.float64)
+
+    @property
+    def _zero(self) -> np.datetime64:
+        return self.times[0] if len(self.times) else np.datetime64(0, "ns")
+
+    @cached_property
+    def _sar_hours(self) -> Floats:
+        return _hours(self.times if self.sar_times is None else self.sar_times, self._zero)
+
+    @cached_property
+    def _tree(self) -> Any:
+        """An R-tree of the optical images over hours and clouds."""
+        from shapely import STRtree, points
+
+        return STRtree(points(self.hours, self.clouds))
+
+    # -------------------------------------------------------------- searching
+
+    def candidates(
+        self, slot: Slot, reference: float, rng: np.random.Generator | None = None
+    ) -> Ints:
+        """Acquisitions that may take a slot, in time order.
+
+        Indices into `times`, or into `sar_times` for a slot without an optical image;
+        `reference` in hours as `hours` are.
+        """
+        frame = _frame(slot, reference)
+        if not slot.optical:
+            return np.flatnonzero((self._sar_hours >= frame[0]) & (self._sar_hours <= frame[1]))
+        if len(self.times) == 0:
+            return np.zeros(0, np.int64)
+        from shapely import box
+
+        low, high = _clouds(slot, rng)
+        found = np.sort(self._tree.query(box(frame[0], low - 1e-6, frame[1], high + 1e-6)))
+        keep = np.ones(len(found), bool) if self.complete is None else self.complete[found]
+        if slot.sar:
+            keep = keep & (self.nearest_sar[1][found] <= slot.max_gap)
+        return np.asarray(found[keep], np.int64)
+
+    def search(
+        self, layout: Layout, rng: np.random.Generator | None = None, most: int | None = None
+    ) -> Iterator[dict[str, int]]:
+        """Every way to fill every slot, each acquisition in turn as the reference.
+
+        At most `most` are given for each reference.
+        """
+        for i in range(len(self.times)):
+            reference = float(self.hours[i])
+            found = {s.name: self.candidates(s, reference, rng) for s in layout.slots}
+            found[layout.origin.name] = found[layout.origin.name][found[layout.origin.name] == i]
+            for count, chosen in enumerate(_combinations(layout, found)):
+                if count == most:
+                    break
+                yield chosen
+
+    def choose(
+        self,
+        layout: Layout,
+        reference: int | np.datetime64,
+        rng: np.random.Generator | None = None,
+        *,
+        strict: bool = True,
+    ) -> dict[str, int]:
+        """One way to fill every slot; see `choose` of this module."""
+        if len(self.times) == 0:
             raise MethodError(
-                f"Cloud bound {self.text!r}: expected a number or a draw such as "
-                f"'random.randint(0, 2)', got {error}. Type a number from 0 to 100."
-            ) from error
-
-    def __str__(self) -> str:
-        return self.text.replace("random.", "")
-
-
-_SIGNS: dict[type, Any] = {
-    ast.Add: lambda a, b: a + b,
-    ast.Sub: lambda a, b: a - b,
-    ast.Mult: lambda a, b: a * b,
-    ast.Div: lambda a, b: a / b,
-}
-
-
-def _number(node: ast.expr, rng: np.random.Generator | None) -> float:
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_number(node.operand, rng)
-    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
-        return float(_SIGNS[type(node.op)](_number(node.left, rng), _number(node.right, rng)))
-    name = ast.unparse(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
-    if not isinstance(node, ast.Call) or not name.startswith("random."):
-        raise ValueError(f"{ast.unparse(node)[:40]!r}, which is neither")
-    return _drawn(name.removeprefix("random."), node.args, rng)
-
-
-def _drawn(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> float:
-    if name == "choice" and len(args) == 1 and isinstance(args[0], ast.List | ast.Tuple):
-        values = [_number(a, rng) for a in args[0].elts]
-        return float(rng.choice(values)) if rng else min(values)
-    a, b = (0.0, 1.0) if name == "random" and not args else _pair(name, args, rng)
-    if name in ("randint", "randrange"):
-        top = int(b) + (name == "randint")
-        if top <= a:
-            raise ValueError(f"an empty range {a:g} to {b:g}")
-        return float(rng.integers(int(a), top)) if rng else a
-    return float(rng.uniform(a, b)) if rng else min(a, b)
-
-
-def _pair(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> tuple[float, float]:
-    if name not in ("uniform", "randint", "randrange") or len(args) != 2:
-        raise ValueError(f"random.{name} with {len(args)} arguments")
-    return _number(args[0], rng), _number(args[1], rng)
-
-
-# ------------------------------------------------------------------ slots and layouts
-
-
-@dataclass(frozen=True)
-class Slot:
-    """One role in a layout."""
-
-    name: str
-    """Its key: `tm1`, `t`, `tp1`, `target`, `t0` ..."""
-    start: float = 0.0
-    """Hours after the reference from which it may lie; negative for before."""
-    stop: float = 0.0
-    """Hours after the reference up to which it may lie."""
-    origin: bool = False
-    """True for the reference itself."""
-    optical: bool = True
-    """It has a Sentinel-2 image."""
-    sar: bool = False
-    """It has a Sentinel-1 image."""
-    min_cloud: float | Draw = 0.0
-    """Smallest share of clouds in percent."""
-    max_cloud: float | Draw = 100.0
-    """Largest share of clouds in percent."""
-    max_gap: float = math.inf
-    """Most hours between its two images."""
-
-    @property
-    def side(self) -> int:
-        """-1 before the reference, 1 after it, 0 around it."""
-        return -1 if self.stop < 0 else 1 if self.start > 0 else 0
-
-    @property
-    def clouds(self) -> str:
-        """Its range of clouds, in words."""
-        if not self.optical:
-            return "-"
-        if self.min_cloud == self.max_cloud:
-            return f"{_show(self.min_cloud)} %"
-        return f"{_show(self.min_cloud)} to {_show(self.max_cloud)} %"
-
-    @property
-    def frame(self) -> str:
-        """Its time frame, in words."""
-        return "reference" if self.origin else f"{_days(self.start)} to {_days(self.stop)} d"
-
-
-@dataclass(frozen=True)
-class Layout:
-    """Slots around a reference date; `str()` of it is a table.
-
-    Examples
-    --------
-    >>> print(load("ssop"))
-    ssop
-    slot    time         sensors  clouds      S1 gap
-    t       reference    S1 + S2  0 to 100 %  72 h
-    target  -10 to 10 d  S2       0 %         -
-    """
-
-    slots: tuple[Slot, ...]
-    """In the order of the file."""
-    siblings: tuple[tuple[str, ...], ...] = ()
-    """Groups of slots that may take the same image; all others take different ones."""
-    name: str = field(default="", compare=False)
-
-    def __post_init__(self) -> None:
-        _check(self)
-
-    @property
-    def origin(self) -> Slot:
-        """The reference."""
-        return next(s for s in self.slots if s.origin)
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Slots that a net is shown, in time order; the target is none of them."""
-        shown = sorted((s for s in self.slots if s.name != TARGET), key=lambda s: s.start + s.stop)
-        return tuple(s.name for s in shown)
-
-    def __getitem__(self, name: str) -> Slot:
-        found = next((s for s in self.slots if s.name == name), None)
-        if found is None:
-            names = ", ".join(s.name for s in self.slots)
-            raise MethodError(
-                f"Layout {self.name!r} has no slot {name!r}: expected one of {names}."
+                f"Layout {layout.name!r}: expected acquisitions to choose from, got none."
             )
-        return found
+        at = self._at(reference)
+        if not strict:
+            return self._lenient(layout, at)
+        found = {s.name: self.candidates(s, at, rng) for s in layout.slots}
+        for slot in layout.slots:
+            if len(found[slot.name]) == 0:
+                raise MethodError(self._why(layout, slot, at))
+            found[slot.name] = self._ordered(slot, found[slot.name], at, rng)
+        chosen = next(_combinations(layout, found), None)
+        if chosen is None:
+            counts = ", ".join(f"{n} {len(c)}" for n, c in found.items())
+            raise MethodError(
+                f"Layout {layout.name!r}: expected a different image for each slot at "
+                f"{self._date(at)}, got only shared ones (candidates: {counts}). Name the slots "
+                "that may share one under options.siblings."
+            )
+        return chosen
 
-    def only(self, *names: str) -> "Layout":
-        """The layout of some of its slots, the reference among them."""
-        kept = tuple(self[n] for n in names)
-        return replace(self, slots=kept, siblings=_within(self.siblings, set(names)))
+    def _at(self, reference: int | np.datetime64) -> float:
+        if isinstance(reference, np.datetime64):
+            return float(_hours(np.array([reference]), self._zero)[0])
+        return float(self.hours[reference])
 
-    def may_share(self, a: str, b: str) -> bool:
-        """True where two slots may take the same image."""
-        return any(a in group and b in group for group in self.siblings)
+    def _date(self, at: float) -> str:
+        return str((self._zero + np.timedelta64(round(at * 3600), "s")).astype("M8[D]"))
 
-    def __str__(self) -> str:
-        rows = [("slot", "time", "sensors", "clouds", "S1 gap")]
-        for s in self.slots:
-            sensors = " + ".join(n for n, on in (("S1", s.sar), ("S2", s.optical)) if on)
-            gap = "-" if math.isinf(s.max_gap) else f"{s.max_gap:g} h"
-            rows.append((s.name, s.frame, sensors, s.clouds, gap))
-        widths = [max(len(r[i]) for r in rows) for i in range(5)]
-        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
-        shared = [" = ".join(g) + " may be one image" for g in self.siblings]
-        return "\n".join(t.rstrip() for t in (self.name or "layout", *lines, *shared))
+    def _ordered(self, slot: Slot, found: Ints, at: float, rng: np.random.Generator | None) -> Ints:
+        """Candidates in random order, or the best first."""
+        if rng is not None:
+            return rng.permutation(found)
+        if not slot.optical:
+            return found[np.argsort(np.abs(self._sar_hours[found] - at), kind="stable")]
+        return found[np.argsort(self._cost(slot, at)[found], kind="stable")]
 
+    def _cost(self, slot: Slot, at: float) -> Floats:
+        """What each optical image lacks for a slot: time frame first, then clouds, then time."""
+        start, stop = _frame(slot, at)
+        outside = np.maximum(np.maximum(start - self.hours, self.hours - stop), 0)
+        away = np.abs(self.hours - at)
+        if slot.origin:
+            return away
+        return outside / WORTH + self.clouds / 100 + 1e-6 * away
 
-def _show(bound: float | Draw) -> str:
-    return str(bound) if isinstance(bound, Draw) else f"{bound:g}"
+    def _lenient(self, layout: Layout, at: float) -> dict[str, int]:
+        """The best acquisition of each slot, those outside its conditions included."""
+        chosen: dict[str, int] = {}
+        usable = np.ones(len(self.times), bool) if self.complete is None else self.complete
+        usable = usable if usable.any() else np.ones(len(self.times), bool)
+        for slot in sorted(layout.slots, key=lambda s: not s.origin):
+            if slot.name == TARGET:
+                continue
+            cost = self._cost(slot, at)
+            taken = [i for n, i in chosen.items() if not layout.may_share(n, slot.name)]
+            free = np.isin(np.arange(len(cost)), taken, invert=True)
+            side = (self.hours - at) * slot.side > 0 if slot.side else np.ones(len(cost), bool)
+            for allowed in (usable & free & side, usable & free, usable):
+                if allowed.any() and (slot.side == 0 or allowed is not usable):
+                    break
+            else:
+                cost = np.abs(self.hours - at)
+            chosen[slot.name] = int(np.argmin(np.where(allowed, cost, np.inf)))
+        return {s.name: chosen[s.name] for s in layout.slots if s.name in chosen}
 
-
-def _days(hours: float) -> str:
-    return f"{hours / 24:.3g}"
-
-
-def _within(groups: Sequence[Sequence[str]], names: set[str]) -> tuple[tuple[str, ...], ...]:
-    cut = (tuple(n for n in g if n in names) for g in groups)
-    return tuple(g for g in cut if len(g) > 1)
-
-
-def _check(layout: Layout) -> None:
-    names = [s.name for s in layout.slots]
-    origins = [s.name for s in layout.slots if s.origin]
-    if len(origins) != 1:
-        _wrong(layout.name, f"expected one slot with timeframe_origin, got {origins or 'none'}")
-    if len(set(names)) != len(names):
-        _wrong(layout.name, f"expected different names of slots, got {names}")
-    for slot in layout.slots:
-        _check_slot(slot, layout.name)
-    unknown = sorted({n for g in layout.siblings for n in g} - set(names))
-    if unknown:
-        _wrong(layout.name, f"siblings {unknown} are no slots: expected of {', '.join(names)}")
-
-
-def _check_slot(s: Slot, where: str) -> None:
-    what = f"slot {s.name!r}"
-    if not (s.optical or s.sar):
-        _wrong(where, f"{what} has no sensor: expected 'S1', 'S2' or both under 'acquisition'")
-    if s.optical and s.sar and not math.isfinite(s.max_gap):
-        _wrong(where, f"{what} has S1 and S2: expected max_s1s2_gap_hours")
-    if s.max_gap < 0:
-        _wrong(where, f"{what}: expected max_s1s2_gap_hours >= 0, got {s.max_gap:g}")
-    if s.start > s.stop:
-        _wrong(where, f"{what}: expected a time frame that starts before it ends, got {s.frame}")
-    low, high = (b.value(None) if isinstance(b, Draw) else b for b in (s.min_cloud, s.max_cloud))
-    if not 0 <= low <= high <= 100:
-        _wrong(where, f"{what}: expected 0 <= min_cloud_percent <= max_cloud_percent <= 100, got "
-               f"{s.clouds}")  # fmt: skip
-
-
-def _wrong(where: str, what: str) -> NoReturn:
-    raise MethodError(f"Layout {where!r}: {what}. See cubefill.layout.load('msop') for one.")
-
-
-# ------------------------------------------------------------------ reading
-
-
-def names() -> list[str]:
-    """Names of the published layouts that ship with cubefill."""
-    return sorted(p.name.removesuffix(".json") for p in _folder().iterdir() if _json(p.name))
+    def _why(self, layout: Layout, slot: Slot, at: float) -> str:
+        """Which condition removed how many acquisitions."""
+        start, stop = _frame(slot, at)
+        hours = self.hours if slot.optical else self._sar_hours
+        left = (hours >= start) & (hours <= stop)
+        removed = [f"the time frame {slot.frame} {int((~left).sum())}"]
+        low, high = _clouds(slot, None)
+        tests = [
+            ("missing pixels", self.complete if slot.optical else None),
+            (f"clouds {slot.clouds}",
+             (self.clouds >= low - 1e-6) & (self.clouds <= high + 1e-6) if slot.optical else None),
+            (f"the S1 gap of {slot.max_gap:g} h",
+             self.nearest_sar[1] <= slot.max_gap if slot.optical and slot.sar else None),
+        ]  # fmt: skip
+        for what, keep in tests:
+            if keep is not None:
+                removed.append(f"{what} {int((left & ~keep).sum())}")
+                left = left & keep
+        return (
+            f"Layout {layout.name!r} finds nothing for slot {slot.name!r} at {self._date(at)}. Of "
+            f"{len(hours)} acquisitions {', '.join(removed)} were removed. Widen that condition "
+            "in the layout, or give a longer cube."
+        )
 
 
-def load(name: str | Path) -> Layout:
-    """A layout by the name of a published one, or from a JSON file.
+def choose(
+    layout: Layout,
+    times: Times,
+    clear_fraction: Any,
+    sar_times: Times | None = None,
+    target: int | np.datetime64 = 0,
+    rng: np.random.Generator | None = None,
+    *,
+    strict: bool = True,
+) -> dict[str, int]:
+    """Slot to index of its acquisition, for one reference date.
+
+    Parameters
+    ----------
+    layout
+        What each slot must be.
+    times, clear_fraction
+        Optical images over the place and their shares of clear pixels, 0 to 1.
+    sar_times
+        SAR images that are valid there; None for one with every optical image.
+    target
+        The reference: an index into `times`, or a date.
+    rng
+        Draws one of the ways at random; without it the clearest image of each time frame is
+        taken, the nearest of equally clear ones.
+    strict
+        False, for filling, takes the next best image where none meets the conditions: on the
+        slot's side of the reference where there is one, an image not yet used before one that
+        is. The target is then left out.
 
     Raises
     ------
     MethodError
-        No such layout, or the file is no layout; the message names the slot and the entry.
+        A slot has no candidate; the message says which condition removed how many.
+    """
+    index = Index(times, np.asarray(clear_fraction, np.float64), sar_times)
+    return index.choose(layout, target, rng, strict=strict)
+
+
+def clearest(
+    times: Times, clear_fraction: Any, target: np.datetime64, count: int = 6, days: float = 22.0
+) -> Ints:
+    """The `count` clearest acquisitions within `days` of a date, in time order.
+
+    The clearest stands in for those that are missing; without any in reach the nearest does.
+    This is how Cresson et al. (2022) choose dates for a monthly synthesis around the 15th.
 
     Examples
     --------
-    >>> load("msop").inputs
-    ('tm1', 't', 'tp1')
+    >>> days = np.array([0, 10, 20, 90], "m8[D]") + np.datetime64("2023-05-01", "ns")
+    >>> clearest(days, [0.1, 0.9, 0.5, 1.0], days[1], count=4)
+    array([0, 1, 1, 2])
     """
-    if isinstance(name, str) and name in names():
-        return read(json.loads((_folder() / f"{name}.json").read_text()), name)
-    path = Path(name)
-    if not path.is_file():
-        near = get_close_matches(str(name), names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise MethodError(
-            f"No layout {str(name)!r}: expected a JSON file or one of {', '.join(names())}.{hint}"
+    clear = np.asarray(clear_fraction, np.float64)
+    away = np.abs(_hours(times, np.datetime64(target, "ns")))
+    near = np.flatnonzero(away <= 24 * days)
+    near = near if len(near) else np.array([np.argmin(away)])
+    best = near[np.lexsort((away[near], -clear[near]))][:count]
+    return np.sort(np.concatenate([best, np.repeat(best[:1], count - len(best))]))
+
+
+def _combinations(
+    layout: Layout, found: Mapping[str, Ints], chosen: dict[str, int] | None = None
+) -> Iterator[dict[str, int]]:
+    """Every choice of one candidate a slot, no image twice but among siblings."""
+    chosen = chosen or {}
+    left = [s for s in layout.slots if s.name not in chosen]
+    if not left:
+        yield {s.name: chosen[s.name] for s in layout.slots}
+        return
+    slot = min(left, key=lambda s: len(found[s.name]))
+    for i in found[slot.name]:
+        clash = any(
+            j == i and layout[n].optical == slot.optical and not layout.may_share(n, slot.name)
+            for n, j in chosen.items()
         )
-    try:
-        content = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MethodError(f"Layout {path} is not JSON ({error}): expected an object.") from error
-    return read(content, path.stem)
+        if not clash:
+            yield from _combinations(layout, found, {**chosen, slot.name: int(i)})
 
 
-def read(content: Mapping[str, Any], name: str = "") -> Layout:
-    """A layout from the object of a JSON file.
-
-    Numbers may be strings; a cloud bound may be a draw (`Draw`); `options` may hold `siblings`
-    (or `sibling`), lists of slots that may take the same image; the ends of a time frame come in
-    any order.
-
-    Raises
-    ------
-    MethodError
-        An entry is missing, unknown, or no number.
-    """
-    if not isinstance(content, Mapping):
-        _wrong(name, f"expected an object of slots, got {type(content).__name__}")
-    options = _object(content.get("options", {}), name, "options")
-    _known(options, ("siblings", "sibling"), name, "options")
-    groups = options.get("siblings", options.get("sibling", []))
-    if not isinstance(groups, list) or not all(isinstance(g, list) for g in groups):
-        _wrong(name, f"expected siblings as a list of lists of slots, got {groups!r}")
-    slots = [_slot(n, v, name) for n, v in content.items() if n != "options"]
-    return Layout(tuple(slots), tuple(tuple(map(str, g)) for g in groups), name)
+def _frame(slot: Slot, reference: float) -> tuple[float, float]:
+    if slot.origin:
+        return reference - SAME_DAY, reference + SAME_DAY
+    return reference + slot.start, reference + slot.stop
 
 
-_KEYS = (
-    "acquisition", "max_s1s2_gap_hours", "timeframe_origin", "timeframe_start_hours",
-    "timeframe_end_hours",
-)  # fmt: skip
+def _clouds(slot: Slot, rng: np.random.Generator | None) -> tuple[float, float]:
+    low, high = (
+        b.value(rng) if isinstance(b, Draw) else b for b in (slot.min_cloud, slot.max_cloud)
+    )
+    return (low, high) if low <= high else (high, high)
 
 
-def _slot(name: str, value: Any, where: str) -> Slot:
-    what = f"slot {name!r}"
-    entry = _object(value, where, what)
-    _known(entry, _KEYS, where, what)
-    sensors = _object(entry.get("acquisition", {}), where, what)
-    _known(sensors, ("S1", "S2"), where, what)
-    optical = _object(sensors.get("S2", {}), where, what)
-    _known(optical, ("type", "min_cloud_percent", "max_cloud_percent"), where, what)
-    _known(_object(sensors.get("S1", {}), where, what), ("type",), where, what)
-    origin = _flag(entry.get("timeframe_origin", False), where, what)
-    ends = [n for n in ("timeframe_start_hours", "timeframe_end_hours") if n in entry]
-    if len(ends) != (0 if origin else 2):
-        need = "no time frame" if origin else "timeframe_start_hours and timeframe_end_hours"
-        _wrong(where, f"{what}: expected {need}, got {', '.join(ends) or 'none'}")
-    frame = sorted(_float(entry[n], where, f"{what}, {n}") for n in ends) or [0.0, 0.0]
-    return Slot(
-        name, frame[0], frame[1], origin, "S2" in sensors, "S1" in sensors,
-        _bound(optical.get("min_cloud_percent", 0), where, f"{what}, min_cloud_percent"),
-        _bound(optical.get("max_cloud_percent", 100), where, f"{what}, max_cloud_percent"),
-        _float(entry.get("max_s1s2_gap_hours", math.inf), where, f"{what}, max_s1s2_gap_hours"),
-    )  # fmt: skip
-
-
-def _object(value: Any, where: str, what: str) -> Mapping[str, Any]:
-    if not isinstance(value, Mapping):
-        _wrong(where, f"{what}: expected an object, got {value!r}")
-    return value
-
-
-def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str, what: str) -> None:
-    for key in entry:
-        if key not in keys:
-            near = get_close_matches(str(key), keys, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            _wrong(where, f"{what} has {key!r}: expected of {', '.join(keys)}{hint}")
-
-
-def _flag(value: Any, where: str, what: str) -> bool:
-    if str(value).lower() not in ("true", "false"):
-        _wrong(where, f"{what}: expected timeframe_origin true or false, got {value!r}")
-    return str(value).lower() == "true"
-
-
-def _float(value: Any, where: str, what: str) -> float:
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if math.isnan(number) or isinstance(value, bool):
-        _wrong(where, f"{what}: expected a number, got {value!r}")
-    return number
-
-
-def _bound(value: Any, where: str, what: str) -> float | Draw:
-    if isinstance(value, str) and "random" in value:
-        return Draw(value)
-    return _float(value, where, what)
-
-
-def _folder() -> Any:
-    return files("cubefill") / "layouts"
-
-
-def _json(name: str) -> bool:
-    return name.endswith(".json")
+def _hours(times: Times, zero: np.datetime64) -> Floats:
+    ns = (times.astype("M8[ns]") - np.datetime64(zero, "ns")).astype(np.int64)
+    return np.asarray(
+        np.where(times.astype("M8[ns]") == np.datetime64("NaT"), math.nan, ns / 3.6e12)
+    )

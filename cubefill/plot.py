@@ -234,7 +234,7 @@ def animate(
         pairs = [blank if i is None else left[i] for i in at]
         gap = np.zeros((images[0].shape[0], 2, 4), np.uint8)
         images = [np.hstack([a, gap, b]) for a, b in zip(pairs, images, strict=True)]
-    zoom = max(1, max_px // max(small.sizes["y"], small.sizes["x"]))
+    zoom = max(1, max_px // max(images[0].shape[:2]))
     stamped = [
         _stamp(image, date_text(t), zoom)
         for image, t in zip(images, small["time"].values, strict=True)

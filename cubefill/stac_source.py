@@ -246,7 +246,6 @@ def _static(doc: Mapping[str, Any], url: str, io: Any, seen: set[str]) -> Iterat
 
 
 def _api(url: str, io: Any, wanted: Any) -> Iterator[Any]:
-    """Items of a live API; all pages of one request are fetched before the first is given."""
     import pystac_client
 
     with warnings.catch_warnings():  # what a server lacks is found out and handled here
@@ -255,10 +254,8 @@ def _api(url: str, io: Any, wanted: Any) -> Iterator[Any]:
         names = list(wanted.collections or _collections(client, url))
         requests = list(_requests(client, wanted, names))
     for options in requests:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", pystac_client.warnings.PystacClientWarning)
-            docs = list(_pages(client, options))
-        yield from (item_from(doc, _own(doc, url), n) for n, doc in enumerate(docs))
+        for number, doc in enumerate(_pages(client, options)):
+            yield item_from(doc, _own(doc, url), number)
 
 
 def _own(doc: Mapping[str, Any], url: str) -> str:

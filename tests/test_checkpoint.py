@@ -172,7 +172,10 @@ def changed(**other: Any) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("state", "message"),
     [
-        (changed(first__bias=None), r"the state lacks 'first\.bias': expected the 7 tensors of Net"),
+        (
+            changed(first__bias=None),
+            r"the state lacks 'first\.bias': expected the 7 tensors of Net",
+        ),
         (changed(first__bias=None, norm__bias=None), r"lacks 'first\.bias' and 1 more"),
         (changed(extra=torch.ones(1)), r"has 'extra', which Net does not"),
         (
@@ -280,7 +283,7 @@ def test_a_pickle_with_code_is_refused_and_not_run(tmp_path: Path, legacy: bool)
 
 def test_a_bare_pickle_with_code_is_refused(tmp_path: Path) -> None:
     struck = tmp_path / "struck"
-    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Hostile(struck)))
+    (tmp_path / "bare.pt").write_bytes(pickle.dumps(Hostile(struck), protocol=2))
     with pytest.raises(CubefillError):
         original_pt(tmp_path / "bare.pt")
     assert not struck.exists()

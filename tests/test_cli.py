@@ -246,3 +246,12 @@ def test_fill_on_a_cluster(shown: demo.DemoResult, tmp_path: Path) -> None:
         address = cluster.scheduler_address
         made = parsed("fill", shown.cube, tmp_path / "f.zarr", "--scheduler", address)
     assert made["complete"] is True
+
+
+def test_search_in_a_geometry(shown: demo.DemoResult, tmp_path: Path) -> None:
+    west, south, east, north = cubefill.search(shown.catalogue)[0].bbox
+    inside = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    shape = tmp_path / "area.geojson"
+    shape.write_text(json.dumps({"type": "Polygon", "coordinates": [inside]}))
+    found = parsed("search", shown.catalogue, *OPTICAL, "--intersects", shape, "--matched")
+    assert found == {"matched": 6}

@@ -14,6 +14,7 @@ from cubefill import indices
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillError, CubefillWarning, JobError, PlanError, StoreError
 from cubefill.job import plan_job, run
+from cubefill.job_tiles import memory_of
 from cubefill.ledger import Ledger
 from cubefill.method import Block, Filled, Flag, Needs
 from cubefill.planning import request
@@ -199,6 +200,20 @@ def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path) -> None:
             if name == "fill_flag":
                 np.testing.assert_array_equal(lazy[name].values, expected[name].values)
     assert seen == list(range(7))
+
+
+def test_a_job_never_writes_into_its_source(stored: Path) -> None:
+    with pytest.raises(StoreError, match=r"both source and target.*another target"):
+        run(stored, stored, "linear", overwrite=True, progress=False)
+    assert open_cube(stored)["B04"].shape == (7, 70, 50)
+
+
+def test_the_budget_of_a_cluster_is_that_of_its_workers() -> None:
+    class Client:
+        def scheduler_info(self, n_workers: int) -> dict[str, dict[str, dict[str, int]]]:
+            return {"workers": {"a": {"memory_limit": 10}, "b": {"memory_limit": 20}}}
+
+    assert memory_of(Client()) == 18
 
 
 @pytest.mark.slow

@@ -336,4 +336,10 @@ def test_a_lazy_result_is_computed_once(cube: xr.Dataset, monkeypatch: pytest.Mo
 
 def test_a_method_worse_than_linear(cube: xr.Dataset) -> None:
     made = report(gapfill(cube, "nearest"))
-    assert any("worse than linear" in w for w in made.warnings)
+    assert made.scores is not None
+    for metric, what in (("mae", "reflectance"), ("ndvi_mae", "NDVI")):
+        first, second = made.scores[metric].values
+        more = words(first / second - 1)
+        said = f"the error of nearest in {what} is {more} larger than that of linear."
+        assert any(said in w for w in made.warnings) == (first > 1.02 * second)
+    assert len(made.warnings) > 0

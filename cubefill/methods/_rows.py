@@ -8,6 +8,8 @@ whatever pixels stand beside it.
 import logging
 import threading
 from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -86,10 +88,26 @@ def kernel(signature: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Ke
 def _dispatcher(function: Callable[..., Any]) -> Any:
     options = {"nogil": True, "error_model": "numpy"}
     try:
-        return njit(cache=True, **options)(function)
+        made = njit(cache=True, **options)(function)
     except RuntimeError:
         log.info("No folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one.")
         return njit(**options)(function)
+    file = getattr(made._cache, "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = (file._source_stamp, SOURCES)
+    return made
+
+
+def _digest() -> str:
+    """One of all kernel sources: numba by itself looks at the file of the kernel only."""
+    try:
+        files = sorted(Path(__file__).parent.glob("*.py"))
+        return sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
+    except OSError:
+        return ""
+
+
+SOURCES = _digest()
 
 
 def cube_type(dtype: Any, *, out: bool = False) -> Any:

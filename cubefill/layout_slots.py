@@ -1,0 +1,259 @@
+"""A layout and its slots: what each date of a sample must be."""
+
+import ast
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NoReturn
+
+import numpy as np
+
+from cubefill.errors import MethodError
+
+TARGET = "target"
+"""Name of the slot that a net is to give and is not shown."""
+
+
+# ------------------------------------------------------------------ a random bound
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A number that is drawn anew for every search: `random.randint(0, 2)`.
+
+    Numbers, `+ - * /`, and `random.random()`, `random.uniform(a, b)`, `random.randint(a, b)`
+    (both ends included), `random.randrange(a, b)`, `random.choice([a, b])`; nothing else is read.
+
+    Examples
+    --------
+    >>> Draw("random.randint(0, 2)").value(None)
+    0.0
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        self.value(None)
+
+    def value(self, rng: np.random.Generator | None) -> float:
+        """A number; the smallest of each draw without a generator."""
+        try:
+            if len(self.text) > 200:
+                raise SyntaxError("longer than 200 characters")
+            return _number(ast.parse(self.text.strip(), mode="eval").body, rng)
+        except (SyntaxError, ValueError, ZeroDivisionError, OverflowError) as error:
+            raise MethodError(
+                f"Cloud bound {self.text!r}: expected a number or a draw such as "
+                f"'random.randint(0, 2)', got {error}. Type a number from 0 to 100."
+            ) from error
+
+    def __str__(self) -> str:
+        return self.text.replace("random.", "")
+
+
+_SIGNS: dict[type, Any] = {
+    ast.Add: lambda a, b: a + b,
+    ast.Sub: lambda a, b: a - b,
+    ast.Mult: lambda a, b: a * b,
+    ast.Div: lambda a, b: a / b,
+}
+
+
+def _number(node: ast.expr, rng: np.random.Generator | None) -> float:
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return -_number(node.operand, rng)
+    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
+        return float(_SIGNS[type(node.op)](_number(node.left, rng), _number(node.right, rng)))
+    name = ast.unparse(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
+    if not isinstance(node, ast.Call) or not name.startswith("random."):
+        raise ValueError(f"{ast.unparse(node)[:40]!r}, which is neither")
+    return _drawn(name.removeprefix("random."), node.args, rng)
+
+
+def _drawn(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> float:
+    if name == "choice" and len(args) == 1 and isinstance(args[0], ast.List | ast.Tuple):
+        values = [_number(a, rng) for a in args[0].elts]
+        return float(rng.choice(values)) if rng else min(values)
+    a, b = (0.0, 1.0) if name == "random" and not args else _pair(name, args, rng)
+    if name in ("randint", "randrange"):
+        top = int(b) + (name == "randint")
+        if top <= a:
+            raise ValueError(f"an empty range {a:g} to {b:g}")
+        return float(rng.integers(int(a), top)) if rng else a
+    return float(rng.uniform(a, b)) if rng else min(a, b)
+
+
+def _pair(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> tuple[float, float]:
+    if name not in ("uniform", "randint", "randrange") or len(args) != 2:
+        raise ValueError(f"random.{name} with {len(args)} arguments")
+    return _number(args[0], rng), _number(args[1], rng)
+
+
+# ------------------------------------------------------------------ slots and layouts
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One role in a layout."""
+
+    name: str
+    """Its key: `tm1`, `t`, `tp1`, `target`, `t0` ..."""
+    start: float = 0.0
+    """Hours after the reference from which it may lie; negative for before."""
+    stop: float = 0.0
+    """Hours after the reference up to which it may lie."""
+    origin: bool = False
+    """True for the reference itself."""
+    optical: bool = True
+    """It has a Sentinel-2 image."""
+    sar: bool = False
+    """It has a Sentinel-1 image."""
+    min_cloud: float | Draw = 0.0
+    """Smallest share of clouds in percent."""
+    max_cloud: float | Draw = 100.0
+    """Largest share of clouds in percent."""
+    max_gap: float = math.inf
+    """Most hours between its two images."""
+
+    @property
+    def side(self) -> int:
+        """-1 before the reference, 1 after it, 0 around it."""
+        return -1 if self.stop < 0 else 1 if self.start > 0 else 0
+
+    @property
+    def clouds(self) -> str:
+        """Its range of clouds, in words."""
+        if not self.optical:
+            return "-"
+        if self.min_cloud == self.max_cloud:
+            return f"{_show(self.min_cloud)} %"
+        return f"{_show(self.min_cloud)} to {_show(self.max_cloud)} %"
+
+    @property
+    def frame(self) -> str:
+        """Its time frame, in words."""
+        return "reference" if self.origin else f"{_days(self.start)} to {_days(self.stop)} d"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Slots around a reference date; `str()` of it is a table.
+
+    Examples
+    --------
+    >>> from cubefill import layout
+    >>> print(layout.load("ssop"))
+    ssop
+    slot    time         sensors  clouds      S1 gap
+    t       reference    S1 + S2  0 to 100 %  72 h
+    target  -10 to 10 d  S2       0 %         -
+    """
+
+    slots: tuple[Slot, ...]
+    """In the order of the file."""
+    siblings: tuple[tuple[str, ...], ...] = ()
+    """Groups of slots that may take the same image; all others take different ones."""
+    name: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def origin(self) -> Slot:
+        """The reference."""
+        return next(s for s in self.slots if s.origin)
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Slots that a net is shown, in time order; the target is none of them."""
+        shown = sorted((s for s in self.slots if s.name != TARGET), key=lambda s: s.start + s.stop)
+        return tuple(s.name for s in shown)
+
+    @property
+    def generates(self) -> bool:
+        """True where the target is the reference's own optical image, which is not shown (OS1)."""
+        return all(s.name != TARGET for s in self.slots)
+
+    @property
+    def synthesis(self) -> bool:
+        """True where the target lies apart from the reference, among the dates shown (monthly)."""
+        return any(s.name == TARGET and s.start > 0 for s in self.slots)
+
+    def __getitem__(self, name: str) -> Slot:
+        found = next((s for s in self.slots if s.name == name), None)
+        if found is None:
+            names = ", ".join(s.name for s in self.slots)
+            raise MethodError(
+                f"Layout {self.name!r} has no slot {name!r}: expected one of {names}."
+            )
+        return found
+
+    def only(self, *names: str) -> "Layout":
+        """The layout of some of its slots, the reference among them."""
+        kept = tuple(self[n] for n in names)
+        return replace(self, slots=kept, siblings=_within(self.siblings, set(names)))
+
+    def may_share(self, a: str, b: str) -> bool:
+        """True where two slots may take the same image."""
+        return any(a in group and b in group for group in self.siblings)
+
+    def __str__(self) -> str:
+        rows = [("slot", "time", "sensors", "clouds", "S1 gap")]
+        for s in self.slots:
+            sensors = " + ".join(n for n, on in (("S1", s.sar), ("S2", s.optical)) if on)
+            gap = "-" if math.isinf(s.max_gap) else f"{s.max_gap:g} h"
+            rows.append((s.name, s.frame, sensors, s.clouds, gap))
+        widths = [max(len(r[i]) for r in rows) for i in range(5)]
+        lines = ["  ".join(c.ljust(w) for c, w in zip(r, widths, strict=True)) for r in rows]
+        shared = [" = ".join(g) + " may be one image" for g in self.siblings]
+        return "\n".join(t.rstrip() for t in (self.name or "layout", *lines, *shared))
+
+
+def _show(bound: float | Draw) -> str:
+    return str(bound) if isinstance(bound, Draw) else f"{bound:g}"
+
+
+def _days(hours: float) -> str:
+    return f"{hours / 24:.3g}"
+
+
+def _within(groups: Sequence[Sequence[str]], names: set[str]) -> tuple[tuple[str, ...], ...]:
+    cut = (tuple(n for n in g if n in names) for g in groups)
+    return tuple(g for g in cut if len(g) > 1)
+
+
+def _check(layout: Layout) -> None:
+    names = [s.name for s in layout.slots]
+    origins = [s.name for s in layout.slots if s.origin]
+    if len(origins) != 1:
+        wrong(layout.name, f"expected one slot with timeframe_origin, got {origins or 'none'}")
+    if len(set(names)) != len(names):
+        wrong(layout.name, f"expected different names of slots, got {names}")
+    for slot in layout.slots:
+        _check_slot(slot, layout.name)
+    unknown = sorted({n for g in layout.siblings for n in g} - set(names))
+    if unknown:
+        wrong(layout.name, f"siblings {unknown} are no slots: expected of {', '.join(names)}")
+
+
+def _check_slot(s: Slot, where: str) -> None:
+    what = f"slot {s.name!r}"
+    if not (s.optical or s.sar):
+        wrong(where, f"{what} has no sensor: expected 'S1', 'S2' or both under 'acquisition'")
+    if s.optical and s.sar and not math.isfinite(s.max_gap):
+        wrong(where, f"{what} has S1 and S2: expected max_s1s2_gap_hours")
+    if s.max_gap < 0:
+        wrong(where, f"{what}: expected max_s1s2_gap_hours >= 0, got {s.max_gap:g}")
+    if s.start > s.stop:
+        wrong(where, f"{what}: expected a time frame that starts before it ends, got {s.frame}")
+    low, high = (b.value(None) if isinstance(b, Draw) else b for b in (s.min_cloud, s.max_cloud))
+    if not 0 <= low <= high <= 100:
+        wrong(where, f"{what}: expected 0 <= min_cloud_percent <= max_cloud_percent <= 100, got "
+               f"{s.clouds}")  # fmt: skip
+
+
+def wrong(where: str, what: str) -> NoReturn:
+    """Says what is wrong with a layout."""
+    raise MethodError(f"Layout {where!r}: {what}. See cubefill.layout.load('msop') for one.")
