@@ -1,5 +1,6 @@
 """What a cube is: an ordinary dataset that `check` accepts; `conform` turns foreign names."""
 
+import warnings
 from collections.abc import Hashable
 from typing import Any
 
@@ -106,11 +107,10 @@ def crs_of(ds: xr.Dataset) -> Any | None:
     """The coordinate reference system (`odc.geo.crs.CRS`), or None where the cube has none."""
     from odc.geo.xr import xr_coords  # noqa: F401  registers ds.odc
 
-    for probe in (ds, *ds.data_vars.values()):
-        crs = probe.odc.crs
-        if crs is not None:
-            return crs
-    return None
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)  # affine, in odc-geo
+        found = (probe.odc.crs for probe in (ds, *ds.data_vars.values()))
+        return next((crs for crs in found if crs is not None), None)
 
 
 def resolution_of(ds: xr.Dataset) -> float | None:

@@ -119,10 +119,11 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
         for _ in range(_TRIES)
     ]
     step = max(1, side // 16)
-    clear = [
-        float(ds["valid"].isel(y=slice(y, y + side, step), x=slice(x, x + side, step)).mean())
-        for y, x in tops
-    ]
+    parts = {
+        str(i): ds["valid"].isel(y=slice(y, y + side, step), x=slice(x, x + side, step)).mean()
+        for i, (y, x) in enumerate(tops)
+    }
+    clear = [float(share) for share in xr.Dataset(parts).compute().values()]
     y, x = tops[next(i for i, c in enumerate(clear) if c >= np.median(clear))]
     part = ds.isel(y=slice(y, y + side), x=slice(x, x + side)).compute()
     return part, f"rows {y} to {y + part.sizes['y']}, columns {x} to {x + part.sizes['x']}"

@@ -7,7 +7,6 @@ layout draws training samples (`Index.search`, `choose`) and chooses dates when 
 published; theirs ship with cubefill: `load("msop")`.
 """
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -218,11 +217,9 @@ class Index:
             taken = [i for n, i in chosen.items() if not layout.may_share(n, slot.name)]
             free = np.isin(np.arange(len(cost)), taken, invert=True)
             side = (self.hours - at) * slot.side > 0 if slot.side else np.ones(len(cost), bool)
-            for allowed in (usable & free & side, usable & free, usable):
-                if allowed.any() and (slot.side == 0 or allowed is not usable):
-                    break
-            else:
-                cost = np.abs(self.hours - at)
+            tiers = (usable & free & side, usable & free, usable)
+            allowed = next(a for a in tiers if a.any())
+            cost = np.abs(self.hours - at) if allowed is usable else cost
             chosen[slot.name] = int(np.argmin(np.where(allowed, cost, np.inf)))
         return {s.name: chosen[s.name] for s in layout.slots if s.name in chosen}
 
@@ -305,7 +302,7 @@ def clearest(
     array([0, 1, 1, 2])
     """
     clear = np.asarray(clear_fraction, np.float64)
-    away = np.abs(_hours(times, np.datetime64(target, "ns")))
+    away = np.abs(_hours(times, target))
     near = np.flatnonzero(away <= 24 * days)
     near = near if len(near) else np.array([np.argmin(away)])
     best = near[np.lexsort((away[near], -clear[near]))][:count]
@@ -345,7 +342,5 @@ def _clouds(slot: Slot, rng: np.random.Generator | None) -> tuple[float, float]:
 
 
 def _hours(times: Times, zero: np.datetime64) -> Floats:
-    ns = (times.astype("M8[ns]") - np.datetime64(zero, "ns")).astype(np.int64)
-    return np.asarray(
-        np.where(times.astype("M8[ns]") == np.datetime64("NaT"), math.nan, ns / 3.6e12)
-    )
+    ns = times.astype("M8[ns]") - zero.astype("M8[ns]")
+    return ns.astype(np.int64) / 3.6e12

@@ -64,11 +64,16 @@ def decimate(ds: xr.Dataset, max_px: int, time: int | None = None) -> xr.Dataset
     """
     if max_px < 1:
         raise CubeError(f"max_px={max_px}: expected at least 1. Type max_px=800.")
-    step = max(1, -(-max(ds.sizes["y"], ds.sizes["x"]) // max_px))
+    step = thinned(ds, max_px)
     every: dict[str, slice | int] = {} if time is None else {"time": time}
     if step > 1:
         every |= {d: slice(min(step // 2, ds.sizes[d] - 1), None, step) for d in ("y", "x")}
     return ds.isel(every) if every else ds
+
+
+def thinned(ds: xr.Dataset, max_px: int) -> int:
+    """Which n of "every n-th pixel" leaves at most `max_px` rows and columns."""
+    return max(1, -(-max(ds.sizes["y"], ds.sizes["x"]) // max_px))
 
 
 def stretch(reflectance: NDArray[Any]) -> NDArray[np.uint8]:
@@ -141,14 +146,15 @@ def nearest_time(ds: xr.Dataset, time: Any) -> int:
     """
     steps = pd.DatetimeIndex(ds["time"].values)
     first, last = steps.min(), steps.max()
+    given: Any = time.values[()] if isinstance(time, xr.DataArray) else time
     try:
-        want = pd.Timestamp(time.values if isinstance(time, xr.DataArray) else time)
+        want = pd.Timestamp(given)
     except (TypeError, ValueError) as error:
         raise CubeError(
             f"time={time!r}: expected a date. Type time={date_text(first)!r}."
         ) from error
     want = want.tz_convert(None) if want.tzinfo else want
-    if pd.isna(want) or not first.normalize() <= want < last.normalize() + pd.Timedelta(days=1):
+    if not first.normalize() <= want < last.normalize() + pd.Timedelta(days=1):
         raise CubeError(
             f"time={time!r} lies outside the cube: expected {date_text(first)} to "
             f"{date_text(last)}. Type time={date_text(last)!r}."
@@ -231,9 +237,9 @@ def cover(ds: xr.Dataset, max_px: int = 64) -> Cover:
     """Clear and covered shares of each date, from at most `max_px` rows and columns."""
     small = decimate(ds, max_px)
     both = xr.Dataset({"clear": clear_of(small), "covered": covered(small)}).compute()
-    seen = np.logical_or(both["covered"], both["clear"])
-    shares = [v.mean(("y", "x")).values.astype(float) for v in (both["clear"], seen)]
-    return Cover(*shares)
+    both["covered"] = both["covered"] | both["clear"]
+    share = both.mean(("y", "x"))
+    return Cover(share["clear"].values.astype(float), share["covered"].values.astype(float))
 
 
 # ------------------------------------------------------------------ the cube before filling

@@ -315,7 +315,8 @@ def _on_device(method: Any, device: str) -> Method:
         import torch
 
         kind = device.split(":")[0]
-        present: dict[str, Any] = {"cuda": torch.cuda.is_available, "mps": torch.backends.mps.is_available}
+        mps = torch.backends.mps
+        present: dict[str, Any] = {"cuda": torch.cuda.is_available, "mps": mps.is_available}
         if kind not in present:
             raise DeviceError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'mps'.")
         if not present[kind]():

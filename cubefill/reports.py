@@ -1,7 +1,7 @@
 """A report on a cube or its filled form: pictures, shares, held-out errors and warnings."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,14 @@ from cubefill.cube import describe
 from cubefill.errors import CubeError, CubefillError
 from cubefill.evaluate import self_test as held_out
 from cubefill.method import AUTO, Flag, Method, name_of, resolve
-from cubefill.pictures import align, date_text, source_cube, with_valid
+from cubefill.pictures import align, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports_facts import Facts, facts, flag_rows, warnings_of, words
 from cubefill.reports_html import Section, page, tiles
 
 EAGER = 512 * 2**20
 """Bytes up to which a lazy result is computed once and kept."""
+NUMBERS_PX = 192
+"""Rows and columns that numbers are taken from."""
 SMALL = 4_000_000
 """Pixels and dates up to which the one-line summary counts gaps in memory."""
 
@@ -121,9 +123,10 @@ def report(
     if out is not None:
         out = _small_in_memory(out)
     cube = None if cube is None else _judged(cube, out)
-    found = facts(ds if cube is None else cube, out)
+    thin, flags = _thin(ds, cube, out)
+    found = replace(facts(thin, flags), every=thinned(ds, NUMBERS_PX))
     scores, reason = _scores(cube, out, method, self_test)
-    spots = parts.find_spots(cube, out)
+    spots = parts.find_spots(cube, out, thin)
     warnings = (*warnings_of(found), *_score_warnings(scores))
     sections = (
         parts.warning_section(warnings),
@@ -177,6 +180,19 @@ def summary_html(ds: xr.Dataset) -> str:
 def _small_in_memory(out: xr.Dataset) -> xr.Dataset:
     """A lazy result is computed once where it is small, rather than once for each part."""
     return out.compute() if out.chunks and out.nbytes <= EAGER else out
+
+
+def _thin(
+    ds: xr.Dataset, cube: xr.Dataset | None, out: xr.Dataset | None
+) -> tuple[xr.Dataset, xr.Dataset | None]:
+    """Every n-th pixel of what numbers come from, and of the flags; these are computed once."""
+    thin = decimate(ds if cube is None else cube, NUMBERS_PX)
+    if out is None:
+        return thin, None
+    flags = decimate(out, NUMBERS_PX)[["fill_flag"]].compute()
+    if cube is None:
+        return thin.assign(fill_flag=flags["fill_flag"]), flags
+    return _judged(thin, flags), flags
 
 
 def _judged(cube: xr.Dataset, out: xr.Dataset | None) -> xr.Dataset:

@@ -174,7 +174,7 @@ class _Days:
         first, last = self.first.astype("datetime64[M]"), self.last.astype("datetime64[M]")
         months = np.arange(first, last + 2)
         step = next((s for s in (1, 2, 3, 6, 12, 24, 60) if months.size / s <= 14), 120)
-        out = []
+        out: list[str] = []
         for i, m in enumerate(months):
             if (m.astype(int) % 12) % min(step, 12) or not self.first <= m <= self.last:
                 continue

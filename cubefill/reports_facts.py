@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.method import Flag, days_since
-from cubefill.pictures import Cover, clear_of, covered, date_text, decimate, flag_label
+from cubefill.pictures import Cover, clear_of, covered, date_text, decimate, flag_label, thinned
 
 BINS = ((-1, 5), (5, 10), (10, 20), (20, 30), (30, 60), (60, np.inf))
 """Gap lengths in days, the upper end included."""
@@ -89,7 +89,7 @@ def facts(cube: xr.Dataset, out: xr.Dataset | None = None, max_px: int = 192) ->
         flags=flags,
         missing_dates=lost,
         floor_jump=_floor_jump(got["dark"].values, clear, time) if band else None,
-        every=max(1, round(cube.sizes["x"] / max(1, small.sizes["x"]))),
+        every=thinned(cube, max_px),
     )
 
 

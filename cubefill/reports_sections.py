@@ -77,18 +77,24 @@ def picture_section(
     if found.dates.partly is not None:
         days.setdefault("A partly cloudy date", found.dates.partly)
     pins = _pins(out, spots)
+    bands = colour_bands(out)
+    shown = {title: _index(out, found.time[i]) for title, i in days.items()}
+    order = list(dict.fromkeys(shown.values()))
+    steps = decimate(out, PICTURE_PX).isel(time=order)
+    after = steps[list(dict.fromkeys([*named(out, bands), "fill_flag"]))].compute()
     parts = [
-        Section(title, MEANING[title], _before_after(cube, out, _index(out, found.time[i]), pins))
-        for title, i in days.items()
+        Section(title, MEANING[title], _before_after(cube, after.isel(time=order.index(i)), pins))
+        for title, i in shown.items()
     ]
-    return parts[:1] if len(set(days.values())) == 1 else parts
+    return parts[: len(order)]
 
 
-def _before_after(cube: xr.Dataset | None, out: xr.Dataset, index: int, pins: str) -> str:
-    after = _colours(out, index)
-    flag = decimate(out, PICTURE_PX, index)["fill_flag"].transpose("y", "x").values
-    first, note = _first(cube, out, index, after, flag)
-    date, clear = date_text(out["time"].values[index]), words(float((flag == 0).mean()))
+def _before_after(cube: xr.Dataset | None, step: xr.Dataset, pins: str) -> str:
+    """Slider and flags of one filled time step."""
+    after = rgba(step, colour_bands(step))
+    flag = step["fill_flag"].transpose("y", "x").values
+    first, note = _first(cube, step, after, flag)
+    date, clear = date_text(step["time"].values), words(float((flag == 0).mean()))
     body = slider(
         Picture(first, f"The cube on {date} before filling, in colour"),
         Picture(after, f"The cube on {date} after filling, in colour"),
@@ -132,13 +138,12 @@ def _pins(ds: xr.Dataset, spots: list[Spot]) -> str:
 
 def _first(
     cube: xr.Dataset | None,
-    out: xr.Dataset,
-    index: int,
+    step: xr.Dataset,
     after: NDArray[np.uint8],
     flag: NDArray[np.uint8],
 ) -> tuple[NDArray[np.uint8], str]:
     """The picture before filling, and what to say of it."""
-    at = None if cube is None else same_day(cube, out["time"].values[index])
+    at = None if cube is None else same_day(cube, step["time"].values)
     if cube is None or at is None:
         return np.where((flag == 0)[..., None], after, np.uint8(0)), ", observed pixels only"
     return _colours(cube, at), ""
@@ -153,23 +158,24 @@ def _colours(ds: xr.Dataset, index: int) -> NDArray[np.uint8]:
 # ------------------------------------------------------------------ curves
 
 
-def find_spots(cube: xr.Dataset | None, out: xr.Dataset | None) -> list[Spot]:
+def find_spots(cube: xr.Dataset | None, out: xr.Dataset | None, thin: xr.Dataset) -> list[Spot]:
     """Pixels where NDVI changes most, typically, least, and where most gaps are.
 
-    Empty where the cube has no NDVI or was hardly ever clear.
+    They are chosen among those of `thin`, every n-th pixel of the cube. Empty where the cube has
+    no NDVI or was hardly ever clear.
     """
     ds = cube if cube is not None else out
     if ds is None:
         return []
     try:
-        spots = _spots(ds)
+        spots = _spots(ds, thin)
     except CubeError:
         return []
     return [(where, what, curve(cube, out, where)) for what, where in spots]
 
 
-def _spots(ds: xr.Dataset) -> list[tuple[str, Place]]:
-    small = decimate(ds, 40)
+def _spots(ds: xr.Dataset, thin: xr.Dataset) -> list[tuple[str, Place]]:
+    small = decimate(thin, 40)
     got = xr.Dataset({"ndvi": ndvi_of(small), "clear": clear_of(small)})
     got = got.transpose("time", "y", "x").compute()
     value = np.where(got["clear"].values, got["ndvi"].values, np.nan)
@@ -191,9 +197,9 @@ def _spots(ds: xr.Dataset) -> list[tuple[str, Place]]:
         what: full_index(ds, small, *(int(v) for v in np.unravel_index(int(i), shape)))
         for what, i in picks.items()
     }
-    found["most gaps"] = telling_pixel(ds)
-    distinct = {at: what for what, at in reversed(found.items())}
-    return [(what, pixel(ds, *at)) for what, at in found.items() if distinct[at] == what]
+    found["most gaps"] = full_index(ds, thin, *telling_pixel(thin))
+    first = {at: what for what, at in reversed(found.items())}
+    return [(what, pixel(ds, *at)) for at, what in reversed(first.items())]
 
 
 def curve_sections(spots: list[Spot]) -> list[Section]:

@@ -22,6 +22,7 @@ from cubefill.stac_area import (
     outline,
     quiet,
 )
+from cubefill.stac_check import offset_jumps
 from cubefill.stac_grid import Grid
 from cubefill.stac_items import (
     Dropped,
@@ -105,7 +106,7 @@ def load(
         The exact grid (`odc.geo.geobox.GeoBox`), in place of area, resolution and crs.
     sar
         True adds VV and VH in dB from the nearest acquisition to each date, with `sar_valid` and
-        the coordinate `sar_gap_hours` (hours between the two, not signed); "own" keeps their
+        the coordinate `sar_gap_hours` (hours from the optical to the SAR acquisition, negative where SAR came first); "own" keeps their
         dates on `sar_time`, with the coordinate `orbit`.
     sar_orbit
         Takes only ascending or descending passes.
@@ -145,10 +146,11 @@ def load(
 
     Examples
     --------
-    >>> load([])
-    Traceback (most recent call last):
-        ...
-    cubefill.errors.CatalogueError: No items to load: expected Sentinel-2 L2A items...
+    >>> import tempfile
+    >>> from cubefill.testing import synthetic_cube
+    >>> folder = write_catalogue(synthetic_cube(), tempfile.mkdtemp())
+    >>> dict(load(search(folder), bands=("B04", "B08")).sizes)
+    {'y': 20, 'x': 24, 'time': 12}
     """
     names = _band_names(bands, resampling, on_error)
     found = _items(items)
@@ -324,4 +326,4 @@ def _warn_contradictions(items: list[Any], names: tuple[str, ...], plan: Plan) -
         )
 
 
-__all__ = ["QUIRKS", "Items", "from_safe", "load", "search", "write_catalogue"]
+__all__ = ["QUIRKS", "Items", "from_safe", "load", "offset_jumps", "search", "write_catalogue"]

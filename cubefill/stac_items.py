@@ -215,8 +215,8 @@ def resolve_duplicates(items: Sequence[Any]) -> tuple[list[Any], list[Dropped]]:
     """Items of one kind without copies of the same acquisition, and what was left out.
 
     Of items of the same platform, tile and acquisition the highest processing baseline is kept;
-    of these, where footprints agree, the latest. Granules of two datastrips are parts of one
-    acquisition, not copies: all are kept.
+    of these, where footprints agree or collections differ, the latest. Granules of two datastrips
+    are parts of one acquisition, not copies: all are kept.
     """
     kept: list[Any] = []
     dropped: list[Dropped] = []
@@ -274,7 +274,7 @@ def _newest(same: list[Any]) -> tuple[list[Any], list[Dropped]]:
     dropped: list[Dropped] = []
     for item in sorted(same, key=_age, reverse=True):
         own = baseline(item) or 0.0
-        twin = next((k for k in kept if _box(k) == _box(item)), None)
+        twin = next((k for k in kept if _same_scene(k, item)), None)
         if own < top:
             winner = next(i.id for i in same if (baseline(i) or 0.0) == top)
             dropped.append(
@@ -287,6 +287,11 @@ def _newest(same: list[Any]) -> tuple[list[Any], list[Dropped]]:
         else:
             kept.append(item)
     return kept, dropped
+
+
+def _same_scene(one: Any, other: Any) -> bool:
+    """True for one footprint, or for two collections that hold the same archive."""
+    return _box(one) == _box(other) or one.collection_id != other.collection_id
 
 
 def _age(item: Any) -> tuple[str, str]:

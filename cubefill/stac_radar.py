@@ -47,8 +47,8 @@ def add_sar(
     ds["sar_valid"] = variable(plan, ok, "VV and VH have data", None, dim)
     if own:
         return ds.assign_coords(orbit=("sar_time", np.array([orbit_of(g[0]) for g in groups])))
-    gap = np.abs(times[nearest] - ds["time"].values) / np.timedelta64(1, "h")
-    said = {"long_name": "hours between optical and SAR acquisition", "units": "h"}
+    gap = (times[nearest] - ds["time"].values) / np.timedelta64(1, "h")
+    said = {"long_name": "hours from the optical to the SAR acquisition", "units": "h"}
     return ds.assign_coords(sar_gap_hours=("time", gap.astype(np.float32), said))
 
 

@@ -180,10 +180,12 @@ def search(
 
     Examples
     --------
-    >>> search([{"type": "Feature"}])
-    Traceback (most recent call last):
-        ...
-    cubefill.errors.CatalogueError: Item 0 of the list is not a STAC item: 'id' is missing...
+    >>> import tempfile
+    >>> from cubefill.stac import write_catalogue
+    >>> from cubefill.testing import synthetic_cube
+    >>> items = search(write_catalogue(synthetic_cube(), tempfile.mkdtemp()), max_cloud=100)
+    >>> len(items), len(search(items, max_items=5))
+    (12, 5)
     """
     start, end = interval(datetime)
     names = (collections,) if isinstance(collections, str) else collections

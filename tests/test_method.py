@@ -119,12 +119,12 @@ def test_a_block_gives_days_and_a_stacked_array_with_nan_gaps() -> None:
     assert np.isfinite(values).all()
     counts = replace(
         block,
-        bands={"B04": np.int16([[[5, -32768]]])},
+        bands={"B04": np.array([[[5, -32768]]], np.int16)},
         valid=np.ones((1, 1, 2), bool),
         time=time[:1],
         out_time=time[:1],
         counts=Counts(),
     )
     np.testing.assert_array_equal(
-        counts.optical.ravel(), np.float32([5 * np.float32(1e-4), np.nan])
+        counts.optical.ravel(), np.array([5 * np.float32(1e-4), np.nan], np.float32)
     )

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from cubefill.errors import CubeError, DeviceError, MethodError, PlanError
 from cubefill.method import Needs
@@ -106,7 +107,7 @@ def test_a_whole_mgrs_tile_is_few_tasks_built_in_a_second(
     start = clock.process_time()
     out = gapfill(ds, "linear", tile=tile, memory="1TB")
     took = clock.process_time() - start
-    graph = out.__dask_graph__()  # type: ignore[no-untyped-call]
+    graph = out.__dask_graph__()
     tasks = sum(len(layer) for name, layer in graph.layers.items() if "gapfill" in name)
     assert len(graph) == tasks
     assert tasks <= most
@@ -114,7 +115,7 @@ def test_a_whole_mgrs_tile_is_few_tasks_built_in_a_second(
     assert took < 5
 
 
-def big(n: int = 10_980):  # type: ignore[no-untyped-def]
+def big(n: int = 10_980) -> xr.Dataset:
     import dask.array as da
 
     one = cube(dates=73, size=(2, 2), bands=("B02", "B03", "B04", "B08"))

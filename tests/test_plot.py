@@ -91,7 +91,7 @@ class TestRgb:
         best = int(cube["valid"].sum(("y", "x")).values.argmax())
         assert plot.rgb(cube).axes[0].get_title("left") == scenes.dates_of(cube)[best]
 
-    @pytest.mark.parametrize("time", ["2020-01-01", "2031-01-01", "a Tuesday"])
+    @pytest.mark.parametrize("time", ["2020-01-01", "2031-01-01", "a Tuesday", "NaT"])
     def test_a_date_outside_is_refused(self, cube: xr.Dataset, time: str) -> None:
         with pytest.raises(CubeError, match=r"expected .*Type time='20"):
             plot.rgb(cube, time=time)

@@ -171,6 +171,13 @@ def test_of_equal_baselines_the_latest_stays() -> None:
     assert "copy of a_31UDS_1" in dropped[0].reason
 
 
+def test_two_collections_of_one_archive_hold_copies() -> None:
+    one = item("a_31UDS", **NEW, updated="2024-01-01T00:00:00Z")
+    two = item("b_31UDS", **NEW, collection="sentinel-2-c1-l2a", box=(3.0, 50.0, 3.1001, 50.1))
+    kept, _ = stac_items.resolve_duplicates([two, one])
+    assert [i.id for i in kept] == ["a_31UDS"]
+
+
 def test_parts_of_a_tile_are_no_copies() -> None:
     strip: str = "S2A_OPER_MSI_L2A_DS_VGS2_20210501T123456_S20210501T10{}_N05.09"
     one = item("a_31UDS_0", **NEW, **{"s2:datastrip_id": strip.format("5031")})

@@ -34,7 +34,9 @@ def test_the_real_cube_has_118_dates_with_sar_and_dem(stored: Path) -> None:
     assert {"VV", "VH", "sar_valid", "DEM", "SCL", "valid"} <= set(ds.data_vars)
     assert ds["sar_gap_hours"].dims == ("time",)
     assert np.isfinite(ds["DEM"].values).all()
-    assert cubefill.cube.crs_of(ds).epsg == 32631
+    crs = cubefill.cube.crs_of(ds)
+    assert crs is not None
+    assert crs.epsg == 32631
     vv = ds["VV"].values[ds["sar_valid"].values]
     assert -25 < float(np.median(vv)) < -3
 

@@ -149,7 +149,7 @@ class Pass:
 
 @lru_cache(maxsize=8)
 def _upload_stream(device: str) -> "torch.cuda.Stream":
-    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    return torch.cuda.Stream(device)
 
 
 def _exact(device: torch.device) -> AbstractContextManager[None]:

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 STEPS = 16
 """Time steps that run through a net at once; longer series go in blocks that hand on states."""
 
-SMALL = 16
+SMALL = 64
 """Pixels of a map up to which a CPU convolves by one matrix product."""
 
 
@@ -63,7 +63,7 @@ class ConvLSTM(nn.Module):
             outputs.append(state.output)
         if state is None:
             raise ValueError("ConvLSTM got a series of 0 time steps: expected at least 1.")
-        return torch.stack(outputs), state
+        return torch.cat(outputs).unflatten(0, x.shape[:2]), state
 
     def _step(self, z: Tensor, state: State | None) -> State:
         i, f, o = torch.sigmoid(z[:, : 3 * self.hidden]).chunk(3, dim=1)
@@ -118,7 +118,10 @@ class Sizes:
         """Inputs and features of the seven cells of the decoder."""
         out = [self.width * n for n in (8, 8, 8, 4, 2, 1, 1)]
         skips = self.encoder[-2::-1]
-        return ((self.encoder[-1], out[0]), *((o + s, n) for o, s, n in zip(out, skips, out[1:], strict=False)))
+        return (
+            (self.encoder[-1], out[0]),
+            *((o + s, n) for o, s, n in zip(out, skips, out[1:], strict=False)),
+        )
 
 
 MULTIPLE = 128
@@ -175,14 +178,18 @@ class Generator(nn.Module):
         x = _each(self.convs[-1], x)
         for cell in self.up:
             x = _run(cell, F.relu(x), states, at)
-            x = x.repeat_interleave(2, dim=3).repeat_interleave(2, dim=4)
+            x = _each(_twice, x)
             x = torch.cat([x, skips.pop()], dim=2) if skips else x
         return torch.tanh(_each(self.last, x)).clamp(0, 1)
 
 
-def _each(layer: nn.Module, x: Tensor) -> Tensor:
+def _twice(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _each(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """A layer applied to every time step by itself, all at once."""
-    y: Tensor = layer(x.flatten(0, 1))
+    y = layer(x.flatten(0, 1))
     return y.unflatten(0, x.shape[:2])
 
 

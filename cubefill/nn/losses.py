@@ -46,6 +46,13 @@ def laplace_nll(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     return _mean((median - true).abs() * torch.exp(-log_scale) + log_scale + _LOG_2, weight)
 
 
+def bce(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
+    """Mean cross-entropy of probabilities, in nats, where scored."""
+    weight, true = _scored(pred, true, where)
+    ones = torch.nn.functional.binary_cross_entropy(pred, true, reduction="none")
+    return _mean(ones, weight)
+
+
 def ssim(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     """1 minus the mean structural similarity of images `(..., y, x)` where scored; peak 1.
 
@@ -110,6 +117,7 @@ LOSSES: dict[str, Loss] = {
     "ssim": ssim,
     "l1_ssim": l1_ssim,
     "laplace": laplace_nll,
+    "bce": bce,
 }
 """Losses that a recipe may name."""
 

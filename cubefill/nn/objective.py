@@ -7,15 +7,16 @@ sees its share of the batch, and torch's own DistributedDataParallel adds the gr
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
+from cubefill.nn.settings import Adam as Adam
 from cubefill.nn.update import (
     Batch,
+    adam,
     autocast,
     clip,
     cut,
@@ -28,21 +29,6 @@ from cubefill.nn.update import (
     set_rate,
     shares,
 )
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Settings of torch's Adam; a weight decay above 0 is that of AdamW."""
-
-    rate: float = 1e-3
-    betas: tuple[float, float] = (0.9, 0.999)
-    decay: float = 0.0
-    eps: float = 1e-8
-
-    def of(self, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
-        """An optimizer of parameters."""
-        kind = torch.optim.AdamW if self.decay else torch.optim.Adam
-        return kind(list(parameters), self.rate, self.betas, eps=self.eps, weight_decay=self.decay)
 
 
 class Learning(Protocol):
@@ -137,7 +123,7 @@ class Supervised:
     ) -> None:
         self.net, self.loss, self.recipe = net, loss, recipe
         self.extra, self.share = extra, share
-        self.optimizer = recipe.adam.of(net.parameters())
+        self.optimizer = adam(recipe.adam, net.parameters())
         self.wrapped = distributed(net)
 
     def step(self, batch: Batch) -> dict[str, float]:
@@ -150,7 +136,7 @@ class Supervised:
         for i, (part, weight) in enumerate(zip(parts, weights, strict=True)):
             with last_syncs(self.wrapped, i == len(parts) - 1):
                 loss = self._loss(self.wrapped, part) * weight
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             total += float(loss.detach())
         clip(self.net, self.recipe.clip)
         self.optimizer.step()
@@ -218,8 +204,8 @@ class Adversarial:
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, recipe: Learning) -> None:
         self.net, self.discriminator, self.recipe = generator, discriminator, recipe
-        self.optimizer = recipe.adam.of(generator.parameters())
-        self.opponent = recipe.adversary.of(discriminator.parameters())
+        self.optimizer = adam(recipe.adam, generator.parameters())
+        self.opponent = adam(recipe.adversary, discriminator.parameters())
         self.wrapped, self.wrapped_opponent = distributed(generator), distributed(discriminator)
         self.draws = torch.Generator().manual_seed(recipe.seed + rank())
 
@@ -283,11 +269,11 @@ class Adversarial:
             judge = self.wrapped_opponent
             with last_syncs(judge, False):
                 loss = self._judged(judge, there["real"], 1.0) * (weight / 2)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             real_loss += float(loss.detach())
             with last_syncs(judge, i == len(parts) - 1):
                 loss = self._judged(judge, self._window(pred, there["real"]), 0.0) * (weight / 2)
-                loss.backward()  # type: ignore[no-untyped-call]
+                loss.backward()
             fake_loss += float(loss.detach())
         clip(self.discriminator, self.recipe.clip)
         self.opponent.step()
@@ -308,7 +294,7 @@ class Adversarial:
                 window = self._window(pred, there["real"])
                 deceit = self._judged(self.discriminator, window, 1.0) * weight
                 kept = mean_of_all(pred, there["target"], there["where"]) * weight
-                (deceit + self.recipe.weight * kept).backward()  # type: ignore[no-untyped-call]
+                (deceit + self.recipe.weight * kept).backward()
             deceived += float(deceit.detach())
             rebuilt += float(kept.detach())
         self.discriminator.requires_grad_(True)

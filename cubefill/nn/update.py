@@ -7,7 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cubefill.nn.settings import Adam
+
 Batch = dict[str, Tensor]
+
+
+def adam(settings: Adam, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer of parameters."""
+    kind = torch.optim.AdamW if settings.decay else torch.optim.Adam
+    return kind(
+        list(parameters),
+        settings.rate,
+        settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.decay,
+    )
 
 
 def cut(batch: Batch, micro: int) -> Iterator[Batch]:

@@ -1,0 +1,215 @@
+"""Recipes: how a net is trained, as plain values from TOML or flags."""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
+from hashlib import sha256
+from math import cos, pi
+from pathlib import Path
+from typing import Any
+
+from cubefill.errors import CubefillError
+from cubefill.nn.settings import Adam
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+SCHEDULES = ("constant", "steps", "cosine", "plateau")
+
+_FREE = ("device", "workers", "epochs", "updates", "patience", "keep_every", "log_every")
+"""Entries that may change between a run and its resumption."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a net is trained.
+
+    Examples
+    --------
+    >>> Recipe(method="utilise", rate=2e-4).adam.rate
+    0.0002
+    """
+
+    method: str = ""
+    """Name of the method, or "module:Class"."""
+    config: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the method's `Config` that differ from its defaults."""
+    samples: Mapping[str, Any] = field(default_factory=dict)
+    """Where samples come from when the recipe is run by name: see `run_recipe`."""
+
+    loss: str = "l1"
+    """One of `nn.losses.LOSSES`."""
+    rate: float = 1e-3
+    """Learning rate of Adam."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    decay: float = 0.0
+    """Weight decay; above 0 it is that of AdamW."""
+    adversary_rate: float = 2e-4
+    adversary_betas: tuple[float, float] = (0.5, 0.999)
+    weight: float = 100.0
+    """Weight of the reconstruction beside an adversary."""
+
+    epochs: int = 10
+    updates: int = 0
+    """Stop after this many updates; 0 for all epochs."""
+    batch: int = 4
+    """Samples of an update, over all processes."""
+    micro: int = 0
+    """Samples of a pass: gradients of passes add up to those of the batch; 0 for the batch."""
+    clip: float = 0.0
+    """Largest norm of the gradient; 0 for any."""
+    ema: float = 0.0
+    """Decay of a moving average of the weights, which then is scored and kept; 0 for none."""
+    precision: str = "float32"
+    """"bfloat16" on CUDA, or on a CPU that multiplies it in hardware."""
+
+    schedule: str = "constant"
+    """"steps" (at `milestones`), "cosine" (to 0 over all epochs), "plateau" (no better score)."""
+    milestones: tuple[int, ...] = ()
+    """Epochs after which the rate is multiplied by `factor`."""
+    factor: float = 0.5
+    plateau: int = 3
+    """Epochs without a better score after which the rate is multiplied by `factor`."""
+    least_rate: float = 0.0
+    patience: int = 0
+    """Epochs without a better score after which training stops; 0 for never."""
+    better_by: float = 0.0
+    """How much lower a score must be to count as better."""
+
+    seed: int = 0
+    device: str = "auto"
+    workers: int = 0
+    """Processes that prepare samples; 0 for none beside this one."""
+    keep_every: int = 0
+    """Updates between two resumable states; 0 for the end of each epoch."""
+    log_every: int = 10
+    """Updates between two lines of the log."""
+
+    def __post_init__(self) -> None:
+        for name in ("betas", "adversary_betas", "milestones"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        for f in fields(self):
+            _check_type(f.name, getattr(self, f.name), type(_default(f)))
+        if self.schedule not in SCHEDULES:
+            raise CubefillError(
+                f"schedule = {self.schedule!r}: expected one of {', '.join(SCHEDULES)}."
+            )
+        for name in ("epochs", "batch", "log_every"):
+            if getattr(self, name) < 1:
+                raise CubefillError(f"{name} = {getattr(self, name)}: expected 1 or more.")
+
+    @property
+    def adam(self) -> Adam:
+        """Settings for the net."""
+        return Adam(self.rate, self.betas, self.decay, self.eps)
+
+    @property
+    def adversary(self) -> Adam:
+        """Settings for a discriminator."""
+        return Adam(self.adversary_rate, self.adversary_betas, self.decay, self.eps)
+
+    def scheduled(self, epoch: int, plateaus: int) -> float:
+        """Factor of the learning rate in an epoch, counted from 0, after so many plateaus."""
+        if self.schedule == "steps":
+            found = self.factor ** sum(epoch >= m for m in self.milestones)
+        elif self.schedule == "cosine":
+            found = (1 + cos(pi * epoch / self.epochs)) / 2
+        elif self.schedule == "plateau":
+            found = self.factor**plateaus
+        else:
+            found = 1.0
+        return max(found, self.least_rate / self.rate)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every entry, as plain values."""
+        plain: dict[str, Any] = json.loads(json.dumps(asdict(self), default=str))
+        return plain
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that shapes the weights; a resumed run must have the same."""
+        held = {n: v for n, v in self.to_dict().items() if n not in (*_FREE, "samples")}
+        return sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()
+
+
+def from_dict(values: Mapping[str, Any], source: str = "the recipe") -> Recipe:
+    """A recipe of plain values.
+
+    Raises
+    ------
+    CubefillError
+        A key is unknown (the valid ones are listed, the nearest is suggested), or a value is of
+        another type.
+    """
+    known = [f.name for f in fields(Recipe)]
+    unknown = [k for k in values if k not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise CubefillError(
+            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}.{hint}"
+        )
+    try:
+        return Recipe(**values)
+    except CubefillError as error:
+        raise CubefillError(f"{source}: {error}") from error
+
+
+def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
+    """The recipe with some entries replaced, as flags of a command line do.
+
+    Raises
+    ------
+    CubefillError
+        As `from_dict`.
+    """
+    from_dict(options, "the options")
+    return replace(recipe, **options)
+
+
+def read(path: str | Path) -> Recipe:
+    """The recipe of a TOML file, or a shipped one by its name.
+
+    Raises
+    ------
+    CubefillError
+        There is no such file or name, it is not TOML, or has an unknown key.
+
+    Examples
+    --------
+    >>> read("utilise").batch
+    3
+    """
+    found = Path(path)
+    if not found.is_file():
+        found = SHIPPED / f"{path}.toml"
+    if not found.is_file():
+        raise CubefillError(
+            f"No recipe {path}: expected a TOML file, or one of {', '.join(shipped())}."
+        )
+    try:
+        values = tomllib.loads(found.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CubefillError(f"{found} is not TOML: {error}.") from error
+    return from_dict(values, str(found))
+
+
+def shipped() -> list[str]:
+    """Names of the recipes that come with the package."""
+    return sorted(p.stem for p in SHIPPED.glob("*.toml"))
+
+
+def _default(f: Any) -> Any:
+    return f.default if not callable(f.default_factory) else f.default_factory()
+
+
+def _check_type(name: str, value: Any, kind: type) -> None:
+    wanted: tuple[type, ...] = (kind,)
+    if kind is float:
+        wanted = (float, int)
+    elif kind is dict:
+        wanted = (Mapping,)
+    if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
+        raise CubefillError(f"{name} = {value!r}: expected {kind.__name__}.")
