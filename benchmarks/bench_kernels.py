@@ -231,7 +231,9 @@ def linear_savgol(block: Block) -> Case:
     y, t = series(block, 32), block.days
 
     def run() -> None:
-        lines = np.stack([np.interp(t, t[ok], v[ok]) for v, ok in zip(y, np.isfinite(y), strict=True)])
+        lines = np.stack(
+            [np.interp(t, t[ok], v[ok]) for v, ok in zip(y, np.isfinite(y), strict=True)]
+        )
         savgol_filter(lines, 9, 2, axis=1)
 
     return Case("np.interp + scipy savgol (by index)", run, y.size)
@@ -289,7 +291,9 @@ def measure(block: Block, rounds: int) -> list[dict[str, Any]]:
     return rows
 
 
-def _row(name: str, peer: str, ratio: float, target: str, mine: Case, other: Case) -> dict[str, Any]:
+def _row(
+    name: str, peer: str, ratio: float, target: str, mine: Case, other: Case
+) -> dict[str, Any]:
     return {
         "method": name,
         "against": peer,

@@ -106,8 +106,8 @@ def load(
         The exact grid (`odc.geo.geobox.GeoBox`), in place of area, resolution and crs.
     sar
         True adds VV and VH in dB from the nearest acquisition to each date, with `sar_valid` and
-        the coordinate `sar_gap_hours` (hours from the optical to the SAR acquisition, negative where SAR came first); "own" keeps their
-        dates on `sar_time`, with the coordinate `orbit`.
+        the coordinate `sar_gap_hours` (hours from the optical to the SAR acquisition, negative
+        where SAR came first); "own" keeps their dates on `sar_time`, with the coordinate `orbit`.
     sar_orbit
         Takes only ascending or descending passes.
     dem

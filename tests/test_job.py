@@ -202,6 +202,22 @@ def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path) -> None:
     assert seen == list(range(7))
 
 
+@dataclass(frozen=True)
+class Bright(Smooth):
+    """Fills with what no reflectance is."""
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for b in blocks:
+            yield b.filled(np.full_like(b.optical, 5.0))
+
+
+def test_values_beyond_int16_are_clipped_and_counted(stored: Path, tmp_path: Path) -> None:
+    gaps = int((~open_cube(stored)["valid"].values).sum())
+    with pytest.warns(CubefillWarning, match=rf"^{2 * gaps} values were beyond.*clipped"):
+        out = run(stored, tmp_path / "f.zarr", Bright(), progress=False)
+    assert float(out["B04"].max()) == pytest.approx(3.2767)
+
+
 def test_a_job_never_writes_into_its_source(stored: Path) -> None:
     with pytest.raises(StoreError, match=r"both source and target.*another target"):
         run(stored, stored, "linear", overwrite=True, progress=False)

@@ -69,6 +69,19 @@ def test_nan_in_one_band_is_a_gap_of_that_band_only() -> None:
     assert out["fill_flag"].values[2, 5, 5] == Flag.LEARNED
 
 
+def test_zero_is_a_value_and_nan_is_a_gap_whatever_the_mask_says() -> None:
+    ds = cube(gap=0.0)
+    ds["valid"][:] = True
+    ds["B04"][3, 4, 4] = 0.0
+    ds["B04"][3, 4, 5] = np.nan
+    ds["B08"][3, 4, 5] = np.nan
+    out = gapfill(ds, Constant()).compute()
+    assert out["B04"].values[3, 4, 4] == 0
+    assert out["fill_flag"].values[3, 4, 4] == Flag.OBSERVED
+    assert out["B04"].values[3, 4, 5] == np.float32(0.25)
+    assert out["fill_flag"].values[3, 4, 5] == Flag.LEARNED
+
+
 def test_a_failed_read_is_no_gap() -> None:
     ds = cube()
     missing = np.zeros(ds["valid"].shape, bool)

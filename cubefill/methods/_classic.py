@@ -1,7 +1,7 @@
 """What the methods without learning share: options, axes, flags, limits and expected errors."""
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -304,4 +304,3 @@ def reflectance(band: NDArray[Any]) -> Float:
     value = band.astype(np.float32) * np.float32(Counts().scale)
     value[_absent(band)] = np.nan
     return value
-

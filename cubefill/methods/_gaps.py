@@ -96,7 +96,14 @@ def _flag_signature(dtype: Any) -> Any:
 
 @kernel(_flag_signature)
 def flags(
-    valid: Array, s: Array, so: Array, lo: Array, limits: Array, codes: Array, width: int, out: Array
+    valid: Array,
+    s: Array,
+    so: Array,
+    lo: Array,
+    limits: Array,
+    codes: Array,
+    width: int,
+    out: Array,
 ) -> None:
     """Writes the code of every pixel and date to `out`.
 
@@ -134,7 +141,14 @@ def _spread_signature(dtype: Any) -> Any:
 
 @kernel(_spread_signature)
 def spread(
-    valid: Array, s: Array, so: Array, lo: Array, edges: Array, tables: Array, width: int, out: Array
+    valid: Array,
+    s: Array,
+    so: Array,
+    lo: Array,
+    edges: Array,
+    tables: Array,
+    width: int,
+    out: Array,
 ) -> None:
     """Writes the expected error of every gap to `out`, NaN where observed or nothing is clear."""
     pixels = valid.shape[1] * valid.shape[2]

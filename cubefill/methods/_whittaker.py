@@ -301,9 +301,7 @@ def _sweep_signature(dtype: Any) -> Any:
 
 
 @kernel(_sweep_signature)
-def sweep(
-    band: Array, valid: Array, bend: Array, d: Array, lams: Array, out: Array
-) -> None:
+def sweep(band: Array, valid: Array, bend: Array, d: Array, lams: Array, out: Array) -> None:
     """Misfit and roughness `(2, lam, pixel)` of the curve of every pixel for each of `lams`."""
     count, pixels = band.shape[0], band.shape[1] * band.shape[2]
     width = min(TILE, pixels)

@@ -52,9 +52,7 @@ def _pchip_slopes(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
             w0, w1 = 2 * h1 + h0, h1 + 2 * h0
             d[i] = (w0 + w1) / (w0 / m[i - 1] + w1 / m[i])
     d[0] = _pchip_end(x[1] - x[0], x[2] - x[1], m[0], m[1])
-    d[n - 1] = _pchip_end(
-        x[n - 1] - x[n - 2], x[n - 2] - x[n - 3], m[n - 2], m[n - 3]
-    )
+    d[n - 1] = _pchip_end(x[n - 1] - x[n - 2], x[n - 2] - x[n - 3], m[n - 2], m[n - 3])
 
 
 @row

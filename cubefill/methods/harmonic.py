@@ -304,4 +304,6 @@ class Climatology(Classic):
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
         near = nearness(axes.days, axes.out_days, self.window)
         keep = axes.same and not self.smooth
-        return int(climatology(band.dtype, band, valid, near, self.statistic == "median", keep, out))
+        return int(
+            climatology(band.dtype, band, valid, near, self.statistic == "median", keep, out)
+        )

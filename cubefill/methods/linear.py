@@ -111,9 +111,7 @@ def _copy(v: Array, out: Array) -> None:
 
 
 @row
-def _combine(
-    mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array
-) -> None:
+def _combine(mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     if mode == LINEAR:
         _between(pv, pt, v, t, day, out)
     elif mode == LINEAR2:

@@ -119,7 +119,6 @@ def _wiring(config: ConfigUnet, **more: Any) -> Wiring:
         bands_20m=len(config.bands_20m),
         dem=config.dem,
         widths=config.widths,
-        mixed_20m=chosen.generates,
         **more,
     )
 

@@ -6,13 +6,13 @@ detection of mowing. Cells and outputs of their first LSTMs pass a ReLU where to
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-Summary = Literal["bilstm", "attention"]
 
 
 @dataclass(frozen=True)
@@ -246,3 +246,45 @@ def _numbered(name: str, i: int) -> str:
 
 def _layer(theirs: str, ours: str) -> dict[str, str]:
     return {f"{theirs}/kernel:0": f"{ours}.weight", f"{theirs}/bias:0": f"{ours}.bias"}
+
+
+# ------------------------------------------------------------------ series of any length
+
+
+def starts(steps: int, size: int) -> list[int]:
+    """First steps of the windows of `size` that cover a series, each overlapping half the next.
+
+    Examples
+    --------
+    >>> starts(29, 29), starts(40, 29), starts(10, 29)
+    ([0], [0, 11], [0])
+    """
+    last = max(0, steps - size)
+    return [*range(0, last, size - size // 2), last]
+
+
+def cut(series: NDArray[np.float32], size: int, steps: int) -> NDArray[np.float32]:
+    """Windows `(series * window, size, ...)` of series `(series, steps, ...)`, series by series.
+
+    `series` has at least `size` steps; `steps` of them are real.
+    """
+    firsts = starts(steps, size)
+    parts = np.stack([series[:, s : s + size] for s in firsts], axis=1)
+    return parts.reshape(-1, *parts.shape[2:])
+
+
+def joined(parts: NDArray[np.float32], size: int, steps: int) -> NDArray[np.float32]:
+    """Series `(series, steps, ...)` from their windows, weighted by the distance to an edge."""
+    firsts = starts(steps, size)
+    parts = parts.reshape(-1, len(firsts), *parts.shape[1:])
+    if len(firsts) == 1:
+        return parts[:, 0, :steps]
+    i = np.arange(size)
+    ramp = (np.minimum(i, i[::-1]) + 1).astype(np.float32)
+    ramp = ramp.reshape(-1, *(1,) * (parts.ndim - 3))
+    total = np.zeros((len(parts), steps, *parts.shape[3:]), np.float32)
+    weight = np.zeros((steps, *ramp.shape[1:]), np.float32)
+    for k, s in enumerate(firsts):
+        total[:, s : s + size] += parts[:, k] * ramp
+        weight[s : s + size] += ramp
+    return total / weight

@@ -44,8 +44,6 @@ class Wiring:
     """So do those at full resolution."""
     rectified: bool = False
     """The output passes a ReLU."""
-    mixed_20m: bool = False
-    """A convolution mixes the half-resolution features of the dates that have an optical image."""
     raw_dem: bool = False
     """Elevation joins as it is, without a convolution of its own."""
     own_second: bool = False
@@ -65,6 +63,19 @@ class Wiring:
     def kinds(self) -> tuple[Kind, ...]:
         """The kinds of date that occur, each once."""
         return tuple(dict.fromkeys(self.dates))
+
+    @property
+    def mixed_20m(self) -> bool:
+        """True where a convolution mixes the half-resolution features of each optical date.
+
+        Where a date has no optical image, all dates must come out equally wide (OS1).
+        """
+        return self.bands_20m > 0 and len(self.optical_dates) < len(self.dates)
+
+    @property
+    def dem_width(self) -> int:
+        """Features that elevation adds to a date."""
+        return 0 if not self.dem else 1 if self.raw_dem else self.widths[0]
 
     @property
     def multiple(self) -> int:
@@ -135,9 +146,8 @@ class DecloudNet(nn.Module):
         if w.dem and not w.raw_dem:
             self.conv1_dem = SameConv(1, first, 3)
         if w.bands_20m:
-            dem = first if w.dem else 0
             self.conv1_20m = SameConv(w.bands_20m, first, 3)
-            self.conv2_20m = SameConv(first + (half + dem if w.mixed_20m else 0), half, 3)
+            self.conv2_20m = SameConv(first + (half + w.dem_width if w.mixed_20m else 0), half, 3)
         scales = (self.half_width, *w.widths[2:])
         self.down = nn.ModuleList(SameConv(i, o, 3, 2) for i, o in pairwise(scales))
         self._decoder(len(w.dates), (first, *scales))
@@ -146,10 +156,9 @@ class DecloudNet(nn.Module):
     def half_width(self) -> int:
         """Features of one date at half resolution, once all that is known of it has joined."""
         w = self.wiring
-        if w.mixed_20m and w.bands_20m:
+        if w.mixed_20m:
             return w.widths[1]
-        dem = 0 if not w.dem else 1 if w.raw_dem else w.widths[0]
-        return w.widths[1] + dem + (w.widths[1] if w.bands_20m else 0)
+        return w.widths[1] + w.dem_width + (w.widths[1] if w.bands_20m else 0)
 
     def _decoder(self, dates: int, scales: tuple[int, ...]) -> None:
         w, x = self.wiring, dates * scales[-1]
@@ -226,11 +235,10 @@ class DecloudNet(nn.Module):
 
     def _join(self, x: Tensor, coarse: Tensor | None, height: Tensor | None) -> Tensor:
         """Features of one date at half resolution, with its 20 m bands and the elevation."""
-        parts = [x]
+        parts, mixed = [x], self.wiring.mixed_20m
         if coarse is not None:
             y = F.relu(self.conv1_20m(coarse))
-            parts.append(y if self.wiring.mixed_20m else F.relu(self.conv2_20m(y)))
-        mixed = self.wiring.mixed_20m and self.wiring.bands_20m
+            parts.append(y if mixed else F.relu(self.conv2_20m(y)))
         if height is not None and (coarse is not None or not mixed):
             parts.append(height)
         y = torch.cat(parts, dim=1)
