@@ -19,7 +19,7 @@ from cubefill import planning, tiles
 from cubefill.budget import Memory
 from cubefill.method import AUTO, Flag, Method, parameters, traits
 from cubefill.planning import Plan, Request
-from cubefill.source import ArraySource
+from cubefill.source import ArraySource, StoreSource
 from cubefill.work import Area, Work
 
 log = logging.getLogger("cubefill")
@@ -272,6 +272,9 @@ def provenance(asked: Request) -> dict[str, Any]:
         "gapfill_observed_altered": int(bool(work.traits.suffix)),
         "history": "\n".join(filter(None, [str(ds.attrs.get("history", "")), line])),
     }
+    band = work.sources[work.bands[0]]
+    if isinstance(band, StoreSource) and isinstance(band.store, str):
+        attrs["gapfill_source"] = band.store
     if learned:
         attrs["gapfill_learned"] = json.dumps(learned, default=float, sort_keys=True)
     return attrs

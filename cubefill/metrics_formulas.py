@@ -212,7 +212,8 @@ class NDVIMAE(_Cubefill):
 
     @staticmethod
     def _ndvi(red: Array, nir: Array) -> Array:
-        return np.asarray((nir - red) / (nir + red))
+        total = nir + red
+        return np.where(total > 0, (nir - red) / total, np.nan)
 
 
 @dataclass(frozen=True)

@@ -92,11 +92,11 @@ def _days(rng: np.random.Generator, dates: int) -> NDArray[np.float64]:
     return np.cumsum(rng.integers(2, 8, dates)).astype(np.float64) - 2
 
 
-def _northing(n: int) -> NDArray[np.float64]:
+def _northing(n: int) -> NDArray[Any]:
     return 5_600_005.0 - 10 * np.arange(n)
 
 
-def _easting(n: int) -> NDArray[np.float64]:
+def _easting(n: int) -> NDArray[Any]:
     return 500_005.0 + 10 * np.arange(n)
 
 

@@ -90,7 +90,6 @@ def fit(
         objective = learner.objective(net, recipe)
         average = Average(net, recipe.ema)
         now = _begin(run, objective, average, folder, resume=resume, overwrite=overwrite)
-        torch.manual_seed(torch.initial_seed() + rank()) if now.update == 0 and rank() else None
         log = Log(run.folder, now, writes=rank() == 0)
         bar = _bar(recipe, samples, now, progress)
         while not _finished(now, recipe):
@@ -158,8 +157,13 @@ def run_recipe(
     entries = dict(recipe.samples)
     train, held = entries.pop("cubes", ()), entries.pop("validation", ())
     learner = _learner(recipe.method, recipe)
-    samples = cube_samples(cubes or train, learner, recipe, entries)
-    apart = list(validation or held)
+    given, apart = list(cubes or train), list(validation or held)
+    if not given:
+        raise CubefillError(
+            f"The recipe {path} names no cubes: expected `cubes` in its table [samples]. Type "
+            "run_recipe(..., cubes=['cube.zarr'])."
+        )
+    samples = cube_samples(given, learner, recipe, entries)
     scored = cube_samples(apart, learner, replace(recipe, seed=recipe.seed + 1), entries)
     return fit(
         learner,
@@ -203,3 +207,222 @@ def cube_samples(
     opened = [c if isinstance(c, xr.Dataset) else open_cube(c) for c in cubes]
     gaps = GAPS[name]() if name != "none" else None
     return CubeSamples(opened, learner, gaps, recipe.seed, **values)
+
+
+# ------------------------------------------------------------------ batches
+
+
+def batches(
+    samples: Samples, recipe: Recipe, now: Standing, *, rows: bool = False
+) -> Iterator[Batch]:
+    """This process's share of each batch of an epoch, from where the run stands.
+
+    The order is drawn from the seed and the epoch alone; what is left over after the last whole
+    batch waits for another epoch.
+
+    Raises
+    ------
+    CubefillError
+        There are fewer samples in a batch than processes, or samples of one batch differ in shape.
+    """
+    source = samples.at(now.epoch) if hasattr(samples, "at") else samples
+    order = np.random.default_rng([recipe.seed, now.epoch]).permutation(len(source))
+    size = min(recipe.batch, len(order))
+    if size < world():
+        raise CubefillError(
+            f"A batch has {size} samples for {world()} processes: expected at least one for each. "
+            f"Type batch={world()} or more."
+        )
+    whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    shares = [g[rank() :: world()].tolist() for g in whole[now.batch :]]
+    yield from _loader(source, shares, recipe, rows)
+
+
+def _loader(
+    source: Samples, groups: list[list[int]], recipe: Recipe, rows: bool
+) -> "DataLoader[Batch]":
+    return DataLoader(
+        _Indexed(source),
+        batch_sampler=groups,
+        num_workers=recipe.workers,
+        collate_fn=_Joined(rows),
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Indexed(Dataset[Sample]):
+    """Samples as torch wants them."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class _Joined:
+    """Samples as one batch: along a new first axis, or along their axis of rows."""
+
+    def __init__(self, rows: bool) -> None:
+        self.rows = rows
+
+    def __call__(self, found: list[Sample]) -> Batch:
+        join: Any = np.concatenate if self.rows else np.stack
+        batch = {}
+        for name in found[0]:
+            arrays = [sample[name] for sample in found]
+            if len({a.shape[self.rows :] for a in arrays}) > 1:
+                raise CubefillError(
+                    f"Samples of one batch have {name!r} of shapes "
+                    f"{', '.join(str(a.shape) for a in arrays)}: expected equal ones. Type dates=, "
+                    "so that every sample has as many time steps, or batch=1."
+                )
+            batch[name] = torch.from_numpy(join(arrays))
+        return batch
+
+
+# ------------------------------------------------------------------ parts of the loop
+
+
+def _learner(method: str | TorchMethod | type[TorchMethod], recipe: Recipe) -> TorchMethod:
+    found = resolve(method or recipe.method)
+    if not isinstance(found, TorchMethod):
+        raise MethodError(
+            f"{method!r} has no net to train: expected a deep method. Type cubefill.list_methods()."
+        )
+    return found.configured(**recipe.config) if recipe.config else found
+
+
+def _net(learner: TorchMethod) -> nn.Module:
+    net = learner.net(learner.config)
+    if learner.checkpoint:
+        checkpoint.load_state(net, checkpoint.load(learner.checkpoint)[0], learner.checkpoint)
+    return net
+
+
+@contextmanager
+def _processes(recipe: Recipe) -> Iterator[torch.device]:
+    """The device of this process, and torch's process group where `torchrun` started several."""
+    device = device_of(recipe.device)
+    check_precision(recipe.precision, device)
+    together = torch.distributed.is_available() and not torch.distributed.is_initialized()
+    several = together and int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if device.type == "cuda" and "LOCAL_RANK" in os.environ:
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
+    if several:
+        torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield device
+        _wait()
+    finally:
+        if several:
+            torch.distributed.destroy_process_group()
+
+
+def _wait() -> None:
+    if world() > 1:
+        torch.distributed.barrier()
+
+
+def _begin(
+    run: Run,
+    objective: Objective,
+    average: Average,
+    folder: Path,
+    *,
+    resume: bool,
+    overwrite: bool,
+) -> Standing:
+    """Where the run starts: at its last state, or at nothing in an empty folder."""
+    goes_on = run.begun and resume and not overwrite
+    if not goes_on and not overwrite and (run.begun or (folder / checkpoint.CARD).exists()):
+        what = "a run" if run.begun else "a checkpoint"
+        raise StoreError(
+            f"{folder} holds {what}: expected a new folder. Type overwrite=True to replace it"
+            f"{', or resume=True to go on' if run.begun else ''}."
+        )
+    _wait()
+    if goes_on:
+        now = run.take_up(objective, average)
+    else:
+        now = Standing()
+        if rank() == 0:
+            run.begin()
+    _wait()
+    if rank():
+        torch.manual_seed(run.recipe.seed + 1_000_003 * rank() + now.update)
+    return now
+
+
+def _finished(now: Standing, recipe: Recipe) -> bool:
+    tired = bool(recipe.patience) and now.stale >= recipe.patience
+    done = bool(recipe.updates) and now.update >= recipe.updates
+    return tired or done or now.epoch >= recipe.epochs
+
+
+def _number(losses: Mapping[str, float], now: Standing) -> float:
+    name, value = next(iter(losses.items()))
+    if not isfinite(value):
+        raise MethodError(
+            f"{name} is {value} at update {now.update + 1}: expected a number. Type a lower rate, "
+            "clip=1.0, or precision='float32'; the last state is kept."
+        )
+    return value
+
+
+def _score(
+    objective: Objective, validation: Samples | None, recipe: Recipe, rows: bool, now: Standing
+) -> float:
+    """Mean loss over the validation samples, else over the updates of the epoch."""
+    if validation is None:
+        return now.total / max(1, now.batch)
+    mine = list(range(rank(), len(validation), world()))
+    size = max(1, recipe.batch // world())
+    groups = [mine[i : i + size] for i in range(0, len(mine), size)]
+    total = weight = 0.0
+    for batch in _loader(validation, groups, recipe, rows):
+        loss, share = objective.score(batch)
+        total += loss * share
+        weight += share
+    total, weight = sum_of_processes(total), sum_of_processes(weight)
+    if not weight:
+        raise CubefillError(
+            f"None of {len(validation)} validation samples has a value to score: expected gaps "
+            "over clear observations. Type other gaps, or validation=None."
+        )
+    return total / weight
+
+
+def _keep_best(
+    folder: Path,
+    average: Average,
+    learner: TorchMethod,
+    samples: Samples,
+    recipe: Recipe,
+    now: Standing,
+) -> None:
+    card = card_of(
+        learner,
+        recipe=recipe.to_dict(),
+        data=str(getattr(samples, "digest", "")),
+        scores={"loss": now.best, "epoch": now.epoch, "update": now.update},
+    )
+    checkpoint.save(folder, average.weights(), card, overwrite=True)
+
+
+def _bar(recipe: Recipe, samples: Samples, now: Standing, progress: bool | None) -> Any:
+    each = max(1, len(samples) // min(recipe.batch, max(1, len(samples))))
+    total = recipe.epochs * each
+    hidden = (None if progress is None else not progress) if rank() == 0 else True
+    return tqdm(
+        total=min(total, recipe.updates or total),
+        initial=now.update,
+        disable=hidden,
+        desc=f"train {recipe.method}",
+        unit="update",
+    )

@@ -41,9 +41,7 @@ class Standing:
 
     def stepped(self, loss: float) -> "Standing":
         """After one more update."""
-        return replace(
-            self, batch=self.batch + 1, update=self.update + 1, total=self.total + loss
-        )
+        return replace(self, batch=self.batch + 1, update=self.update + 1, total=self.total + loss)
 
     def judged(self, score: float, recipe: Recipe) -> tuple["Standing", bool]:
         """After an epoch with a score, and whether it is the best."""
@@ -170,7 +168,7 @@ class Run:
 
 
 class Log:
-    """`log.csv`, one line per so many updates and one per epoch; TensorBoard too where installed."""
+    """Writes `log.csv`, a line per so many updates and per epoch; TensorBoard where installed."""
 
     def __init__(self, folder: Path, now: Standing, *, writes: bool = True) -> None:
         self.path, self.writes = folder / LOG, writes
@@ -215,11 +213,12 @@ class Log:
 
     def _forget_after(self, now: Standing) -> None:
         """Drops lines of updates that the state taken up does not hold."""
-        rows = [r for r in self._rows() if int(r["update"]) <= now.update]
-        if rows:
-            kept = [r for r in rows if r["kind"] != "epoch" or int(r["epoch"]) < now.epoch]
-            self.path.unlink()
-            self._widen(list(rows[0]))
+        rows = self._rows()
+        self.path.unlink()
+        kept = [r for r in rows if int(r["update"]) <= now.update]
+        kept = [r for r in kept if r["kind"] != "epoch" or int(r["epoch"]) < now.epoch]
+        if kept:
+            self._widen(list(kept[0]))
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self.fields).writerows(kept)
 

@@ -25,7 +25,7 @@ YEAR = 365.25
 def nearness(
     days: NDArray[np.float64], out_days: NDArray[np.float64], window: float
 ) -> NDArray[np.float64]:
-    """`(level, out_time, time)` weights, falling in a straight line with the days of the year apart.
+    """`(level, out_time, time)` weights, falling in a straight line with the days apart.
 
     The first level looks `window / 2` days to both sides, each next one twice as far, the last
     one at the whole year.

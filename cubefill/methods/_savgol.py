@@ -1,5 +1,7 @@
-"""The kernel of Savitzky-Golay on real days: a straight line between the clear observations, then
-one weighted sum of dates for each date asked for, the weights shared by all pixels.
+"""The kernel of Savitzky-Golay on real days.
+
+A straight line between the clear observations, then one weighted sum of dates for each date asked
+for, the weights shared by all pixels.
 """
 
 from typing import Any

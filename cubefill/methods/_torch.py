@@ -12,10 +12,10 @@ copied while the device works on the last.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -119,6 +119,30 @@ class TorchMethod:
     def config(self) -> Any:
         """The configuration of the net: the checkpoint's, else the default."""
         return checkpoint.config_of(self._card(), self.Config) if self.checkpoint else self.Config()
+
+    def configured(self, **values: Any) -> Self:
+        """The method with another configuration of its net, as training makes it.
+
+        Raises
+        ------
+        MethodError
+            `Config` has no such field, or the net comes from a checkpoint.
+        """
+        known = [f.name for f in fields(self.Config)]
+        unknown = [n for n in values if n not in known]
+        if unknown:
+            raise MethodError(
+                f"{self._named()!r} has no configuration {unknown[0]!r}: expected of "
+                f"{', '.join(known)}."
+            )
+        if self.checkpoint:
+            raise MethodError(
+                f"config={values!r} for a net from {self.checkpoint}: expected its own, "
+                f"{self.config!r}. Leave out config, or train without a checkpoint."
+            )
+        made = replace(self)
+        made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
+        return made
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given, in their order.
@@ -242,6 +266,10 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _place(block: Block) -> str:

@@ -12,7 +12,6 @@ Dates count as steps: their distance is not seen, as in the original.
 import json
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -21,8 +20,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill.errors import MethodError
-from cubefill.method import Block, Bool, Filled, Flag, Float, Needs
+from cubefill.checkpoint_original import check_shapes
+from cubefill.errors import MethodError, StoreError
+from cubefill.method import Block, Filled, Flag, Float, Needs
 from cubefill.methods._torch import Arrays, TorchMethod
 from cubefill.nn import keras
 from cubefill.nn.partialconv import PartialUNet3d, Sizes, reached
@@ -77,7 +77,7 @@ class STpconv(TorchMethod):
     complete: ClassVar[bool] = False
     rows: ClassVar[int] = 1
 
-    @cached_property
+    @property
     def needs(self) -> Needs:
         """Any bands, patches of the configured size, the whole time axis."""
         return Needs(space=Span(self.config.size, self.config.keep))
@@ -90,67 +90,179 @@ class STpconv(TorchMethod):
     def encode(self, block: Block) -> Arrays:
         """`x` and `clear`: bands, and parts of a long series, as samples `(n, 1, time, y, x)`."""
         values, clear = self._series(block)
-        x = np.where(clear, (values - self._offset) / self._scale, np.float32(0))
-        return {"x": self._parts(x), "clear": self._parts(clear.astype(np.float32))}
+        return {"x": _cut(self._scaled(values), self.config), "clear": _cut(clear, self.config)}
 
     def decode(self, output: NDArray[np.float32], block: Block) -> Filled:
         """Values on the dates asked for; NaN where the net saw nothing clear."""
-        _, steps = _axis(block)
-        seen = reached(torch.from_numpy(self.encode(block)["clear"]), self.config).numpy()
-        values = output * self._scale + self._offset
-        whole = self._joined(np.where(seen > 0, values, np.float32(np.nan)), len(block.bands))
-        return block.filled(np.ascontiguousarray(whole[:, steps].swapaxes(0, 1)))
+        steps, asked = _axis(block)
+        _, clear = self._series(block)
+        seen = reached(torch.from_numpy(_cut(clear, self.config)), self.config).numpy()
+        c = self.config
+        values = output * np.float32(c.scale) + np.float32(c.offset)
+        values[seen == 0] = np.nan
+        whole = _joined(values, _padded(len(steps), c), c)
+        return block.filled(np.ascontiguousarray(whole[:, asked].swapaxes(0, 1)))
 
     def target(self, truth: Block, gapped: Block) -> Arrays:
-        """The hidden values of every band, as samples of the net's answer."""
+        """The hidden values of every band, in the layout of the net's answer."""
         values, known = self._series(truth)
-        where = known & ~self._series(gapped)[1]
-        x = np.where(known, (values - self._offset) / self._scale, np.float32(0))
-        return {"target": self._parts(x), "where": self._parts(where)}
+        _, seen = self._series(gapped)
+        where = (known > seen).astype(np.float32)
+        return {
+            "target": _cut(self._scaled(values), self.config),
+            "where": _cut(where, self.config),
+        }
 
-    @property
-    def _offset(self) -> np.float32:
-        return np.float32(self.config.offset)
+    def _scaled(self, values: Float) -> Float:
+        c = self.config
+        scaled: Float = (values - np.float32(c.offset)) / np.float32(c.scale)
+        return np.nan_to_num(scaled, nan=0.0)
 
-    @property
-    def _scale(self) -> np.float32:
-        return np.float32(self.config.scale)
-
-    def _series(self, block: Block) -> tuple[Float, Bool]:
-        """Values and where they are clear, `(band, step, y, x)`, steps as the net needs them."""
+    def _series(self, block: Block) -> tuple[Float, Float]:
+        """Values and 1 where they are clear, `(band, step, y, x)`, NaN and 0 elsewhere."""
         steps, _ = _axis(block)
-        count, unit = len(steps), self.config.multiple[0]
-        padded = -(-count // unit) * unit
-        optical = block.optical.swapaxes(0, 1)
-        values = np.full((len(optical), padded, *optical.shape[2:]), np.nan, np.float32)
         known = steps >= 0
-        values[:, :count][:, known] = optical[:, steps[known]]
-        return values, np.isfinite(values)
+        optical = block.optical.swapaxes(0, 1)
+        shape = (len(optical), _padded(len(steps), self.config), *optical.shape[2:])
+        values = np.full(shape, np.nan, np.float32)
+        values[:, : len(steps)][:, known] = optical[:, steps[known]]
+        return values, np.isfinite(values).astype(np.float32)
 
-    def _windows(self, steps: int) -> list[Window]:
-        """Parts of a series; the kept middles do not depend on where a part ends."""
-        unit = self.config.multiple[0]
-        margin = -(-self.config.reach[0] // unit) * unit
-        size = max(-(-STEPS // unit) * unit, 2 * margin + unit)
-        return [Window(0, steps, 0, steps)] if steps <= size else Span(
-            size, size - 2 * margin
-        ).windows(steps)
+    @classmethod
+    def from_original(cls, path: str | Path, config: Config | None = None) -> dict[str, Tensor]:
+        """Weights that the author published (Keras HDF5), under our names.
 
-    def _parts(self, a: NDArray[Any]) -> NDArray[Any]:
-        """Samples `(band * part, 1, step, y, x)` of `(band, step, y, x)`."""
-        parts = np.stack([a[:, w.start : w.stop] for w in self._windows(a.shape[1])], axis=1)
-        return parts.reshape(-1, 1, *parts.shape[2:])
+        Convolutions are taken in the order in which Keras numbered them.
 
-    def _joined(self, parts: Float, bands: int) -> Float:
-        """`(band, step, y, x)` from samples."""
-        per_band = len(parts) // bands
-        parts = parts.reshape(bands, per_band, *parts.shape[2:])
-        if per_band == 1:
-            return parts[:, 0]
-        unit = next(n for n in range(1, len(parts[0]) * STEPS * 2) if self._fits(n, parts))
-        windows = self._windows(unit)
-        kept = [
-            parts[:, i, w.keep_start - w.start : w.keep_stop - w.start]
-            for i, w in enumerate(windows)
-        ]
-        return np.concatenate(kept, axis=1)
+        Raises
+        ------
+        CubefillError, StoreError, MethodError
+            h5py is absent; the file is no Keras file; its weights are not those of `config`.
+        """
+        config = config or Config()
+        found = keras.read(path)
+        state = keras.renamed(found, _names(found, config))
+        state = {n: _time_first(t) if t.ndim == 5 else t for n, t in state.items()}
+        with torch.device("meta"):
+            wanted = {n: tuple(t.shape) for n, t in cls.net(config).state_dict().items()}
+        check_shapes({n: tuple(t.shape) for n, t in state.items()}, wanted, str(path), "STpconv")
+        return state
+
+
+def original_config(path: str | Path) -> Config:
+    """The configuration that the author's JSON file of a net describes.
+
+    Raises
+    ------
+    StoreError
+        The file is absent, no JSON, or lacks an entry.
+    """
+    try:
+        found = json.loads(Path(path).read_text())
+        levels = int(found["n_conv_layers"])
+        t, y, x = (2, 1, 0)
+        strides = tuple((int(s[t]), int(s[y]), int(s[x])) for s in found["strides"][:levels])
+        return Config(
+            filters=tuple(map(int, found["n_filters"][:levels])),
+            kernels=tuple(_edge(k) for k in found["kernel_sizes"][:levels]),
+            strides=strides,
+            convs=int(found.get("n_conv_per_block", 1)),
+            size=int(found["nx"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+        raise StoreError(
+            f"{path} describes no STpconv net ({type(error).__name__}: {error}): expected JSON "
+            "with nx, n_conv_layers, n_filters, kernel_sizes, strides."
+        ) from error
+
+
+def _edge(kernel: Any) -> int:
+    edges = set(map(int, kernel)) if isinstance(kernel, list) else {int(kernel)}
+    if len(edges) != 1:
+        raise ValueError(f"a kernel of {kernel}, which is no cube")
+    return edges.pop()
+
+
+# ------------------------------------------------------------------ the time axis of the net
+
+
+def _axis(block: Block) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Steps of the net as positions in `block.time` (-1 for none), and where `out_time` stands."""
+    if block.same_axis:
+        steps = np.arange(len(block.time))
+        return steps, steps
+    axis = np.union1d(block.time, block.out_time)
+    steps = np.full(len(axis), -1)
+    steps[np.searchsorted(axis, block.time)] = np.arange(len(block.time))
+    return steps, np.searchsorted(axis, block.out_time)
+
+
+def _padded(steps: int, config: Config) -> int:
+    unit = config.multiple[0]
+    return -(-steps // unit) * unit
+
+
+def _windows(steps: int, config: Config) -> list[Window]:
+    """Parts of a series; what is kept of them does not depend on where they end."""
+    unit = config.multiple[0]
+    margin = _padded(config.reach[0], config)
+    size = max(_padded(STEPS, config), 2 * margin + unit)
+    return Span(min(size, steps), min(size - 2 * margin, steps)).windows(steps)
+
+
+def _cut(a: Float, config: Config) -> Float:
+    """Samples `(band * part, 1, step, y, x)` of `(band, step, y, x)`."""
+    parts = np.stack([a[:, w.start : w.stop] for w in _windows(a.shape[1], config)], axis=1)
+    return np.ascontiguousarray(parts.reshape(-1, 1, *parts.shape[2:]))
+
+
+def _joined(parts: Float, steps: int, config: Config) -> Float:
+    """`(band, step, y, x)` from samples."""
+    windows = _windows(steps, config)
+    parts = parts.reshape(-1, len(windows), *parts.shape[2:])
+    kept = [
+        parts[:, i, w.keep_start - w.start :][:, : w.keep_stop - w.keep_start]
+        for i, w in enumerate(windows)
+    ]
+    return np.concatenate(kept, axis=1)
+
+
+# ------------------------------------------------------------------ the author's names
+
+
+def _names(found: dict[str, Any], config: Config) -> dict[str, str]:
+    """Name of a weight in the author's file to ours."""
+    levels = len(config.filters)
+    places = [
+        f"{way}.{i}.{k}"
+        for way in ("down", "up")
+        for i in range(levels)
+        for k in range(config.convs)
+    ]
+    theirs = _numbered(found, "s_tpconv")
+    if len(theirs) != len(places):
+        raise MethodError(
+            f"The file holds {len(theirs)} partial convolutions: expected {len(places)} for "
+            f"filters={config.filters}, convs={config.convs}. Type the config of this file."
+        )
+    names: dict[str, str] = {}
+    for their, place in zip(theirs, places, strict=True):
+        names |= {
+            f"{their}/STpconv_kernel:0": f"{place}.weight",
+            f"{their}/bias:0": f"{place}.bias",
+        }
+    for their in _numbered(found, "conv3d")[:1] or ["conv3d"]:
+        names |= {f"{their}/kernel:0": "head.weight", f"{their}/bias:0": "head.bias"}
+    return names
+
+
+def _numbered(found: dict[str, Any], stem: str) -> list[str]:
+    """Layers `stem`, `stem_1`, `stem_2` ... in the order of their numbers."""
+    layers = {n.split("/")[0] for n in found}
+    numbers = {m[0]: int(m[1] or 0) for n in layers if (m := re.fullmatch(rf"{stem}_?(\d*)", n))}
+    return sorted(numbers, key=lambda n: numbers[n])
+
+
+def _time_first(weight: Tensor) -> Tensor:
+    """Kernel over (row, column, time), as the author lays axes out, over (time, row, column)."""
+    return weight.permute(0, 1, 4, 2, 3).contiguous()

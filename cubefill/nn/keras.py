@@ -177,7 +177,9 @@ def _inside(group: Any, name: str, path: Path) -> Any:
     for part in name.split("/"):
         link = group.get(part, getlink=True) if hasattr(group, "keys") else None
         if link is None:
-            raise StoreError(f"{path} lacks {name!r}, which it lists: it is damaged. Copy it again.")
+            raise StoreError(
+                f"{path} lacks {name!r}, which it lists: it is damaged. Copy it again."
+            )
         if type(link).__name__ != "HardLink":
             raise StoreError(f"{path} is refused: {name!r} is a link. Expected the weight itself.")
         group = group[part]

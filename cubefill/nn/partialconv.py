@@ -179,9 +179,7 @@ def _level(
     convs = nn.ModuleList()
     for i in range(sizes.convs):
         step = stride if last_strided and i == sizes.convs - 1 else (1, 1, 1)
-        convs.append(
-            PartialConv3d(outputs if i else inputs, outputs, kernel, step, sizes.ratio)
-        )
+        convs.append(PartialConv3d(outputs if i else inputs, outputs, kernel, step, sizes.ratio))
     return convs
 
 

@@ -203,9 +203,7 @@ def _initialise(net: nn.Module) -> None:
 # ------------------------------------------------------------------ the authors' names
 
 
-def keras_names(
-    sizes: Sizes, *, paired: bool, last: str
-) -> dict[str, str]:
+def keras_names(sizes: Sizes, *, paired: bool, last: str) -> dict[str, str]:
     """Name of a weight in the authors' Keras files to ours.
 
     Parameters

@@ -99,22 +99,21 @@ def shares(weights: list[float]) -> list[float]:
 
     DistributedDataParallel takes the mean over processes, hence the factor of their number.
     """
-    total = sum(weights)
-    if world() > 1:
-        summed = torch.tensor(total, dtype=torch.float64)
-        if torch.distributed.get_backend() == "nccl":
-            summed = summed.cuda()
-        torch.distributed.all_reduce(summed)
-        total = float(summed)
+    total = sum_of_processes(sum(weights))
     return [w * world() / total if total else 0.0 for w in weights]
 
 
-def mean_of_processes(value: float) -> float:
-    """Mean over the processes that train together."""
+def sum_of_processes(value: float) -> float:
+    """Sum over the processes that train together."""
     if world() == 1:
         return value
     summed = torch.tensor(value, dtype=torch.float64)
     if torch.distributed.get_backend() == "nccl":
         summed = summed.cuda()
     torch.distributed.all_reduce(summed)
-    return float(summed) / world()
+    return float(summed)
+
+
+def mean_of_processes(value: float) -> float:
+    """Mean over the processes that train together."""
+    return sum_of_processes(value) / world()

@@ -82,7 +82,7 @@ def test_harmonic_robust_equals_reweighted_least_squares() -> None:
 def test_harmonic_options_are_checked() -> None:
     for options in ({"orders": 0}, {"ridge": 0.0}, {"robust": -1}):
         with pytest.raises(MethodError, match="orders >= 1, ridge > 0"):
-            Harmonic(**options)  # type: ignore[arg-type]
+            Harmonic(**options)
 
 
 def same_days_of_the_year(window: float, median: bool) -> Any:

@@ -104,7 +104,7 @@ def test_ends_are_held_and_flagged() -> None:
         ({"max_gap": 1, "max_extrapolate": 1}, [True, False, True, False, True]),
     ],
 )
-def test_limits_leave_gaps(options: dict[str, float], left: list[bool]) -> None:
+def test_limits_leave_gaps(options: dict[str, Any], left: list[bool]) -> None:
     b = block(dates=5, size=(1, 1), gap=0.0, bands=("B04",), days=[0, 5, 10, 20, 40])
     valid = np.array([False, True, False, True, False])[:, None, None]
     method = Linear(**options)

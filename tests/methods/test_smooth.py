@@ -52,9 +52,9 @@ def dense(axis: Series, lam: float, weights: Any = None) -> Any:
         right = np.zeros(len(axis))
         right[at] = v * w[at]
         d = bends(axis)
-        z: Series = np.linalg.solve(np.diag(w) + lam * d.T @ d, right)
+        z: Any = np.linalg.solve(np.diag(w) + lam * d.T @ d, right)
         z[: at[0]], z[at[-1] :] = z[at[0]], z[at[-1]]
-        return z
+        return np.asarray(z)
 
     return curve
 
@@ -110,9 +110,9 @@ def test_whittaker_lam_is_that_of_a_daily_axis() -> None:
         w, y = np.zeros(40), np.zeros(40)
         at = t.astype(int)
         w[at], y[at] = 1, v
-        z: Series = np.linalg.solve(np.diag(w) + 50.0 * d.T @ d, y)
+        z: Any = np.linalg.solve(np.diag(w) + 50.0 * d.T @ d, y)
         z[: at[0]], z[at[-1] :] = z[at[0]], z[at[-1]]
-        return z
+        return np.asarray(z)
 
     expect(Whittaker(lam=50.0, smooth=True), b, curve, fewest=2, restore=False)
 
