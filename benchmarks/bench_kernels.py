@@ -163,12 +163,11 @@ def modape(block: Block) -> Case:
     from modape.whittaker import ws2d
 
     y = series(block, 32)
-    ok = np.isfinite(y)
-    filled, weights = np.where(ok, y, 0), ok.astype(np.float64)
 
     def run() -> None:
-        for v, w in zip(filled, weights, strict=True):
-            ws2d(v, LAM, w)
+        for v in y:
+            ok = np.isfinite(v)
+            ws2d(np.where(ok, v, 0), LAM, ok.astype(np.float64))
 
     return Case("modape ws2d", run, y.size)
 

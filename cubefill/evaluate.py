@@ -1,6 +1,14 @@
-"""Held-out errors of methods on a user's own cube: hide clear pixels, fill, compare."""
+"""Held-out errors of methods: hide clear pixels, fill, compare.
 
-from collections.abc import Iterable, Sequence
+`self_test` judges a user's own cube for a report, `compare` any methods on any cubes, and
+`score_stores` the same from names and paths, for the command line.
+"""
+
+import re
+from ast import literal_eval
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +18,16 @@ from numpy.typing import NDArray
 from cubefill import gaps as artificial
 from cubefill import metrics
 from cubefill.cube import spectral
-from cubefill.engine import gapfill
 from cubefill.errors import CubeError
-from cubefill.gaps import Gaps, Transplant
-from cubefill.method import Flag, Method, name_of, resolve, traits
+from cubefill.evaluate_compare import MethodLike
+from cubefill.evaluate_compare import compare as compare
+from cubefill.evaluate_fill import fill, names, observed
+from cubefill.evaluate_fill import window as window
+from cubefill.evaluate_sets import robust
+from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
+from cubefill.method import Method, resolve
 from cubefill.metrics import Score
-from cubefill.valid import apply
+from cubefill.store import open_cube
 
 METRICS = ("MAE", "RMSE", "PSNR", "SAM", "NDVI-MAE")
 """Metrics of the table; `coverage` joins where a method knows the error of its fill."""
@@ -23,8 +35,6 @@ METRICS = ("MAE", "RMSE", "PSNR", "SAM", "NDVI-MAE")
 PIXEL_SET = "clear pixels that were hidden and that every method filled"
 
 _DIGITS = {"PSNR": 1, "SAM": 2, "coverage": 2}
-_TRIES = 12
-_SEED = 20_170
 
 
 def self_test(
@@ -80,7 +90,7 @@ def self_test(
     part, where = window(ds, max_px, seed)
     hidden, used = _hide(part, gaps, seed)
     test = artificial.apply(part, hidden)
-    fills = [_fill(test, m) for m in chosen]
+    fills = [fill(test, m) for m in chosen]
     bands = [b for b in spectral(part) if all(b in f for f in fills)]
     if not bands:
         raise CubeError(
@@ -96,66 +106,19 @@ def self_test(
         )
     rows = [_score(f, part, scored, bands) for f in fills]
     shares = [float(k[hidden].mean()) for k in known]
-    out = _table(_names(chosen), rows, shares)
+    out = _table(names(chosen), rows, shares)
     out.attrs = _attrs(out, hidden, used, seed, where, bands)
     return out
-
-
-def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
-    """A part of the cube in memory, at most `side` pixels wide and high, and where it lies.
-
-    Several places are drawn; the first that is seen clear as often as the median one is taken.
-    """
-    if "valid" not in ds:
-        ds = ds.assign(valid=apply(ds))
-    names = [*spectral(ds), *(n for n in _EXTRA if n in ds)]
-    ds = ds[names].sortby("time").transpose("time", "y", "x", ...)
-    ny, nx = ds.sizes["y"], ds.sizes["x"]
-    if max(ny, nx) <= side:
-        return ds.compute(), "the whole cube"
-    rng = np.random.default_rng([_SEED, seed])
-    tops = [
-        (int(rng.integers(max(1, ny - side + 1))), int(rng.integers(max(1, nx - side + 1))))
-        for _ in range(_TRIES)
-    ]
-    step = max(1, side // 16)
-    parts = {
-        str(i): ds["valid"].isel(y=slice(y, y + side, step), x=slice(x, x + side, step)).mean()
-        for i, (y, x) in enumerate(tops)
-    }
-    clear = [float(share) for share in xr.Dataset(parts).compute().values()]
-    y, x = tops[next(i for i, c in enumerate(clear) if c >= np.median(clear))]
-    part = ds.isel(y=slice(y, y + side), x=slice(x, x + side)).compute()
-    return part, f"rows {y} to {y + part.sizes['y']}, columns {x} to {x + part.sizes['x']}"
-
-
-_EXTRA = ("valid", "DEM", "VV", "VH", "sar_valid", "source_missing")
 
 
 def _hide(part: xr.Dataset, gaps: Gaps | None, seed: int) -> tuple[NDArray[np.bool_], Gaps]:
     """What is hidden, and by what; blobs stand in where no cloud can be borrowed."""
     if gaps is not None:
-        return _observed(part, gaps, seed), gaps
+        return observed(part, gaps, seed), gaps
     try:
-        return _observed(part, Transplant(), seed), Transplant()
+        return observed(part, Transplant(), seed), Transplant()
     except CubeError:
-        return _observed(part, artificial.Blobs(), seed), artificial.Blobs()
-
-
-def _observed(part: xr.Dataset, gaps: Gaps, seed: int) -> NDArray[np.bool_]:
-    """Hidden pixels whose bands are all known, so that there is a truth."""
-    hidden = artificial.hide(part, gaps, seed).values
-    known = np.all([np.isfinite(part[b].values) for b in spectral(part)], axis=0)
-    both: NDArray[np.bool_] = hidden & known
-    return both
-
-
-def _fill(test: xr.Dataset, method: Method) -> xr.Dataset:
-    """The filled window, NaN where the method gave up."""
-    std = traits(method, spectral(test)).gives_std
-    out = gapfill(test, method, std=std).compute()
-    left = out["fill_flag"].isin([int(Flag.SOURCE_MISSING), int(Flag.UNFILLABLE)])
-    return out.where(~left) if bool(left.any()) else out
+        return observed(part, Blobs(), seed), Blobs()
 
 
 def _score(
@@ -164,16 +127,6 @@ def _score(
     wanted = [m for m in METRICS if m != "NDVI-MAE" or {"B04", "B08"} <= set(bands)]
     wanted += ["coverage"] if all(f"{b}_std" in fill for b in bands) else []
     return metrics.score(fill, truth, scored, wanted, bands=bands, pixel_set=PIXEL_SET)
-
-
-def _names(chosen: Iterable[Method]) -> list[str]:
-    """Registered names; equal ones are numbered."""
-    names: list[str] = []
-    for method in chosen:
-        name = name_of(method)
-        count = sum(n.split(" ")[0] == name for n in names)
-        names.append(f"{name} ({count + 1})" if count else name)
-    return names
 
 
 def _table(names: list[str], rows: list[dict[str, Score]], shares: list[float]) -> xr.Dataset:
@@ -230,3 +183,108 @@ def _attrs(
             f"{peak:g}; pooled over {out['mae'].attrs['pooling']}."
         ),
     }
+
+
+# ------------------------------------------------------------------ from names and paths
+
+GAPS: dict[str, type[Gaps]] = {
+    "transplant": Transplant,
+    "blobs": Blobs,
+    "dates": Dates,
+    "blocks": Blocks,
+    "trailing": Trailing,
+}
+"""Name to a kind of gaps."""
+
+
+def parse_gaps(text: str) -> Gaps:
+    """Gaps from a name and options, such as `blocks:days=(20, 60),count=2`.
+
+    Raises
+    ------
+    CubeError
+        The name, an option or its value is unknown.
+
+    Examples
+    --------
+    >>> parse_gaps("dates:share=0.3").share
+    0.3
+    """
+    name, _, options = text.strip().partition(":")
+    if name.lower() not in GAPS:
+        raise CubeError(f"Unknown gaps {name!r}: expected one of {', '.join(GAPS)}.")
+    kind: Any = GAPS[name.lower()]
+    known = [f.name for f in fields(kind)]
+    try:
+        call: Any = literal_eval(f"{{{_quoted(options)}}}")
+        return kind(**call)
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise CubeError(
+            f"gaps: expected {name}:option=value,... with options {', '.join(known)}, got "
+            f"{text!r}. Type such as {name}:{known[0]}={getattr(kind(), known[0])!r}."
+        ) from error
+
+
+def _quoted(options: str) -> str:
+    """`a=1,b=(2, 3)` as the inside of a dictionary."""
+    parts = re.sub(r"(?:^|,)\s*([A-Za-z_]+)\s*=", r",'\1':", options)
+    return parts.removeprefix(",").replace(":true", ":True").replace(":false", ":False")
+
+
+def score_stores(
+    stores: Iterable[str | Path],
+    methods: Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
+    gaps: str | Gaps = "transplant",
+    *,
+    seeds: Sequence[int] = (0,),
+    convention: str = "cubefill",
+    metrics: Sequence[str] = (),
+    pixel_sets: Sequence[str] = ("occluded", "observed"),
+    screen: bool = False,
+    baseline: str = "linear",
+    resamples: int = 300,
+    max_px: int = 256,
+    progress: Callable[[str], None] | None = None,
+) -> xr.Dataset:
+    """The table of `compare` for cubes in stores, named after their files.
+
+    Parameters
+    ----------
+    stores
+        Paths or addresses of cubes.
+    methods
+        Names, classes or objects, or a mapping from the name in the table.
+    gaps
+        What to hide, as `parse_gaps` reads it.
+    seeds
+        Of windows and gaps.
+    metrics
+        Names; by default those of the convention.
+    screen
+        True adds the pixel set "screened": a truth without haze and shadow that SCL missed.
+    convention, pixel_sets, baseline, resamples, max_px, progress
+        As in `compare`.
+
+    Raises
+    ------
+    CubeError, StoreError, MethodError
+        A store cannot be read, a name is unknown, or nothing can be scored.
+    """
+    named: dict[str, xr.Dataset] = {}
+    for store in stores:
+        name = Path(str(store)).name
+        named[name if name not in named else str(store)] = open_cube(store)
+    return compare(
+        methods,
+        named,
+        parse_gaps(gaps) if isinstance(gaps, str) else gaps,
+        seed=tuple(seeds),
+        convention=convention,
+        metrics=tuple(metrics) or None,
+        pixel_sets=pixel_sets,
+        screen=robust if screen else None,
+        baseline=baseline,
+        resamples=resamples,
+        max_px=max_px,
+        progress=progress,
+    )

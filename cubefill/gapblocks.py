@@ -33,9 +33,9 @@ class GapBlock:
     """What was measured, NaN where nothing was."""
     hidden: Bool
     """True where the truth is known and hidden from `given`."""
-    crs: str = ""
-    """Coordinate reference system as WKT."""
-    transform: tuple[float, float, float, float, float, float] = (1.0, 0.0, 0.0, 0.0, -1.0, 0.0)
+    crs: str
+    """Coordinate reference system as WKT or "EPSG:4326"; "" for none."""
+    transform: tuple[float, float, float, float, float, float]
     """Affine coefficients a to f: pixel to coordinate."""
 
     @property
@@ -65,7 +65,8 @@ def read(folder: str | Path, name: str) -> GapBlock:
     >>> import tempfile
     >>> ones = np.ones((2, 3, 4), np.float32)
     >>> folder = tempfile.mkdtemp()
-    >>> _ = write(folder, GapBlock("0_0_0", ones, ones, ones < 0, "EPSG:4326"))
+    >>> grid = ("EPSG:4326", (0.1, 0, -180, 0, -0.1, 60))
+    >>> _ = write(folder, GapBlock("0_0_0", ones, ones, ones < 0, *grid))
     >>> read(folder, "0_0_0").given.shape
     (2, 3, 4)
     """

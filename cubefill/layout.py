@@ -210,13 +210,17 @@ class Index:
         chosen: dict[str, int] = {}
         usable = np.ones(len(self.times), bool) if self.complete is None else self.complete
         usable = usable if usable.any() else np.ones(len(self.times), bool)
-        for slot in sorted(layout.slots, key=lambda s: not s.origin):
+        sides = {
+            s.name: (self.hours - at) * s.side > 0 if s.side else np.ones(len(usable), bool)
+            for s in layout.slots
+        }
+        first = sorted(layout.slots, key=lambda s: (not s.origin, not sides[s.name].any()))
+        for slot in first:
             if slot.name == TARGET:
                 continue
-            cost = self._cost(slot, at)
+            cost, side = self._cost(slot, at), sides[slot.name]
             taken = [i for n, i in chosen.items() if not layout.may_share(n, slot.name)]
             free = np.isin(np.arange(len(cost)), taken, invert=True)
-            side = (self.hours - at) * slot.side > 0 if slot.side else np.ones(len(cost), bool)
             tiers = (usable & free & side, usable & free, usable)
             allowed = next(a for a in tiers if a.any())
             cost = np.abs(self.hours - at) if allowed is usable else cost

@@ -225,6 +225,11 @@ METHODS: dict[str, str] = {
     "whittaker": "cubefill.methods.smooth:Whittaker",
     "harmonic": "cubefill.methods.harmonic:Harmonic",
     "climatology": "cubefill.methods.harmonic:Climatology",
+    "ssop_mer": "cubefill.methods.ssop:SsopMer",
+    "ssop_unet": "cubefill.methods.ssop:SsopUnet",
+    "msop_unet": "cubefill.methods.msop:MsopUnet",
+    "msop_david": "cubefill.methods.msop:MsopDavid",
+    "utilise": "cubefill.methods.utilise:Utilise",
 }
 """Name to "module:Class"; nothing is imported until a method is asked for."""
 

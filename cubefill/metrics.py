@@ -5,7 +5,8 @@ chunks of time, or of space with `halo` pixels around; `value(terms)` makes the 
 differ between papers; the convention is named in every score.
 
 Convention "cubefill": peak 1 on reflectance; everything is pooled over scored pixels, dates and
-bands before the last step, so that PSNR is the logarithm of one mean.
+bands before the last step, so that PSNR is the logarithm of one mean. The others are those of
+`metrics_conventions.py` and `metrics_earthnet.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,6 +18,8 @@ import numpy as np
 import xarray as xr
 
 from cubefill.errors import CubeError
+from cubefill.metrics_conventions import CONVENTIONS
+from cubefill.metrics_earthnet import EARTHNET
 from cubefill.metrics_formulas import (
     ERGAS,
     MAE,
@@ -33,7 +36,9 @@ from cubefill.metrics_formulas import (
     Metric,
     Terms,
     add,
+    sees,
 )
+from cubefill.metrics_perceptual import GMSD, HighFrequency
 
 STEPS = 8
 """Time steps that `score` looks at together."""
@@ -70,13 +75,31 @@ METRICS: dict[str, dict[str, Metric]] = {
             NDVIMAE(),
             ERGAS(),
             Coverage(),
+            GMSD(),
+            HighFrequency(),
         )
-    }
+    },
+    **CONVENTIONS,
+    "earthnet": EARTHNET,
 }
 """Convention to name to metric."""
 
 DEFAULT = ("MAE", "RMSE", "bias", "R2", "PSNR", "SAM", "SSIM", "ERGAS")
-"""Metrics that any bands allow; NDVI-MAE joins where B04 and B08 are there."""
+"""Metrics of the convention "cubefill" that any bands allow; NDVI-MAE joins with B04 and B08."""
+
+
+def defaults(bands: Iterable[str], convention: str = "cubefill") -> tuple[str, ...]:
+    """Names of the metrics that are computed unless others are asked for.
+
+    Examples
+    --------
+    >>> defaults(["B04"], "decloud")
+    ('MSE', 'PSNR', 'SSIM', 'SAM')
+    """
+    if convention == "cubefill":
+        return (*DEFAULT, *(["NDVI-MAE"] if {"B04", "B08"} <= set(bands) else []))
+    _known_convention(convention)
+    return tuple(METRICS[convention])
 
 
 def resolve(metric: str | Metric, convention: str = "cubefill") -> Metric:
@@ -94,8 +117,7 @@ def resolve(metric: str | Metric, convention: str = "cubefill") -> Metric:
     """
     if not isinstance(metric, str):
         return metric
-    if convention not in METRICS:
-        raise CubeError(f"Unknown convention {convention!r}: expected one of {', '.join(METRICS)}.")
+    _known_convention(convention)
     known = {n.lower(): m for n, m in METRICS[convention].items()}
     if metric.lower() not in known:
         near = get_close_matches(metric.lower(), known, n=1)
@@ -104,6 +126,11 @@ def resolve(metric: str | Metric, convention: str = "cubefill") -> Metric:
             f"Unknown metric {metric!r}: expected one of {', '.join(METRICS[convention])}.{hint}"
         )
     return known[metric.lower()]
+
+
+def _known_convention(convention: str) -> None:
+    if convention not in METRICS:
+        raise CubeError(f"Unknown convention {convention!r}: expected one of {', '.join(METRICS)}.")
 
 
 def score(
@@ -125,11 +152,13 @@ def score(
     where
         bool `(time, y, x)`, True on the scored pixels.
     metrics
-        Names or objects; by default `DEFAULT`, with NDVI-MAE where its bands are there.
+        Names or objects; by default `defaults(bands, convention)`.
     bands
         Bands to score; by default those of `true` that `pred` has too.
     pixel_set
         What `where` stands for; stored beside the value.
+    convention
+        Whose formulas: "cubefill", "decloud", "utilise", "ganfilling-train" or "earthnet".
 
     Raises
     ------
@@ -147,14 +176,17 @@ def score(
     p, t, w = _arrays(pred, names, std=True), _arrays(true, names), _values(where)
     _check_shapes(p, t, w)
     if metrics is None:
-        metrics = (*DEFAULT, *(["NDVI-MAE"] if {"B04", "B08"} <= set(names) else []))
+        metrics = defaults(names, convention)
     found = [resolve(m, convention) for m in metrics]
     sums: dict[str, Terms] = {}
     missing = 0
+    for m in found:
+        if sees(m) == "series":
+            sums[m.name] = m.terms(p, t, w)
     for i in range(0, max(len(w), 1), STEPS):
         chunk = [{b: a[i : i + STEPS] for b, a in side.items()} for side in (p, t)]
         here = w[i : i + STEPS]
-        for m in found:
+        for m in (m for m in found if sees(m) != "series"):
             terms = m.terms(chunk[0], chunk[1], here)
             sums[m.name] = add(sums[m.name], terms) if m.name in sums else terms
         missing += sum(int((here & ~_known(chunk, b)).sum()) for b in names)
@@ -219,6 +251,7 @@ def _check_shapes(p: dict[str, Array], t: dict[str, Array], w: Array) -> None:
 __all__ = [
     "DEFAULT",
     "ERGAS",
+    "GMSD",
     "MAE",
     "METRICS",
     "NDVIMAE",
@@ -229,10 +262,13 @@ __all__ = [
     "SSIM",
     "Bias",
     "Coverage",
+    "HighFrequency",
     "Metric",
     "Score",
     "Terms",
     "add",
+    "defaults",
     "resolve",
     "score",
+    "sees",
 ]

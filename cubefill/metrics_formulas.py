@@ -4,7 +4,7 @@
 pixels. A pixel counts for a band where both are finite.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -19,13 +19,32 @@ Terms = dict[str, NDArray[np.float64]]
 
 
 class Metric(Protocol):
-    """A score in two halves, with the facts that make it comparable."""
+    """A score in two halves, with the facts that make it comparable.
 
-    name: ClassVar[str]
-    higher_is_better: ClassVar[bool]
-    unit: ClassVar[str]
-    convention: ClassVar[str]
-    pooling: ClassVar[str]
+    Optional facts: `sees`, what `terms` must be given at once: "pixel" (any pixels, in any shape),
+    "image" (whole dates) or "series" (the whole cube, the default); `peak`; and `ideal`, the best
+    value where that is neither the lowest nor the highest.
+    """
+
+    @property
+    def name(self) -> str:
+        """Its name in tables."""
+
+    @property
+    def higher_is_better(self) -> bool:
+        """True where a higher value is a better one."""
+
+    @property
+    def unit(self) -> str:
+        """Unit of the value."""
+
+    @property
+    def convention(self) -> str:
+        """Whose formula it is."""
+
+    @property
+    def pooling(self) -> str:
+        """What is averaged before the last step, and what after it."""
 
     def terms(self, pred: Bands, true: Bands, where: Array) -> Terms:
         """Sums that add up over chunks; `n` counts what was scored."""
@@ -39,6 +58,11 @@ def add(a: Terms, b: Terms) -> Terms:
     return {k: a[k] + b[k] for k in a}
 
 
+def sees(metric: Metric) -> str:
+    """What `terms` must be given at once: "pixel", "image" or "series"."""
+    return str(getattr(metric, "sees", "series"))
+
+
 # ------------------------------------------------------------------ pixel by pixel
 
 
@@ -49,6 +73,8 @@ class _Cubefill:
     higher_is_better: ClassVar[bool] = False
     unit: ClassVar[str] = "reflectance"
     pooling: ClassVar[str] = "pixels, dates and bands"
+    sees: ClassVar[str] = "pixel"
+    ideal: ClassVar[float | None] = None
 
 
 @dataclass(frozen=True)
@@ -71,6 +97,7 @@ class Bias(_Cubefill):
     """Mean error, fill minus truth; nearest to 0 is best."""
 
     name: ClassVar[str] = "bias"
+    ideal: ClassVar[float | None] = 0.0
 
     def terms(self, pred: Bands, true: Bands, where: Array) -> Terms:
         """Sum of errors."""
@@ -254,8 +281,34 @@ class Coverage(_Cubefill):
 # ------------------------------------------------------------------ structure
 
 
+class Mapped(_Cubefill):
+    """A metric with a local value at every pixel: maps are made once and summed over many sets."""
+
+    sees: ClassVar[str] = "image"
+
+    def terms(self, pred: Bands, true: Bands, where: Array) -> Terms:
+        """Sums of local values."""
+        return self.terms_of(self.maps(pred, true), where)
+
+    def maps(self, pred: Bands, true: Bands) -> dict[str, Array]:
+        """The local value of each band, NaN where there is none."""
+        return {b: self.local(_float(pred[b]), _float(t)) for b, t in true.items()}
+
+    def local(self, p: Array, t: Array) -> Array:
+        """The map `(time, y, x)` of one band."""
+        raise NotImplementedError
+
+    def terms_of(self, maps: Bands, where: Array) -> Terms:
+        """Sums of the maps over the scored pixels."""
+        some = [m[where & np.isfinite(m)] for m in maps.values()]
+        return {
+            "similarity": np.array([m.sum() for m in some]),
+            "n": np.array([float(len(m)) for m in some]),
+        }
+
+
 @dataclass(frozen=True)
-class SSIM(_Cubefill):
+class SSIM(Mapped):
     """Structural similarity with a Gaussian window of 11 x 11 (Wang et al., 2004).
 
     The local value is taken at scored pixels whose whole window is known in fill and truth, so
@@ -265,21 +318,14 @@ class SSIM(_Cubefill):
     name: ClassVar[str] = "SSIM"
     higher_is_better: ClassVar[bool] = True
     unit: ClassVar[str] = "1"
-    halo: ClassVar[int] = 5
 
     sigma: float = 1.5
     peak: float = 1.0
     """Range of the data."""
-
-    def terms(self, pred: Bands, true: Bands, where: Array) -> Terms:
-        """Sum of local values."""
-        total, n = [], []
-        for band, t in true.items():
-            local = self.local(_float(pred[band]), _float(t))
-            usable = where & np.isfinite(local)
-            total.append(float(local[usable].sum()))
-            n.append(float(usable.sum()))
-        return {"similarity": np.array(total), "n": np.array(n)}
+    halo: int = 5
+    """Pixels of the window on each side of its middle."""
+    padded: bool = False
+    """True pads images with zeros, so that their borders count."""
 
     def value(self, terms: Terms) -> float:
         """Mean."""
@@ -289,28 +335,47 @@ class SSIM(_Cubefill):
         """The map `(time, y, x)`, NaN at borders and near missing pixels."""
         known = np.isfinite(p) & np.isfinite(t)
         p, t = np.where(known, p, 0), np.where(known, t, 0)
-        mp, mt, pp, tt, pt = (self._blur(a) for a in (p, t, p * p, t * t, p * t))
-        c1, c2 = (0.01 * self.peak) ** 2, (0.03 * self.peak) ** 2
-        above = (2 * mp * mt + c1) * (2 * (pt - mp * mt) + c2)
-        below = (mp**2 + mt**2 + c1) * (pp - mp**2 + tt - mt**2 + c2)
-        return np.where(self._whole(known), above / below, np.nan)
+        found = similarity(p, t, self._blur, self.peak)
+        return np.where(whole(known, self.halo, self.padded), found, np.nan)
 
     def _blur(self, a: Array) -> Array:
-        from scipy.ndimage import gaussian_filter1d
+        return blur(a, self.sigma, self.halo)
 
-        for axis in (-1, -2):
-            a = gaussian_filter1d(a, self.sigma, axis, radius=self.halo, mode="constant")
-        return np.asarray(a)
 
-    def _whole(self, known: Array) -> Array:
-        """True where the window around a pixel is inside and known."""
-        from scipy.ndimage import minimum_filter1d
+def similarity(
+    p: Array, t: Array, mean: Callable[[Array], Array], peak: float, unbiased: float = 1.0
+) -> Array:
+    """Local structural similarity (Wang et al., 2004).
 
-        size = 2 * self.halo + 1
-        out = known.astype(np.uint8)
-        for axis in (-1, -2):
-            out = minimum_filter1d(out, size, axis, mode="constant", cval=0)
-        return np.asarray(out, dtype=bool)
+    `mean` is the local mean, `unbiased` the factor of its variances.
+    """
+    mp, mt = mean(p), mean(t)
+    vp, vt, c = (
+        unbiased * (mean(a * b) - x * y)
+        for a, b, x, y in ((p, p, mp, mp), (t, t, mt, mt), (p, t, mp, mt))
+    )
+    c1, c2 = (0.01 * peak) ** 2, (0.03 * peak) ** 2
+    found: Array = (2 * mp * mt + c1) * (2 * c + c2) / ((mp**2 + mt**2 + c1) * (vp + vt + c2))
+    return found
+
+
+def blur(a: Array, sigma: float, radius: int) -> Array:
+    """A Gaussian mean over the last two axes, zero beyond them."""
+    from scipy.ndimage import gaussian_filter1d
+
+    for axis in (-1, -2):
+        a = gaussian_filter1d(a, sigma, axis, radius=radius, mode="constant")
+    return np.asarray(a)
+
+
+def whole(known: Array, radius: int, padded: bool = False) -> Array:
+    """True where the window around a pixel is known and, unless `padded`, inside."""
+    from scipy.ndimage import minimum_filter1d
+
+    out = known.astype(np.uint8)
+    for axis in (-1, -2):
+        out = minimum_filter1d(out, 2 * radius + 1, axis, mode="constant", cval=int(padded))
+    return np.asarray(out, dtype=bool)
 
 
 def _sums(pred: Bands, true: Bands, where: Array, parts: Mapping[str, Any]) -> Terms:

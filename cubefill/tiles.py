@@ -346,7 +346,7 @@ def _overlap(p: _Place, tile: Area, *, wide: bool) -> tuple[tuple[slice, ...], t
     dst, src = [p.steps], [p.inner]
     for w, part in ((p.y, tile.y), (p.x, tile.x)):
         lo = max(w.start if wide else w.keep_start, part.start)
-        hi = min(w.stop if wide else w.keep_stop, part.stop)
+        hi = max(lo, min(w.stop if wide else w.keep_stop, part.stop))
         dst.append(slice(lo - part.start, hi - part.start))
         src.append(slice(lo - w.start, hi - w.start))
     return tuple(dst), tuple(src)

@@ -12,11 +12,9 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 from tqdm import tqdm
 
 from cubefill import checkpoint
@@ -26,11 +24,10 @@ from cubefill.methods._pass import check_precision, device_of
 from cubefill.methods._torch import TorchMethod, card_of
 from cubefill.nn.objective import Objective
 from cubefill.nn.update import rank, sum_of_processes, world
+from cubefill.train_batches import batches, loader
 from cubefill.train_recipe import Recipe, read, with_options
-from cubefill.train_samples import GAPS, CubeSamples, Sample, Samples
+from cubefill.train_samples import GAPS, CubeSamples, Samples
 from cubefill.train_state import Average, Log, Run, Standing
-
-Batch = dict[str, Tensor]
 
 
 def fit(
@@ -82,7 +79,8 @@ def fit(
     >>> fit(Mine(), CubeSamples(cubes, Mine(), Blobs()), recipe, "net")  # doctest: +SKIP
     PosixPath('net')
     """
-    folder, run = Path(folder), Run(Path(folder) / "training", recipe)
+    folder, data = Path(folder), str(getattr(samples, "digest", ""))
+    run = Run(folder / "training", recipe, data)
     with _processes(recipe) as device:
         learner = _learner(method, recipe)
         torch.manual_seed(recipe.seed)
@@ -113,7 +111,7 @@ def fit(
             now, better = now.judged(score, recipe)
             if rank() == 0:
                 if better:
-                    _keep_best(folder, average, learner, samples, recipe, now)
+                    _keep_best(folder, average, learner, run, now)
                 run.keep(objective, average, now)
         log.close()
         bar.close()
@@ -207,82 +205,6 @@ def cube_samples(
     opened = [c if isinstance(c, xr.Dataset) else open_cube(c) for c in cubes]
     gaps = GAPS[name]() if name != "none" else None
     return CubeSamples(opened, learner, gaps, recipe.seed, **values)
-
-
-# ------------------------------------------------------------------ batches
-
-
-def batches(
-    samples: Samples, recipe: Recipe, now: Standing, *, rows: bool = False
-) -> Iterator[Batch]:
-    """This process's share of each batch of an epoch, from where the run stands.
-
-    The order is drawn from the seed and the epoch alone; what is left over after the last whole
-    batch waits for another epoch.
-
-    Raises
-    ------
-    CubefillError
-        There are fewer samples in a batch than processes, or samples of one batch differ in shape.
-    """
-    source = samples.at(now.epoch) if hasattr(samples, "at") else samples
-    order = np.random.default_rng([recipe.seed, now.epoch]).permutation(len(source))
-    size = min(recipe.batch, len(order))
-    if size < world():
-        raise CubefillError(
-            f"A batch has {size} samples for {world()} processes: expected at least one for each. "
-            f"Type batch={world()} or more."
-        )
-    whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
-    shares = [g[rank() :: world()].tolist() for g in whole[now.batch :]]
-    yield from _loader(source, shares, recipe, rows)
-
-
-def _loader(
-    source: Samples, groups: list[list[int]], recipe: Recipe, rows: bool
-) -> "DataLoader[Batch]":
-    return DataLoader(
-        _Indexed(source),
-        batch_sampler=groups,
-        num_workers=recipe.workers,
-        collate_fn=_Joined(rows),
-        generator=torch.Generator(),
-        pin_memory=torch.cuda.is_available(),
-    )
-
-
-class _Indexed(Dataset[Sample]):
-    """Samples as torch wants them."""
-
-    def __init__(self, samples: Samples) -> None:
-        self.samples = samples
-
-    def __len__(self) -> int:
-        return len(self.samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self.samples[index]
-
-
-class _Joined:
-    """Samples as one batch: along a new first axis, or along their axis of rows."""
-
-    def __init__(self, rows: bool) -> None:
-        self.rows = rows
-
-    def __call__(self, found: list[Sample]) -> Batch:
-        join: Any = np.concatenate if self.rows else np.stack
-        batch = {}
-        for name in found[0]:
-            arrays = [sample[name] for sample in found]
-            if len({a.shape[self.rows :] for a in arrays}) > 1:
-                raise CubefillError(
-                    f"Samples of one batch have {name!r} of shapes "
-                    f"{', '.join(str(a.shape) for a in arrays)}: expected equal ones. Type dates=, "
-                    "so that every sample has as many time steps, or batch=1."
-                )
-            batch[name] = torch.from_numpy(join(arrays))
-        return batch
 
 
 # ------------------------------------------------------------------ parts of the loop
@@ -385,7 +307,7 @@ def _score(
     size = max(1, recipe.batch // world())
     groups = [mine[i : i + size] for i in range(0, len(mine), size)]
     total = weight = 0.0
-    for batch in _loader(validation, groups, recipe, rows):
+    for batch in loader(validation, groups, recipe, rows):
         loss, share = objective.score(batch)
         total += loss * share
         weight += share
@@ -402,14 +324,13 @@ def _keep_best(
     folder: Path,
     average: Average,
     learner: TorchMethod,
-    samples: Samples,
-    recipe: Recipe,
+    run: Run,
     now: Standing,
 ) -> None:
     card = card_of(
         learner,
-        recipe=recipe.to_dict(),
-        data=str(getattr(samples, "digest", "")),
+        recipe=run.recipe.to_dict(),
+        data=run.data,
         scores={"loss": now.best, "epoch": now.epoch, "update": now.update},
     )
     checkpoint.save(folder, average.weights(), card, overwrite=True)

@@ -109,6 +109,8 @@ class Run:
 
     folder: Path
     recipe: Recipe
+    data: str = ""
+    """Digest of the samples."""
 
     @property
     def begun(self) -> bool:
@@ -127,6 +129,7 @@ class Run:
         """Writes the state; a kill while writing leaves the one before."""
         state = {
             "recipe": self.recipe.fingerprint,
+            "data": self.data,
             "standing": asdict(now),
             "objective": objective.state_dict(),
             "average": average.held,
@@ -143,7 +146,7 @@ class Run:
         Raises
         ------
         StoreError
-            The state is of another recipe, or cannot be read.
+            The state is of another recipe or other samples, or cannot be read.
         """
         path = self.folder / STATE
         try:
@@ -158,6 +161,11 @@ class Run:
                 f"{path} is of a run with another recipe: expected that of "
                 f"{self.folder / 'recipe.json'}. Type overwrite=True to begin again, or another "
                 "folder."
+            )
+        if state["data"] != self.data:
+            raise StoreError(
+                f"{path} is of a run on other samples ({state['data']}): expected those of now "
+                f"({self.data}). Type overwrite=True to begin again, or another folder."
             )
         objective.load_state_dict(state["objective"])
         average.load(state["average"])
@@ -188,8 +196,9 @@ class Log:
             self._widen(new)
         with self.path.open("a", newline="") as file:
             csv.DictWriter(file, self.fields, restval="").writerow(row)
-        for name, value in values.items() if self.board else ():
-            self.board.add_scalar(f"{kind}/{name}", value, now.update)
+        if self.board:
+            for name, value in values.items():
+                self.board.add_scalar(f"{kind}/{name}", value, now.update)
 
     def close(self) -> None:
         """Ends the TensorBoard file."""

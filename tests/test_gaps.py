@@ -136,12 +136,13 @@ def dataset() -> xr.Dataset:
     return xr.Dataset({"valid": values, "B04": values.astype("float32")})
 
 
-def test_apply_takes_observations_out_and_leaves_values() -> None:
+def test_apply_takes_observations_out_and_shows_nothing_of_them() -> None:
     ds = dataset()
     hidden = gaps.hide(ds, Transplant(), seed=1)
     out = gaps.apply(ds, hidden)
     np.testing.assert_array_equal(out.valid, ds.valid & ~hidden)
-    xr.testing.assert_identical(out.B04, ds.B04)
+    xr.testing.assert_identical(out.B04, ds.B04.where(~hidden.drop_vars(list(hidden.coords))))
+    assert np.isnan(out.B04.values[hidden.values]).all()
     assert out.valid.attrs == {"source": "SCL", "hidden": int(hidden.sum())}
     assert "hidden" not in ds.valid.attrs
     assert "Transplant" in hidden.attrs["gaps"]

@@ -1,7 +1,7 @@
 """What the methods without learning share: options, axes, flags, limits and expected errors."""
 
 import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
 from cubefill.method import Block, Bool, Codes, Counts, Filled, Flag, Float, Needs, days_since
-from cubefill.methods._gaps import flags, spread
+from cubefill.methods._gaps import flags, quick_flags, spread
 
 DAY = 86_400
 NEVER = -1
@@ -153,19 +153,31 @@ class Classic:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
         raise NotImplementedError
 
+    def curves(
+        self,
+        bands: Sequence[NDArray[Any]],
+        valid: Bool,
+        axes: Axes,
+        outs: Sequence[NDArray[Any]],
+    ) -> tuple[Codes, list[int]]:
+        """The flags of a block, and `curve` of all its bands."""
+        pairs = zip(bands, outs, strict=True)
+        return self.flags(valid, axes), [self.curve(b, valid, axes, o) for b, o in pairs]
+
     def _fill(self, block: Block) -> Filled:
         self._check(block)
         axes = Axes.of(block)
-        flag = self._flags(block.valid, axes)
+        given = list(block.bands.values())
+        outs = [block.empty(n + self.suffix, b.dtype) for n, b in block.bands.items()]
+        flag, lost = self.curves(given, block.valid, axes, outs)
         merged = flag
         bands: dict[str, NDArray[Any]] = {}
         std: dict[str, Float] = {}
-        for name, band in block.bands.items():
-            out = block.empty(name + self.suffix, band.dtype)
+        for (name, band), out, holes in zip(block.bands.items(), outs, lost, strict=True):
             valid, own = block.valid, flag
-            if self.curve(band, valid, axes, out):
+            if holes:
                 valid = valid & ~_absent(band)
-                own = self._flags(valid, axes)
+                own = self.flags(valid, axes)
                 merged = np.maximum(merged, own)
             if not self.complete:
                 out[own == Flag.UNFILLABLE] = Counts().nodata if block.counts else np.nan
@@ -186,14 +198,19 @@ class Classic:
                 "Type counts=None and give reflectance."
             )
 
-    def _flags(self, valid: Bool, axes: Axes) -> Codes:
+    def flags(self, valid: Bool, axes: Axes) -> Codes:
+        """Codes of every pixel and date, from when the pixel was clear."""
         out = np.empty((len(axes.so), *valid.shape[1:]), np.uint8)
-        gap, ends = (_limit(d) for d in (self.max_gap, self.max_extrapolate))
-        head, tail = (ends if holds else NEVER for holds in self.holds)
         codes = (Flag.OBSERVED, self.flag, self.beyond)
         if self.smooth:
             codes = (Flag.SMOOTHED, Flag.SMOOTHED, Flag.SMOOTHED)
-        limits = np.array([gap, head, tail], np.int32)
+        if self.max_gap is None and self.max_extrapolate is None:
+            ends = (codes[2] if holds else Flag.UNFILLABLE for holds in self.holds)
+            of = np.array([*codes[:2], *ends], np.uint8)
+            quick_flags(_FLOAT, valid, axes.s, axes.so, axes.lo, of, WIDTH, out)
+            return out
+        gap, far = (_limit(d) for d in (self.max_gap, self.max_extrapolate))
+        limits = np.array([gap, *(far if holds else NEVER for holds in self.holds)], np.int32)
         of = np.array(codes, np.uint8)
         flags(_FLOAT, valid, axes.s, axes.so, axes.lo, limits, of, WIDTH, out)
         return out

@@ -132,6 +132,81 @@ def flags(
                 j += m
 
 
+NEVER_YET, BEFORE, NOW = np.uint8(0), np.uint8(1), np.uint8(3)
+
+
+@row
+def _seen(valid: Array, state: Array, past: Array) -> None:
+    for j in range(valid.shape[0]):
+        here = NOW if valid[j] else (BEFORE if state[j] != NEVER_YET else NEVER_YET)
+        state[j] = here
+        past[j] = here
+
+
+@row
+def _coming(past: Array, coming: Array) -> None:
+    for j in range(coming.shape[0]):
+        coming[j] = BEFORE if past[j] == NOW else coming[j]
+
+
+@row
+def _quick_code(past: Array, coming: Array, given: bool, codes: Array, out: Array) -> None:
+    observed, between, head, tail = codes[0], codes[1], codes[2], codes[3]
+    now = NOW if given else np.uint8(255)
+    for j in range(out.shape[0]):
+        ahead = coming[j] != NEVER_YET
+        behind = past[j] != NEVER_YET
+        code = between if ahead else tail
+        none = head if ahead else NOTHING
+        code = code if behind else none
+        out[j] = observed if past[j] == now else code
+
+
+def _quick_signature(dtype: Any) -> Any:
+    return types.void(
+        VALID, SECONDS, SECONDS, INDEX, types.Array(types.uint8, 1, "C", readonly=True),
+        types.int64, cube_type(types.uint8, out=True),
+    )  # fmt: skip
+
+
+@kernel(_quick_signature)
+def quick_flags(
+    valid: Array, s: Array, so: Array, lo: Array, codes: Array, width: int, out: Array
+) -> None:
+    """`flags` without limits: the codes are of observed, between, before the first, after the last.
+
+    Needs to know that there is an observation, not when: bytes instead of seconds.
+    """
+    pixels = valid.shape[1] * valid.shape[2]
+    past = np.zeros((len(s) + 1, width), np.uint8)
+    state = np.empty(width, np.uint8)
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        state[:] = NEVER_YET
+        for i in range(len(s)):
+            j = 0
+            while j < n:
+                y, x, m = reach(p0 + j, n - j, valid.shape[2])
+                if i + 1 < len(s):
+                    fetch(as_row(valid[i + 1, y, x : x + m]))
+                _seen(as_row(valid[i, y, x : x + m]), state[j : j + m], past[i, j : j + m])
+                j += m
+        state[:] = NEVER_YET
+        i = len(s) - 1
+        for k in range(len(so) - 1, -1, -1):
+            while i >= 0 and s[i] >= so[k]:
+                _coming(past[i, :n], state[:n])
+                i -= 1
+            at = lo[k] if lo[k] >= 0 else len(s)
+            given = lo[k] >= 0 and s[lo[k]] == so[k]
+            j = 0
+            while j < n:
+                y, x, m = reach(p0 + j, n - j, out.shape[2])
+                o = as_row(out[k, y, x : x + m])
+                _quick_code(past[at, j : j + m], state[j : j + m], given, codes, o)
+                j += m
+
+
 def _spread_signature(dtype: Any) -> Any:
     return types.void(
         VALID, SECONDS, SECONDS, INDEX, types.Array(types.int32, 1, "C", readonly=True), TABLE,

@@ -19,7 +19,6 @@ from cubefill.methods._rows import (
     VALID,
     Array,
     cube_type,
-    keep_clear,
     kernel,
     load,
     row,
@@ -177,7 +176,7 @@ def solve(
     s: Array, bend: Array, w: Array, weighted: bool, first: Array, last: Array,
     e: Array, f: Array, y: Array, state: Array,
 ) -> None:  # fmt: skip
-    """The curve of every pixel in rows 0 to T of `y`; rows T and T + 1 are zero.
+    """The curve of every pixel in rows 0 to T of `y`, up to its last observation.
 
     `e`, `f` have two rows of zeros before row 0, at T and T + 1.
     """
@@ -200,21 +199,37 @@ def solve(
             )  # fmt: skip
     for i in range(count - 1, -1, -1):
         _substitute(s[i], i, first, last, e[i], f[i], y[i + 1], y[i + 2], y[i])
-    for i in range(count):
-        _hold(i, last, y[max(i - 1, 0)], y[i])
+
+
+@row
+def _same_date(s: Array, y: Array, k: int, last: Array, keep: bool, held: Array, r: Array) -> None:
+    """A date given: the curve, held after the last observation, clear observations put back."""
+    for j in range(r.shape[0]):
+        z = y[j] if k <= last[j] else held[j]
+        z = z if last[j] >= 0 else np.nan
+        held[j] = z
+        r[j] = s[j] if keep & (s[j] == s[j]) else np.float32(z)
 
 
 @row
 def _local(y: Array, k: int, first: int, weights: Array, r: Array) -> None:
-    """Date `k` asked for from four neighbouring dates given, or from the same one."""
-    if weights[k, 0] == 1.0:
-        for j in range(r.shape[0]):
-            r[j] = np.float32(y[first, j])
-        return
+    """Date `k` asked for from four neighbouring dates given."""
     for j in range(r.shape[0]):
         z = weights[k, 0] * y[first, j] + weights[k, 1] * y[first + 1, j]
         z += weights[k, 2] * y[first + 2, j] + weights[k, 3] * y[first + 3, j]
         r[j] = np.float32(z)
+
+
+@row
+def _give_other(
+    y: Array, p0: int, n: int, last: Array, start: Array, weights: Array, r: Array, out: Array
+) -> None:
+    count = y.shape[0] - 4
+    for i in range(count):
+        _hold(i, last, y[max(i - 1, 0)], y[i])
+    for k in range(out.shape[0]):
+        _local(y, k, start[k], weights, r)
+        store(r, k, p0, n, out)
 
 
 @row
@@ -234,7 +249,7 @@ def _fit(
 
 def _signature(dtype: Any) -> Any:
     return types.int64(
-        cube_type(dtype), VALID, TABLE, INDEX, TABLE, types.int64, types.boolean,
+        cube_type(dtype), VALID, TABLE, INDEX, TABLE, types.int64, types.boolean, types.boolean,
         cube_type(dtype, out=True),
     )  # fmt: skip
 
@@ -242,12 +257,13 @@ def _signature(dtype: Any) -> Any:
 @kernel(_signature)
 def whittaker(
     band: Array, valid: Array, bend: Array, start: Array, weights: Array,
-    rounds: int, keep: bool, out: Array,
+    rounds: int, same: bool, keep: bool, out: Array,
 ) -> int:  # fmt: skip
     """Fills `out`; gives the number of clear values that held no data.
 
-    `bend` is `lam * penalty(days)`; date `k` asked for is the mean of dates `start[k] + 0..3`
-    given, with the weights of row `k`.
+    `bend` is `lam * penalty(days)`. Unless the dates asked for are the `same`, date `k` of them is
+    the sum of dates `start[k] + 0..3` given, with the weights of row `k`. `keep` puts clear
+    observations back.
     """
     count, pixels = band.shape[0], band.shape[1] * band.shape[2]
     width = min(TILE, pixels)
@@ -266,11 +282,12 @@ def whittaker(
         n = min(width, pixels - p0)
         lost += load(band, valid, p0, n, s)
         _fit(s, bend, rounds, w, first, last, e, f, y, state, work)
-        for k in range(len(start)):
-            _local(y, k, start[k], weights, r)
-            if keep:
-                keep_clear(s[k], r)
-            store(r, k, p0, n, out)
+        if same:
+            for k in range(count):
+                _same_date(s[k], y[k], k, last, keep, state[0], r)
+                store(r, k, p0, n, out)
+        else:
+            _give_other(y, p0, n, last, start, weights, r, out)
     return lost
 
 

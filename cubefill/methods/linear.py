@@ -4,12 +4,14 @@ One kernel: a pass forwards keeps the last clear observation of every pixel, a p
 keeps the next one and combines both. Differences of time are taken in whole seconds, exactly.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
 
+from cubefill.method import Codes, Flag
 from cubefill.methods._classic import Axes, Classic
 from cubefill.methods._rows import (
     FAR,
@@ -27,7 +29,13 @@ from cubefill.methods._rows import (
     reach,
     row,
 )
+from cubefill.methods._together import addresses, lines
 
+TILE = 512
+CODES = np.array(
+    [Flag.OBSERVED, Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.EXTRAPOLATED, Flag.UNFILLABLE],
+    np.uint8,
+)
 NEAREST, LAST, NEXT, LINEAR, LINEAR2 = range(5)
 
 
@@ -217,7 +225,7 @@ class _Scan(Classic):
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
-        args = (band, valid, axes.s, axes.so, axes.lo, self.mode, 512, out)
+        args = (band, valid, axes.s, axes.so, axes.lo, self.mode, TILE, out)
         return int(scan(band.dtype, *args))
 
 
@@ -266,6 +274,23 @@ class Linear(_Scan):
     """
 
     mode: ClassVar[int] = LINEAR
+
+    def curves(
+        self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
+    ) -> tuple[Codes, list[int]]:
+        """Flags and all bands in one pass on the dates given, where no limit is set."""
+        free = self.max_gap is None and self.max_extrapolate is None
+        rows = all(a.strides[2] == a.itemsize for a in (*bands, *outs))
+        if not (free and rows and axes.same and len(bands) > 1):
+            return super().curves(bands, valid, axes, outs)
+        flag = np.empty(valid.shape, np.uint8)
+        lost = np.zeros(len(bands), np.int64)
+        like = np.zeros(1, bands[0].dtype)
+        args = (addresses(bands), addresses(outs), like, valid, axes.s, CODES, TILE, flag, lost)
+        lines(like.dtype, *args)
+        for i in map(int, np.flatnonzero(lost)):
+            self.curve(bands[i], valid, axes, outs[i])
+        return flag, lost.tolist()
 
 
 @dataclass(frozen=True)

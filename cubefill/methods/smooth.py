@@ -109,5 +109,5 @@ class Whittaker(Classic):
         bend = penalty(axes.days) * self.lam
         first, weights = local_cubic(axes.days, axes.out_days, axes.lo)
         keep = axes.same and not self.smooth
-        args = (band, valid, bend, first, weights, self.robust, keep, out)
+        args = (band, valid, bend, first, weights, self.robust, axes.same, keep, out)
         return int(whittaker(band.dtype, *args))

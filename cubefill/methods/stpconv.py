@@ -33,7 +33,7 @@ STEPS = 64
 
 
 @dataclass(frozen=True)
-class Config(Sizes):
+class ConfigSTpconv(Sizes):
     """The net, its patch, and the unit it works in; defaults are those of the published weights."""
 
     size: int = 128
@@ -72,7 +72,7 @@ class STpconv(TorchMethod):
     """
 
     name: ClassVar[str] = "stpconv"
-    Config: ClassVar[type] = Config
+    Config: ClassVar[type] = ConfigSTpconv
     flag: ClassVar[Flag] = Flag.LEARNED
     complete: ClassVar[bool] = False
     rows: ClassVar[int] = 1
@@ -129,7 +129,9 @@ class STpconv(TorchMethod):
         return values, np.isfinite(values).astype(np.float32)
 
     @classmethod
-    def from_original(cls, path: str | Path, config: Config | None = None) -> dict[str, Tensor]:
+    def from_original(
+        cls, path: str | Path, config: ConfigSTpconv | None = None
+    ) -> dict[str, Tensor]:
         """Weights that the author published (Keras HDF5), under our names.
 
         Convolutions are taken in the order in which Keras numbered them.
@@ -139,7 +141,7 @@ class STpconv(TorchMethod):
         CubefillError, StoreError, MethodError
             h5py is absent; the file is no Keras file; its weights are not those of `config`.
         """
-        config = config or Config()
+        config = config or ConfigSTpconv()
         found = keras.read(path)
         state = keras.renamed(found, _names(found, config))
         state = {n: _time_first(t) if t.ndim == 5 else t for n, t in state.items()}
@@ -149,7 +151,7 @@ class STpconv(TorchMethod):
         return state
 
 
-def original_config(path: str | Path) -> Config:
+def original_config(path: str | Path) -> ConfigSTpconv:
     """The configuration that the author's JSON file of a net describes.
 
     Raises
@@ -162,7 +164,7 @@ def original_config(path: str | Path) -> Config:
         levels = int(found["n_conv_layers"])
         t, y, x = (2, 1, 0)
         strides = tuple((int(s[t]), int(s[y]), int(s[x])) for s in found["strides"][:levels])
-        return Config(
+        return ConfigSTpconv(
             filters=tuple(map(int, found["n_filters"][:levels])),
             kernels=tuple(_edge(k) for k in found["kernel_sizes"][:levels]),
             strides=strides,
@@ -197,12 +199,12 @@ def _axis(block: Block) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return steps, np.searchsorted(axis, block.out_time)
 
 
-def _padded(steps: int, config: Config) -> int:
+def _padded(steps: int, config: ConfigSTpconv) -> int:
     unit = config.multiple[0]
     return -(-steps // unit) * unit
 
 
-def _windows(steps: int, config: Config) -> list[Window]:
+def _windows(steps: int, config: ConfigSTpconv) -> list[Window]:
     """Parts of a series; what is kept of them does not depend on where they end."""
     unit = config.multiple[0]
     margin = _padded(config.reach[0], config)
@@ -210,13 +212,13 @@ def _windows(steps: int, config: Config) -> list[Window]:
     return Span(min(size, steps), min(size - 2 * margin, steps)).windows(steps)
 
 
-def _cut(a: Float, config: Config) -> Float:
+def _cut(a: Float, config: ConfigSTpconv) -> Float:
     """Samples `(band * part, 1, step, y, x)` of `(band, step, y, x)`."""
     parts = np.stack([a[:, w.start : w.stop] for w in _windows(a.shape[1], config)], axis=1)
     return np.ascontiguousarray(parts.reshape(-1, 1, *parts.shape[2:]))
 
 
-def _joined(parts: Float, steps: int, config: Config) -> Float:
+def _joined(parts: Float, steps: int, config: ConfigSTpconv) -> Float:
     """`(band, step, y, x)` from samples."""
     windows = _windows(steps, config)
     parts = parts.reshape(-1, len(windows), *parts.shape[2:])
@@ -230,7 +232,7 @@ def _joined(parts: Float, steps: int, config: Config) -> Float:
 # ------------------------------------------------------------------ the author's names
 
 
-def _names(found: dict[str, Any], config: Config) -> dict[str, str]:
+def _names(found: dict[str, Any], config: ConfigSTpconv) -> dict[str, str]:
     """Name of a weight in the author's file to ours."""
     levels = len(config.filters)
     places = [

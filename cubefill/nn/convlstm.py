@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cubefill.errors import MethodError
+
 STEPS = 16
 """Time steps that run through a net at once; longer series go in blocks that hand on states."""
 
@@ -62,7 +64,7 @@ class ConvLSTM(nn.Module):
             state = self._step(z, state)
             outputs.append(state.output)
         if state is None:
-            raise ValueError("ConvLSTM got a series of 0 time steps: expected at least 1.")
+            raise MethodError("ConvLSTM got a series of 0 time steps: expected at least 1.")
         return torch.cat(outputs).unflatten(0, x.shape[:2]), state
 
     def _step(self, z: Tensor, state: State | None) -> State:
@@ -106,7 +108,7 @@ class Sizes:
     width: int = 64
     """Features of the first layer; the deepest have eight times as many."""
     unused: bool = True
-    """True holds the tensors that the authors' nets hold and no pass reads (10 % of the weights)."""
+    """True holds the tensors that the authors' nets hold and no pass reads, 10 % of the weights."""
 
     @property
     def encoder(self) -> tuple[int, ...]:
@@ -159,8 +161,9 @@ class Generator(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, time, band, y, x)` from the same in 0-1, y and x multiples of 128."""
         if x.shape[-2] % MULTIPLE or x.shape[-1] % MULTIPLE:
-            raise ValueError(
-                f"The generator got maps of {tuple(x.shape[-2:])}: expected multiples of {MULTIPLE}."
+            raise MethodError(
+                f"The generator got {x.shape[-2]} x {x.shape[-1]} pixels: expected multiples of "
+                f"{MULTIPLE}. Type patch={MULTIPLE}."
             )
         states: list[State | None] = [None] * (len(self.down) + len(self.up))
         parts = [self._block(part, states) for part in x.transpose(0, 1).split(self.steps)]
@@ -225,7 +228,7 @@ class Discriminator(nn.Module):
 
     def __init__(self, sizes: Sizes) -> None:
         super().__init__()
-        w = sizes.width
+        self.sizes, w = sizes, sizes.width
         self.conv1 = nn.Conv2d(sizes.bands, w, 4, 2, 1)
         self.conv2, self.norm2 = nn.Conv2d(w, 2 * w, 4, 2, 1), _norm(2 * w)
         self.conv3, self.norm3 = nn.Conv2d(2 * w, 4 * w, 4, 2, 1), _norm(4 * w)

@@ -141,6 +141,10 @@ _TINY = 1e-12
 
 def _scored(pred: Tensor, true: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the prediction's type, and the truth with the unscored values made harmless."""
+    if pred.shape != true.shape:
+        raise ValueError(
+            f"The net gave {tuple(pred.shape)}: expected {tuple(true.shape)} as the target is."
+        )
     weight = where.to(pred.dtype).expand(pred.shape)
     return weight, torch.where(weight > 0, true.to(pred.dtype), pred.detach())
 

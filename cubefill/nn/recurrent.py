@@ -6,7 +6,6 @@ detection of mowing. Cells and outputs of their first LSTMs pass a ReLU where to
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 import torch
@@ -185,8 +184,7 @@ class SeriesNet(nn.Module):
         if self.sizes.attention:
             y = self.attention(y, steps)
         else:
-            encoder = cast(BiLstm, self.encoder)
-            y = self.decoder(encoder.last(y, steps), steps)
+            y = self.decoder(self.encoder.last(y, steps), steps)
         for layer in self.dense:
             y = F.relu(layer(y))
         return torch.sigmoid(self.last(y))
@@ -285,4 +283,4 @@ def joined(parts: NDArray[np.float32], size: int, steps: int) -> NDArray[np.floa
     for k, s in enumerate(firsts):
         total[:, s : s + size] += parts[:, k] * ramp
         weight[s : s + size] += ramp
-    return total / weight
+    return np.asarray(total / weight, np.float32)

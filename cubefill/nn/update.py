@@ -84,7 +84,7 @@ def distributed(net: nn.Module) -> nn.Module:
     """The net, wrapped by torch's DistributedDataParallel where several processes train it."""
     if world() == 1:
         return net
-    return nn.parallel.DistributedDataParallel(net, broadcast_buffers=False)
+    return nn.parallel.DistributedDataParallel(net)
 
 
 def last_syncs(net: nn.Module, last: bool) -> AbstractContextManager[Any]:

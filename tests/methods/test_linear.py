@@ -8,7 +8,7 @@ from cubefill.errors import MethodError
 from cubefill.method import Flag
 from cubefill.methods.linear import Last, Linear, Linear2, Nearest, Next
 from cubefill.testing import MethodTests
-from tests.methods.reference import Series, block, expect, one
+from tests.methods.reference import Series, as_counts, block, expect, one
 
 OTHER = (-4.5, 0, 3, 10.25, 30, 31, 66.6, 90)
 
@@ -115,6 +115,15 @@ def test_limits_leave_gaps(options: dict[str, Any], left: list[bool]) -> None:
     assert not method.complete
 
 
+@pytest.mark.parametrize("out_days", [None, OTHER], ids=["same", "other"])
+@pytest.mark.parametrize("method", [Linear(), Last(), Next(), Linear2()])
+def test_limits_that_never_act_change_no_flag(method: Any, out_days: Any) -> None:
+    b = block(gap=0.8, out_days=out_days)
+    a, c = one(method, b).flag, one(replace(method, max_gap=1e6, max_extrapolate=1e6), b).flag
+    assert a is not None
+    np.testing.assert_array_equal(a, c)
+
+
 def test_a_band_may_lack_data_where_valid_says_clear() -> None:
     b = block(gap=0.4)
     holed = b.bands["B04"].copy()
@@ -126,12 +135,24 @@ def test_a_band_may_lack_data_where_valid_says_clear() -> None:
     np.testing.assert_array_equal(flag == Flag.OBSERVED, b.valid & np.isfinite(holed))
 
 
+@pytest.mark.parametrize("counted", [False, True])
+def test_bands_together_give_the_bits_of_each_alone(counted: bool) -> None:
+    b = block(dates=20, size=(13, 90), gap=0.6, bands=("B02", "B04", "B08"))
+    b = as_counts(b) if counted else b
+    together = one(Linear(), b)
+    for name, band in b.bands.items():
+        alone = one(Linear(), replace(b, bands={name: band}))
+        np.testing.assert_array_equal(alone.bands[name], together.bands[name])
+        np.testing.assert_array_equal(np.asarray(alone.flag), np.asarray(together.flag))
+
+
 def test_minus_zero_and_huge_values_pass() -> None:
     b = block(gap=0.0, bands=("B04",))
     band = b.bands["B04"].copy()
     band[0, 0, 0], band[1, 0, 0] = -0.0, 3e38
-    out = one(Linear(), replace(b, bands={"B04": band})).bands["B04"]
-    np.testing.assert_array_equal(out.view(np.int32), band.view(np.int32))
+    for given in ({"B04": band}, {"B04": band, "B08": band}):
+        out = one(Linear(), replace(b, bands=given)).bands["B04"]
+        np.testing.assert_array_equal(out.view(np.int32), band.view(np.int32))
 
 
 def test_a_smooth_curve_is_refused_with_the_names_that_have_one() -> None:

@@ -113,6 +113,10 @@ class Series(TorchMethod):
         stacked = np.stack([np.where(seen, series, np.float32(0)), seen], axis=1)
         return {"series": stacked.astype(np.float32)}
 
+    def target(self, truth: Block, gapped: Block) -> dict[str, NDArray[Any]]:
+        found = super().target(truth, gapped)
+        return {n: a[:, 0].reshape(len(a), -1).T for n, a in found.items()}
+
     def decode(self, output: NDArray[np.float32], block: Block) -> Filled:
         return Filled({"B08": np.ascontiguousarray(output.T).reshape(block.shape)})
 

@@ -57,7 +57,7 @@ def generate(w: Tensors, series: Tensor) -> Tensor:
 
 
 def judge(w: Tensors, series: Tensor) -> Tensor:
-    """The discriminator, sample by sample: `(batch, time, band, y, x)` to `(batch, time, y', x')`."""
+    """The discriminator, one sample after the other: `(batch, time, y', x')`."""
     return torch.cat([_judge_one(w, one[None]) for one in series])
 
 

@@ -163,6 +163,8 @@ def test_carl() -> None:
 @pytest.mark.parametrize("name", sorted(losses.LOSSES))
 def test_what_is_not_scored_never_matters(name: str) -> None:
     pred, true, where = images()
+    if name == "bce":
+        pred, true = 1 / (1 + np.exp(-pred)), 1 / (1 + np.exp(-true))
     spoilt = np.where(where, true, np.nan)
     other = np.where(where, true, 7.0)
     p, s, o, w = torched(pred, spoilt, other, where)
@@ -221,6 +223,20 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
     loss(leaf, torch.from_numpy(true), torch.from_numpy(where)).backward()
     assert leaf.grad is not None
     np.testing.assert_allclose(leaf.grad.numpy(), gradient(value, pred), atol=1e-6)
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    p, t, w = torched(*images())
+    with pytest.raises(ValueError, match=r"gave \(2, 3, 4, 24, 20\): expected \(2, 3, 4, 24, 19\)"):
+        losses.l1(p, t[..., 1:], w)
+
+
+def test_cross_entropy() -> None:
+    pred, true, where = images()
+    p, t, w = torched(1 / (1 + np.exp(-pred)), (true > 0.5).astype(np.float64), where)
+    q = p.numpy().astype(np.float64)
+    expected = weighted(-np.where(true > 0.5, np.log(q), np.log(1 - q)), where)
+    assert float(losses.bce(p, t, w)) == pytest.approx(expected, 1e-4)
 
 
 def test_an_unknown_loss_lists_the_known() -> None:

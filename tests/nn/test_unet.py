@@ -86,13 +86,11 @@ def test_one_date_unet_equals_the_original(reference_folder: Path) -> None:
     assert difference(reference_folder, "meraner_unet_dem", net, ["t"]) < 1e-5
 
 
-@pytest.mark.slow
 def test_three_date_unet_equals_the_original(reference_folder: Path) -> None:
     net = DecloudNet(Wiring(THREE, dem=True))
     assert difference(reference_folder, "crga_os2_unet_dem", net, ["tm1", "t", "tp1"]) < 1e-5
 
 
-@pytest.mark.slow
 def test_residual_net_equals_the_original(reference_folder: Path) -> None:
     assert difference(reference_folder, "meraner_original", ResidualNet(Wiring(BOTH)), ["t"]) < 1e-4
 
