@@ -170,7 +170,7 @@ def read_card(folder: str | Path) -> Card:
     if not folder.is_dir():
         raise StoreError(
             f"No checkpoint at {folder}: expected a folder with {WEIGHTS} and {CARD}. Type "
-            f"cubefill train RECIPE.toml --out {folder} to make one."
+            f"cubefill train RECIPE.toml {folder} to make one."
         )
     if not path.is_file():
         inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"

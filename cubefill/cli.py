@@ -335,6 +335,22 @@ def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
 
 
 @_command
+@click.argument("recipe")
+@click.argument("folder", type=_plain_path)
+@click.option("--cube", "cubes", multiple=True, metavar="STORE", help="Cube to learn from.")
+@click.option("--validation", multiple=True, metavar="STORE", help="Cube to stop by.")
+@click.option("--set", "options", multiple=True, callback=_pairs, metavar="KEY=VALUE")
+@_resume
+@_overwrite
+def train(recipe: str, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any) -> None:
+    """Train what RECIPE says (a TOML file or a shipped name) into the checkpoint FOLDER."""
+    from cubefill import train as training
+
+    made = training.run_recipe(recipe, folder, progress=_bar(), **choices, **options)
+    _print(as_json, {"checkpoint": str(made)}, str(made))
+
+
+@_command
 def methods(as_json: bool) -> None:
     """List the methods with what they need."""
     rows = cubefill.list_methods()

@@ -5,8 +5,9 @@ A block is four files whose bands are time steps: `X_` what a net is shown, `Y_`
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import xarray as xr
@@ -155,6 +156,45 @@ def to_blocks(block: GapBlock, variable: str = "CO") -> tuple[Block, Block]:
     seen = {variable: block.truth}
     truth = Block(seen, known, time, time)
     return truth, Block(seen, known & block.valid, time, time)
+
+
+class Learner(Protocol):
+    """What samples ask of a method."""
+
+    def encode(self, block: Block) -> dict[str, NDArray[Any]]:
+        """Arguments of the net."""
+
+    def target(self, truth: Block, gapped: Block) -> dict[str, NDArray[Any]]:
+        """`target` and `where`."""
+
+
+@dataclass(frozen=True)
+class BlockSamples:
+    """Training samples, one a block of a folder, read when asked for.
+
+    Examples
+    --------
+    >>> BlockSamples("training", STpconv())  # doctest: +SKIP
+    """
+
+    folder: str | Path
+    method: Learner
+    variable: str = "CO"
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Names of the blocks."""
+        return names(self.folder)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
+        """Arguments of the net, `target` and `where` of a block."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"Sample {index}: expected 0 to {len(self) - 1}.")
+        truth, gapped = to_blocks(read(self.folder, self.names[index]), self.variable)
+        return self.method.encode(gapped) | self.method.target(truth, gapped)
 
 
 # ------------------------------------------------------------------ files

@@ -158,7 +158,7 @@ class Method(Protocol):
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
     `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
     (with `prepares = False` only where `<band>_std` is asked for), and `recorded() -> dict`, what
-    it learned as plain values.
+    it learned as plain values; and `ready()`, which raises while planning what would fail later.
     """
 
     @property

@@ -108,7 +108,7 @@ class EMD(_Cube):
             return None
         fill, truth, used = _ndvi(p)[:, seen], _ndvi(t)[:, seen], known[:, seen]
         there = np.isfinite(fill)
-        weight = np.concatenate([there / there.sum(0), -used / used.sum(0)])
+        weight = np.concatenate([there / there.sum(0), -1.0 * used / used.sum(0)])
         value = np.nan_to_num(np.concatenate([fill, np.where(used, truth, 0)]))
         order = value.argsort(0)
         value, weight = (np.take_along_axis(a, order, 0) for a in (value, weight))

@@ -114,6 +114,7 @@ def request(
     """
     cubes.check(ds)
     chosen = _on_device(resolve(method, **dict(options or {})), device)
+    getattr(chosen, "ready", lambda: None)()
     needs = chosen.needs
     bands = _bands(ds, needs, name_of(chosen))
     what = traits(chosen, bands)

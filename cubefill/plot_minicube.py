@@ -62,7 +62,7 @@ def overview(
 
     References
     ----------
-    González-Calabuig et al. (2025), ISPRS Journal of Photogrammetry and Remote Sensing 220, 637-648.
+    GANFilling, ISPRS Journal of Photogrammetry and Remote Sensing 220 (2025), 637-648.
     """
     _check(before, filled, landcover, first)
     shown = filled.isel(time=slice(first, first + DATES))
@@ -133,7 +133,7 @@ def _left(
     ax.set_title("Land cover", fontsize=8, pad=3)
     _bare(ax)
     handles = [
-        Patch(facecolor=[v / 255 for v in rgb], edgecolor="#888888", linewidth=0.4, label=name)
+        Patch(facecolor="#" + bytes(rgb).hex(), edgecolor="#888888", linewidth=0.4, label=name)
         for name, rgb in LANDCOVER.values()
     ]
     box = fig.add_subplot(below)
@@ -198,8 +198,8 @@ def _check(
     if not 0 <= first < filled.sizes["time"]:
         raise CubeError(f"first={first}: expected 0 to {filled.sizes['time'] - 1}. Type first=0.")
     shape = {d: filled.sizes[d] for d in ("y", "x")}
-    others = [("observed cube", before.sizes)]
-    others += [("land cover", landcover.sizes)] if landcover is not None else []
+    others = [("observed cube", dict(before.sizes))]
+    others += [("land cover", dict(landcover.sizes))] if landcover is not None else []
     for what, sizes in others:
         if {d: sizes.get(d) for d in ("y", "x")} != shape:
             raise CubeError(

@@ -32,6 +32,8 @@ class Source:
     ds: xr.Dataset
     crs: Any
     """`odc.geo.crs.CRS`."""
+    steps: tuple[int, ...] = ()
+    """Position of each time step in the cube as it was given."""
 
     @property
     def step(self) -> tuple[float, float]:
@@ -86,7 +88,8 @@ def source(ds: xr.Dataset, name: str) -> Source:
         )
     view = ds.assign(valid=validity.apply(ds, None))
     days = [g[0] for g in time_axes(ds["time"].values).groups]
-    return Source(name, view.isel(time=days).transpose("time", "y", "x", ...), crs)
+    view = view.isel(time=days).transpose("time", "y", "x", ...)
+    return Source(name, view, crs, tuple(map(int, days)))
 
 
 # ------------------------------------------------------------------ places
@@ -121,8 +124,8 @@ def places(sources: Sequence[Source], patch: int, block: int = 0) -> list[Place]
     if not found:
         sizes = ", ".join(f"{s.size[0]} x {s.size[1]}" for s in sources[:5])
         raise CubeError(
-            f"No place of {patch} x {patch} px in {len(sources)} cubes ({sizes} px): expected cubes "
-            "at least as large as a patch. Type a smaller patch=, or give larger cubes."
+            f"No place of {patch} x {patch} px in {len(sources)} cubes ({sizes} px): expected "
+            "cubes at least as large as a patch. Type a smaller patch=, or give larger cubes."
         )
     rings = _rings(sources, found, patch)
     groups = _groups(found, keys, rings)
@@ -159,7 +162,7 @@ def _rings(sources: Sequence[Source], found: Sequence[Place], patch: int) -> Flo
     rings = np.empty((len(found), 4, 2))
     numbers = np.array([p.source for p in found])
     for k, s in enumerate(sources):
-        mine = np.flatnonzero(numbers == k)
+        mine = np.flatnonzero(numbers == k).tolist()
         (dy, dx), (top, left) = s.step, s.corner
         rows = np.array([found[i].row for i in mine])[:, None] + [0, patch, patch, 0]
         cols = np.array([found[i].col for i in mine])[:, None] + [0, 0, patch, patch]
@@ -221,7 +224,7 @@ def assign(
     >>> np.bincount(list(found.values())).tolist()
     [80, 5, 15]
     """
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise CubeError(
             f"splits={shares}: expected shares of {', '.join(SPLITS)} that add up to 1. Type "
             "splits=(0.8, 0.05, 0.15)."

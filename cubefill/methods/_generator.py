@@ -33,10 +33,10 @@ class GeneratorConfig:
     """Bands, in the order of the net."""
     width: int = 64
     """Features of the first layer."""
-    clouds: Literal["hidden", "seen"] = "hidden"
-    """What the net is given in a gap: 1, as where there is no data, or with "seen" what the sensor
-    saw, as the authors' net is. Artificial gaps only take observations out of `valid`: scores of a
-    net that sees what lies under them say nothing."""
+    clouds: Literal["seen", "hidden"] = "seen"
+    """What the net is given in a gap: what the sensor saw, as the authors' net, which knows no
+    mask; or "hidden", 1 as where there is no data. Artificial gaps hold no data, see `gaps.apply`:
+    a net is never scored on what it saw."""
     dates: int = 10
     """Longest series that the net is given at once."""
     keep: int = 5
@@ -85,7 +85,7 @@ class GeneratorMethod(TorchMethod):
     # -------------------------------------------------------------- one window
 
     def encode(self, block: Block) -> Arrays:
-        """`x (date, band, y, x)` in 0-1; 1 stands for no data and, unless "seen", for a gap."""
+        """`x (date, band, y, x)` in 0-1; 1 is no data, and a gap where clouds are hidden."""
         x = np.stack([block.bands[n] for n in self.config.bands], axis=1).astype(np.float32)
         if self.config.clouds == "hidden":
             x[np.broadcast_to(~block.valid[:, None], x.shape)] = 1
@@ -159,15 +159,13 @@ class GeneratorMethod(TorchMethod):
     def convert(cls, path: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
         """The folder of a checkpoint made from the authors' `GANFilling.pt`.
 
-        The net is shown what lies under clouds, as the authors show it.
-
         Raises
         ------
         StoreError, MethodError
             As `from_original`; also a checkpoint that is there and `overwrite` is False.
         """
         found, said = original_pt(path, key="model")
-        config = replace(_config_of(found), clouds="seen")
+        config = _config_of(found)
         recipe = {str(n): v for n, v in dict(said.get("configuration", {})).items()}
         card = checkpoint.Card(path_of(cls), asdict(config), recipe=recipe)
         state = _ours(found, sizes_of(config), str(path))

@@ -8,19 +8,20 @@ are weighted by the distance to their edge.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import islice
-from typing import Any, ClassVar
+from itertools import islice, product
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
 from cubefill.method import Block, Bool, Filled, Float, days_since
+from cubefill.methods._pass import device_of
 from cubefill.methods._torch import Arrays, TorchMethod
 from cubefill.nn.recurrent import cut, joined
 
-PIXELS = 16384
-"""Pixels whose series are prepared at once."""
+CELL, GPU_CELL = 16, 64
+"""Edges of the squares of pixels that go through the net together, on a CPU and on a GPU."""
 
 COHERENCE = ("COH_VV", "COH_VH")
 """Names of the coherence of either polarisation, 0-1, beside VV and VH."""
@@ -38,7 +39,7 @@ class Grid:
     """Steps that the dates span."""
 
     def days(self, times: NDArray[np.datetime64]) -> NDArray[np.float64]:
-        """Whole days of times since the first step."""
+        """Days of times since the first step, each time at the start of its day."""
         return days_since(times.astype("datetime64[D]").astype("datetime64[ns]"), self.start)
 
     def nearest(self, times: NDArray[np.datetime64]) -> NDArray[np.intp]:
@@ -100,7 +101,7 @@ class SeriesMethod(TorchMethod):
     A subclass gives `series`; its `Config` has `steps` and `every`.
     """
 
-    rows: ClassVar[int] = 512
+    rows: ClassVar[int] = CELL * CELL
     complete: ClassVar[bool] = False
 
     assumed_coherence: float = 0.0
@@ -111,20 +112,19 @@ class SeriesMethod(TorchMethod):
         raise NotImplementedError(f"{type(self).__name__} has no `series(block, grid)`.")
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
-        """Filled blocks; each goes through the net in strips of rows."""
-        counts: deque[int] = deque()
+        """Filled blocks; each goes through the net in squares that lie on the cube's own grid."""
+        edge = CELL if device_of(self.device).type == "cpu" else GPU_CELL
+        shared: deque[list[_Cell]] = deque()
 
-        def strips() -> Iterator[Block]:
+        def squares() -> Iterator[Block]:
             for block in blocks:
-                parts = _strips(block)
-                counts.append(len(parts))
-                yield from parts
+                shared.append(list(_cells(block, edge)))
+                yield from (cell.of(block) for cell in shared[-1])
 
-        answers = super().fill(strips())
+        answers = super().fill(squares())
         for first in answers:
-            parts = [first, *islice(answers, counts.popleft() - 1)]
-            names = first.bands
-            yield Filled({n: np.concatenate([p.bands[n] for p in parts], axis=1) for n in names})
+            cells = shared.popleft()
+            yield _put_together(cells, [first, *islice(answers, len(cells) - 1)])
 
     def encode(self, block: Block) -> Arrays:
         """`x (pixel * window, step, series)`, 0 where a pixel lacks an input altogether."""
@@ -185,26 +185,65 @@ class SeriesMethod(TorchMethod):
         return np.full(shape, self.assumed_coherence, np.float32)
 
 
-def _strips(block: Block) -> list[Block]:
-    """Blocks of some rows each."""
-    rows, columns = block.valid.shape[1:]
-    size = max(1, PIXELS // max(1, columns))
-    if rows <= size:
-        return [block]
-    return [_rows(block, slice(i, i + size)) for i in range(0, rows, size)]
+# ------------------------------------------------------------------ squares of pixels
 
 
-def _rows(block: Block, rows: slice) -> Block:
-    def part(arrays: Any) -> dict[str, Any]:
-        return {n: a[:, rows] for n, a in arrays.items()}
+class _Cell(NamedTuple):
+    """A square on the cube's grid, and the part of a block that lies in it."""
 
-    t, y, x = block.origin
-    return replace(
-        block,
-        bands=part(block.bands),
-        valid=block.valid[:, rows],
-        sar=part(block.sar),
-        dem=None if block.dem is None else block.dem[rows],
-        origin=(t, y + rows.start, x),
-        out={},
-    )
+    y: NDArray[np.intp]
+    """Rows of the block at each row of the square; the nearest one beyond the block's edge."""
+    x: NDArray[np.intp]
+    inside: tuple[slice, slice]
+    """Rows and columns of the square that the block has."""
+    place: tuple[slice, slice]
+    """Where they lie in the block."""
+
+    def of(self, block: Block) -> Block:
+        """The square as a block."""
+
+        def part(a: NDArray[Any]) -> NDArray[Any]:
+            return np.take(np.take(a, self.y, axis=-2), self.x, axis=-1)
+
+        return replace(
+            block,
+            bands={n: part(a) for n, a in block.bands.items()},
+            valid=part(block.valid),
+            sar={n: part(a) for n, a in block.sar.items()},
+            dem=None if block.dem is None else part(block.dem),
+            out={},
+        )
+
+
+def _cells(block: Block, edge: int) -> Iterator[_Cell]:
+    """Squares of `edge` pixels that cover a block, counted from the cube's origin.
+
+    A matrix product may round a row by where it stands in the batch, so a pixel must stand at the
+    same place whatever the tile is.
+    """
+    axes = [
+        list(_along(start, length, edge))
+        for start, length in zip(block.origin[1:], block.valid.shape[1:], strict=True)
+    ]
+    for (y, inside_y, place_y), (x, inside_x, place_x) in product(*axes):
+        yield _Cell(y, x, (inside_y, inside_x), (place_y, place_x))
+
+
+def _along(start: int, length: int, edge: int) -> Iterator[tuple[NDArray[np.intp], slice, slice]]:
+    for first in range(start // edge * edge, start + length, edge):
+        lo, hi = max(first, start), min(first + edge, start + length)
+        index = np.clip(np.arange(first, first + edge), lo, hi - 1) - start
+        yield index, slice(lo - first, hi - first), slice(lo - start, hi - start)
+
+
+def _put_together(cells: list[_Cell], answers: list[Filled]) -> Filled:
+    rows, columns = (max(c.place[i].stop for c in cells) for i in (0, 1))
+    out: dict[str, NDArray[Any]] = {}
+    for name, first in answers[0].bands.items():
+        whole = np.empty((len(first), rows, columns), first.dtype)
+        for cell, answer in zip(cells, answers, strict=True):
+            whole[:, cell.place[0], cell.place[1]] = answer.bands[name][
+                :, cell.inside[0], cell.inside[1]
+            ]
+        out[name] = whole
+    return Filled(out)

@@ -144,6 +144,15 @@ class TorchMethod:
         made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
         return made
 
+    def ready(self) -> None:
+        """Refuses while planning what `fill` would refuse later: a net without its checkpoint."""
+        if not self.checkpoint:
+            raise MethodError(
+                f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Type "
+                "`cubefill train RECIPE.toml FOLDER` to make one, then "
+                f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
+            )
+
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given, in their order.
 
@@ -154,12 +163,7 @@ class TorchMethod:
         PlanError
             One block needs more memory than the device has.
         """
-        if not self.checkpoint:
-            raise MethodError(
-                f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Type "
-                "`cubefill train RECIPE.toml --out FOLDER` to make one, then "
-                f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
-            )
+        self.ready()
         device = device_of(self.device)
         check_precision(self.precision, device)
         return self._fill(blocks, device)

@@ -5,15 +5,16 @@ reflectances", ISPRS Journal of Photogrammetry and Remote Sensing 220, 637-648,
 doi 10.1016/j.isprsjprs.2025.01.016.
 
 `x (date, band, y, x)` in 0-1, blue, green, red and near infrared, 128 x 128 pixels (20 m in
-EarthNet2021) and ten dates five days apart, gives `(date, band, y, x)`. No data is 1, so that it
-looks like a saturated cloud. The discriminator sees four dates of 64 x 64 pixels.
+EarthNet2021) and ten dates five days apart, gives `(date, band, y, x)`. Clouds are given as the
+sensor saw them, no mask is; no data is 1, so that it looks like a saturated cloud. The
+discriminator sees four dates of 64 x 64 pixels.
 
-What differs from the authors' code: clear pixels are put back by the engine; a gap is 1 like no
-data, unless `clouds="seen"`; patches overlap and are blended, so that a cube has any size; a longer
-series goes in windows, and dates to give that are no acquisition join it as dates without data;
-the discriminator's real windows are flipped without reversing the order of their bands. The net
-itself is the same: 181 746 628 parameters, of which 18 874 368 are never read, and 26 360 518 of
-the discriminator.
+What differs from the authors' code: clear pixels are put back by the engine; patches overlap and
+are blended, so that a cube has any size; a longer series goes in windows, and dates to give that
+are no acquisition join it as dates without data; the discriminator's real windows are flipped
+without reversing the order of their bands; `clouds="hidden"` gives a gap as no data. The net itself
+is the same: 181 746 628 parameters, of which 18 874 368 are never read, and 26 360 518 of the
+discriminator.
 """
 
 from dataclasses import dataclass
