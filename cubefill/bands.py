@@ -43,8 +43,21 @@ BANDS: dict[str, Band] = {
 SAR_BANDS = ("VV", "VH")
 """Sentinel-1 backscatter variables of a cube, in dB."""
 
+COHERENCE = ("COH_VV", "COH_VH")
+"""Interferometric coherence of Sentinel-1, 0 to 1; optional, for methods that can use it."""
+
 NOT_SPECTRAL = frozenset(
-    {"SCL", "valid", "DEM", "VV", "VH", "sar_valid", "source_missing", "fill_flag", "spatial_ref"}
+    {
+        *SAR_BANDS,
+        *COHERENCE,
+        "SCL",
+        "valid",
+        "DEM",
+        "sar_valid",
+        "source_missing",
+        "fill_flag",
+        "spatial_ref",
+    }
 )
 """Variables of a cube that no method fills."""
 

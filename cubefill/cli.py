@@ -342,7 +342,9 @@ def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
 @click.option("--set", "options", multiple=True, callback=_pairs, metavar="KEY=VALUE")
 @_resume
 @_overwrite
-def train(recipe: str, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any) -> None:
+def train(
+    recipe: str, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any
+) -> None:
     """Train what RECIPE says (a TOML file or a shipped name) into the checkpoint FOLDER."""
     from cubefill import train as training
 

@@ -202,6 +202,8 @@ def _check_bands(ds: xr.Dataset) -> None:
 
 
 def _check_grid(ds: xr.Dataset) -> None:
+    if not set(spectral(ds)) & set(BANDS):
+        return  # a gridded product such as Sentinel-5P may lie on degrees
     step = resolution_of(ds)
     geographic = step is not None and step < 0.01
     if not geographic and "spatial_ref" in ds.coords:

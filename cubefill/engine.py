@@ -119,7 +119,7 @@ def prepared(asked: Request) -> Work:
     prepare = getattr(work.method, "prepare", None)
     if prepare is None:
         return work
-    if work.std or getattr(work.method, "prepares", True):
+    if work.std or getattr(work.method, "wants_sample", True):
         method = prepare(tiles.sample(work, lambda n, t: _fetch(asked, n, t)))
         return replace(work, method=method, traits=traits(method, work.bands))
     return work

@@ -83,7 +83,7 @@ class Block:
     origin: tuple[int, int, int] = (0, 0, 0)
     """Index of the first time step, row and column in the cube."""
     sar: Mapping[str, Float] = field(default_factory=dict)
-    """VV and VH `(time, y, x)` in dB, NaN where absent."""
+    """VV and VH `(time, y, x)` in dB, NaN where absent; COH_VV and COH_VH where there are any."""
     dem: Float | None = None
     """`(y, x)` elevation in m."""
     counts: Counts | None = None
@@ -157,8 +157,8 @@ class Method(Protocol):
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
     `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
-    (with `prepares = False` only where `<band>_std` is asked for), and `recorded() -> dict`, what
-    it learned as plain values; and `ready()`, which raises while planning what would fail later.
+    (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
+    it learned as plain values; `ready()`, which raises while planning what would fail later.
     """
 
     @property
@@ -230,6 +230,11 @@ METHODS: dict[str, str] = {
     "msop_unet": "cubefill.methods.msop:MsopUnet",
     "msop_david": "cubefill.methods.msop:MsopDavid",
     "utilise": "cubefill.methods.utilise:Utilise",
+    "ganfilling": "cubefill.methods.ganfilling:GanFilling",
+    "seq2seq": "cubefill.methods.seq2seq:Seq2Seq",
+    "stpconv": "cubefill.methods.stpconv:STpconv",
+    "cnnrnn": "cubefill.methods.cnnrnn:CnnRnn",
+    "mowing": "cubefill.methods.mowing:Mowing",
 }
 """Name to "module:Class"; nothing is imported until a method is asked for."""
 

@@ -11,6 +11,7 @@ from cubefill import cube as cubes
 from cubefill import source
 from cubefill import valid as validity
 from cubefill.axes import time_axes
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.budget import Memory, budget_bytes, refuse_above, size
 from cubefill.errors import DeviceError, MethodError, PlanError
 from cubefill.method import Method, Needs, name_of, options_of, resolve, traits
@@ -302,7 +303,7 @@ def _variables(
     chosen = {b: ds[b] for b in bands}
     chosen["valid"] = validity.apply(ds, valid)
     if needs.sar:
-        chosen |= {n: ds[n] for n in ("VV", "VH")}
+        chosen |= {n: ds[n] for n in (*SAR_BANDS, *COHERENCE) if n in ds}
     if "source_missing" in ds:
         chosen["source_missing"] = ds["source_missing"]
     variables = {n: v.variable.transpose(*order) for n, v in chosen.items()}

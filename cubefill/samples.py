@@ -67,7 +67,7 @@ def make(
         `needs` and, where it has one, `layout` are taken.
     gaps
         Observations to hide in windows of consecutive dates. `Lent()` without shapes is lent those
-        of other places of the same split. A layout hides nothing: its target is another date.
+        of other places. A layout hides nothing: its target is another date.
     target
         Folder of the store, `.zarr`.
     bands

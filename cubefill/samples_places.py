@@ -88,7 +88,7 @@ def source(ds: xr.Dataset, name: str) -> Source:
         )
     view = ds.assign(valid=validity.apply(ds, None))
     days = [g[0] for g in time_axes(ds["time"].values).groups]
-    view = view.isel(time=days).transpose("time", "y", "x", ...)
+    view = view.isel(time=days).transpose("time", "sar_time", "y", "x", ..., missing_dims="ignore")
     return Source(name, view, crs, tuple(map(int, days)))
 
 

@@ -19,8 +19,10 @@ from cubefill.samples_form import Writer
 from cubefill.samples_places import SPLITS, Place, Source, write_footprints
 from cubefill.samples_search import Picks, season, windows
 
-LENDERS = 64
-"""Gaps of other places that may be lent to one place."""
+LENDERS = 16
+"""Places whose gaps are lent to others."""
+SHAPES = 8
+"""Gaps that each lends."""
 
 
 def write_all(
@@ -35,7 +37,7 @@ def write_all(
 ) -> None:
     """Writes every sample that was chosen; `removed` counts those that no gap could be made in."""
     writer.begin(sum(min(len(p), n) for p, n in chosen.values()))
-    lent = _lenders(sources, where, chosen, split, wanted)
+    lent = _lenders(sources, where, chosen, wanted)
     each = list(windows(where, wanted.patch))
     for k, rows, cols, members in tqdm(each, "write", disable=hidden_bar(progress), unit="window"):
         taken = [i for i in members if i in chosen and chosen[i][1]]
@@ -45,7 +47,7 @@ def write_all(
         for i in taken:
             p = where[i]
             code = split[p.group]
-            gaps = _given(wanted.gaps, lent.get(code, []), p.group)
+            gaps = _given(wanted.gaps, lent, p.group)
             square = area.at(p, rows, cols, wanted.patch)
             _place(writer, square, p, i, code, chosen[i], replace(wanted, gaps=gaps), removed)
 
@@ -193,23 +195,20 @@ def _lenders(
     sources: Sequence[Source],
     where: Sequence[Place],
     chosen: Mapping[int, tuple[Picks, int]],
-    split: Mapping[int, int],
     wanted: Wanted,
-) -> dict[int, list[tuple[int, NDArray[np.bool_]]]]:
-    """For each split, gaps of some of its places, with their groups."""
+) -> list[tuple[int, NDArray[np.bool_]]]:
+    """Gaps of some places, with their groups."""
     if not isinstance(wanted.gaps, Lent) or len(wanted.gaps.shapes):
-        return {}
+        return []
     rng = np.random.default_rng([wanted.seed, 15])
-    pool: dict[int, list[tuple[int, NDArray[np.bool_]]]] = {}
-    for i in rng.permutation(sorted(chosen)).tolist():
+    pool: list[tuple[int, NDArray[np.bool_]]] = []
+    for i in rng.permutation(sorted(chosen)).tolist()[:LENDERS]:
         p = where[i]
-        lent = pool.setdefault(split[p.group], [])
-        if len(lent) < 2 * LENDERS:
-            square = {
-                "y": slice(p.row, p.row + wanted.patch), "x": slice(p.col, p.col + wanted.patch)
-            }  # fmt: skip
-            shapes = shapes_of(sources[p.source].ds["valid"].isel(square).values)
-            lent += [(p.group, s) for s in rng.permutation(shapes)[: LENDERS // 8]]
+        square = {
+            "y": slice(p.row, p.row + wanted.patch), "x": slice(p.col, p.col + wanted.patch)
+        }  # fmt: skip
+        shapes = shapes_of(sources[p.source].ds["valid"].isel(square).values)
+        pool += [(p.group, s) for s in rng.permutation(shapes)[:SHAPES]]
     return pool
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.axes import TimeAxes
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.cube import check_values
 from cubefill.errors import MethodError
 from cubefill.method import Block, Bool, Filled
@@ -238,7 +239,7 @@ def _block(
         time=time,
         out_time=out_time,
         origin=origin,
-        sar={n: take(merged[n]) for n in ("VV", "VH") if n in merged},
+        sar={n: take(merged[n]) for n in (*SAR_BANDS, *COHERENCE) if n in merged},
         dem=take(merged["DEM"]) if "DEM" in merged else None,
         counts=work.counts,
         std=work.std,

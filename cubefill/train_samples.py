@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cubefill import cube as cubes_of
 from cubefill import valid as validity
 from cubefill.axes import time_axes
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
 from cubefill.method import Block, Needs
@@ -291,7 +292,7 @@ def _cut(
         time=time,
         out_time=time,
         origin=(first, y.start, x.start),
-        sar={n: read(n) for n in ("VV", "VH")} if needs.sar else {},
+        sar={n: read(n) for n in (*SAR_BANDS, *COHERENCE) if n in part} if needs.sar else {},
         dem=read("DEM") if needs.dem else None,
     )
 

@@ -27,7 +27,9 @@ from cubefill.methods.ganfilling import GanFilling
 from cubefill.nn.convlstm import Generator
 from cubefill.nn.objective import Adversarial
 from cubefill.testing import MethodTests, synthetic_cube
-from cubefill.train_recipe import Recipe
+from cubefill.train import fit
+from cubefill.train_recipe import Recipe, read
+from cubefill.train_samples import CubeSamples
 from tests.nn.convlstm_reference import by_formula, generate
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -301,6 +303,17 @@ def test_learns_against_an_adversary() -> None:
 def samples(method: GanFilling, ds: xr.Dataset) -> dict[str, np.ndarray[Any, Any]]:
     given = block({b: ds[b].values for b in BANDS}, ds["valid"].values)
     return {**method.encode(given), **method.target(given, given)}
+
+
+def test_shipped_recipe_ends_in_a_checkpoint_that_fills(tmp_path: Path) -> None:
+    ds = synthetic_cube(dates=12, size=(130, 140), gap=0.0)
+    ds["valid"][2, :30] = False
+    recipe = replace(read("ganfilling"), config={"width": 1}, batch=2, device="cpu")
+    taken = CubeSamples([ds], GanFilling(), None, count=4, dates=10, real=(4, 64))
+    folder = fit(GanFilling, taken, recipe, tmp_path / "net", progress=False)
+    out = gapfill(ds, GanFilling(checkpoint=str(folder))).compute()
+    assert np.isfinite(out["B08"].values).all()
+    assert (out["fill_flag"].values[2, :30] == Flag.LEARNED).all()
 
 
 def test_card_says_what_the_net_needs() -> None:
