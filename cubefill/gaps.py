@@ -310,7 +310,7 @@ def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
     bands = {n: ds[n].where(shown).transpose(*ds[n].dims) for n in spectral(ds)}
     for name, band in bands.items():
         band.encoding = dict(ds[name].encoding)
-    return ds.assign(valid=out, **bands)
+    return ds.assign({**bands, "valid": out})
 
 
 def _valid(ds: xr.Dataset) -> xr.DataArray:

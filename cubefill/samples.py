@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from cubefill.errors import CubeError, StoreError
 from cubefill.gaps import Gaps
+from cubefill.minicube import CleanWindow
 from cubefill.samples_asked import BANDS as BANDS
 from cubefill.samples_asked import Wanted, opened_cubes, wanted_of, with_rules
 from cubefill.samples_form import Writer
@@ -23,8 +24,8 @@ from cubefill.samples_places import SPLITS, Place, Source, assign, places
 from cubefill.samples_search import Picks, facts, none_found, ordered, pick, season, windows
 from cubefill.samples_store import StoredSamples as StoredSamples
 from cubefill.samples_store import opened
-from cubefill.samples_windows import CleanWindow as CleanWindow
 from cubefill.samples_windows import mined
+from cubefill.samples_windows import write_clean_windows as write_clean_windows
 from cubefill.samples_write import attributes, footprints, hidden_bar, write_all
 
 Limits = tuple[int, int, int]
@@ -49,6 +50,7 @@ def make(
     block: int = 0,
     max_per_place: int | Limits = (50, 50, 0),
     seasons: bool = False,
+    real: tuple[int, int] = (0, 0),
     dtype: str = "int16",
     seed: int = 0,
     overwrite: bool = False,
@@ -97,6 +99,9 @@ def make(
         Most samples of one place, for all splits or for each; 0 for any number.
     seasons
         True takes the seasons of a place in turns where `max_per_place` leaves some out.
+    real
+        Time steps and edge of the clear windows that an adversary learns from: (4, 64) for
+        GANFilling; (0, 0) for none. Each lies in a place, and is shown in its split alone.
     dtype
         "int16" stores reflectance to 1e-4, SAR to 0.002 dB, elevation to 0.25 m; "float32" all.
     seed
@@ -121,6 +126,7 @@ def make(
     >>> import tempfile
     >>> from cubefill import samples
     >>> from cubefill.gaps import Blobs
+    >>> from cubefill.method import Needs
     >>> from cubefill.testing import synthetic_cube
     >>> path = tempfile.mkdtemp() + "/samples.zarr"
     >>> cube = synthetic_cube(12, (64, 64))
@@ -129,7 +135,7 @@ def make(
     ['days', 'optical', 'target', 'valid', 'where']
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
-    wanted = wanted_of(what, gaps, bands, sar, dem, patch, seed)
+    wanted = wanted_of(what, gaps, bands, sar, dem, patch, real, seed)
     wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear)
     path = _new(target, overwrite)
     sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
@@ -206,11 +212,11 @@ def open(
 
 def mine_clean_windows(
     cubes: Sequence[Any], size: int = 64, frames: int = 4, *, most: int = 8
-) -> list[CleanWindow]:
-    """Squares of cubes that are clear on `frames` consecutive time steps or more.
+) -> dict[str, tuple[CleanWindow, ...]]:
+    """Region ("31U") to squares of cubes that are clear on `frames` time steps in a row or more.
 
     The longest runs of each cube, at most `most`, none over another: what GANFilling's
-    discriminator learns real images from.
+    discriminator learns real images from. `write_clean_windows` writes the list as its authors do.
 
     Raises
     ------
@@ -221,10 +227,10 @@ def mine_clean_windows(
     --------
     >>> from cubefill.testing import synthetic_cube
     >>> cube = synthetic_cube(6, (32, 32), gap=0.0)
-    >>> [(w.row, w.col, len(w.steps)) for w in mine_clean_windows([cube], 32)]
-    [(0, 0, 6)]
+    >>> mine_clean_windows([cube], 32)["31U"][0].steps
+    (0, 1, 2, 3, 4, 5)
     """
-    return mined(opened_cubes(cubes, (), False, False), size, frames, most)
+    return mined(opened_cubes(cubes, (), False, False, placed=False), size, frames, most)
 
 
 # ------------------------------------------------------------------ searching

@@ -8,7 +8,7 @@ from typing import Any
 import xarray as xr
 
 from cubefill import layout as layouts
-from cubefill import stac
+from cubefill import minicube, stac
 from cubefill.cube import spectral
 from cubefill.errors import CubeError, MethodError
 from cubefill.gaps import Gaps
@@ -33,6 +33,8 @@ class Wanted:
     dem: bool
     patch: int
     gaps: Gaps | None
+    real: tuple[int, int]
+    """Time steps and edge of clear windows for an adversary; (0, 0) for none."""
     seed: int
 
     def form(self, dtype: str) -> Form:
@@ -66,6 +68,7 @@ def wanted_of(
     sar: bool,
     dem: bool,
     patch: int,
+    real: tuple[int, int],
     seed: int,
 ) -> Wanted:
     """What a sample is, from a layout, its name, needs, or a method."""
@@ -85,7 +88,7 @@ def wanted_of(
     steps = needs.time.size if isinstance(needs.time, Span) and needs.time.size > 1 else 0
     rules = Rules(chosen, radar, steps)
     names = tuple(bands) or needs.bands or BANDS
-    return Wanted(rules, names, dem or needs.dem, patch or size, gaps, seed)
+    return Wanted(rules, names, dem or needs.dem, patch or size, gaps, real, seed)
 
 
 def _asked(what: Any) -> tuple[Layout | None, Needs]:
@@ -133,7 +136,9 @@ def with_rules(
     return replace(wanted, rules=rules)
 
 
-def opened_cubes(cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: bool) -> list[Source]:
+def opened_cubes(
+    cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: bool, *, placed: bool = True
+) -> list[Source]:
     """Cubes as samples are taken from them: opened, or loaded from catalogues.
 
     Raises
@@ -147,7 +152,7 @@ def opened_cubes(cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: boo
     found = []
     for k, cube in enumerate(cubes):
         name = str(cube) if isinstance(cube, str | Path) else f"{k}"
-        s = source(_opened(cube, bands, sar, dem), name)
+        s = source(_opened(cube, bands, sar, dem), name, placed=placed)
         lacking = [b for b in bands if b not in spectral(s.ds)]
         lacking += [n for n in ("VV", "VH") if sar and n not in s.ds]
         lacking += ["DEM"] if dem and "DEM" not in s.ds else []
@@ -167,4 +172,6 @@ def _opened(cube: Any, bands: Sequence[str], sar: bool, dem: bool) -> xr.Dataset
     local = Path(cube) if isinstance(cube, str | Path) else None
     if local is not None and (local.suffix == ".zarr" or (local / "zarr.json").exists()):
         return open_cube(local)
+    if local is not None and local.suffix in (".npz", ".nc"):
+        return minicube.read(local)
     return stac.load(cube if local is None else str(cube), bands=bands or BANDS, sar=sar, dem=dem)

@@ -21,6 +21,20 @@ _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 _SCALES = {"optical": 1e-4, "sar": 2e-3, "dem": 0.25}
 
 
+def _encoding(name: str) -> Encoding:
+    return Encoding(_INT16, _FLOAT32, _SCALES[name], NODATA, NODATA)
+
+
+def decoded(counts: NDArray[Any], name: str = "optical") -> NDArray[np.float32]:
+    """Values of a part of a sample, NaN where there is no data."""
+    if counts.dtype != _INT16:
+        return counts
+    values = counts * np.float32(_SCALES[name])
+    if counts.size and counts.min() == NODATA:
+        values[counts == NODATA] = np.nan
+    return values
+
+
 @dataclass(frozen=True)
 class Form:
     """What each layer of a sample is: optical images, `valid`, `hidden`, SAR, elevation."""
@@ -79,8 +93,7 @@ class Form:
                 continue
             values = arrays[name].reshape(-1, self.patch, self.patch)
             if self.dtype == "int16" and name in _SCALES:
-                form = Encoding(_INT16, _FLOAT32, _SCALES[name], NODATA, NODATA)
-                values, n = encode(values.astype(np.float32, copy=False), form)
+                values, n = encode(values.astype(np.float32, copy=False), _encoding(name))
                 clipped += n
             out[where] = values
         return out, clipped
@@ -91,15 +104,8 @@ class Form:
         for name, (where, shape) in self.parts.items():
             counts = stored[where]
             whole = (*shape, *stored.shape[1:])
-            if name not in _SCALES:
-                found[name] = (counts != 0).reshape(whole)
-            elif stored.dtype == _INT16:
-                values = counts * np.float32(_SCALES[name])
-                if counts.size and counts.min() == NODATA:
-                    values[counts == NODATA] = np.nan
-                found[name] = values.reshape(whole)
-            else:
-                found[name] = counts.reshape(whole)
+            values = decoded(counts, name) if name in _SCALES else counts != 0
+            found[name] = values.reshape(whole)
         return found
 
 
@@ -114,19 +120,37 @@ class Writer:
     form: Form
     rows: list[dict[str, Any]] = field(default_factory=list)
     clipped: int = 0
+    real_codes: list[int] = field(default_factory=list)
+    """Split of each clear window."""
 
     def begin(self, most: int) -> None:
         """Makes the store, with room for `most` samples."""
         self._group = zarr.open_group(self.path, mode="w", zarr_format=3)
         edge = self.form.patch
-        self._array = self._group.create_array(
-            "data", shape=(most, self.form.layers, edge, edge),
-            chunks=(1, self.form.layers, edge, edge), dtype=self.form.dtype,
-            chunk_key_encoding={"name": "default", "separator": "."},
-            dimension_names=("sample", "layer", "y", "x"),
+        names = ("sample", "layer", "y", "x")
+        self._array = self._made("data", (most, self.form.layers, edge, edge), names)
+
+    def _made(self, name: str, shape: tuple[int, ...], names: tuple[str, ...]) -> Any:
+        return self._group.create_array(
+            name, shape=shape, chunks=(1, *shape[1:]), dtype=self.form.dtype,
+            chunk_key_encoding={"name": "default", "separator": "."}, dimension_names=names,
             fill_value=NODATA if self.form.dtype == "int16" else np.nan,
             **array_options("fast", 3),
         )  # fmt: skip
+
+    def add_real(self, values: NDArray[np.float32], code: int) -> None:
+        """Writes one clear window `(time, band, y, x)` of a split."""
+        if not self.real_codes:
+            self._real = self._made(
+                "real", (0, *values.shape), ("window", "step", "band", "v", "u")
+            )
+        if self.form.dtype == "int16":
+            values, n = encode(values, _encoding("optical"))
+            self.clipped += n
+        count = len(self.real_codes)
+        self._real.resize((count + 1, *values.shape))
+        self._real[count] = values
+        self.real_codes.append(code)
 
     def add(self, arrays: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Writes one sample and remembers its facts."""
@@ -139,15 +163,9 @@ class Writer:
         """Writes the facts of all samples and the attributes."""
         self._array.resize((len(self.rows), *self._array.shape[1:]))
         for name in self.rows[0]:
-            values = np.array([r[name] for r in self.rows])
-            if values.dtype.kind == "M":
-                values = values.astype("datetime64[ns]").astype(np.int64)
-            dims = ("sample", *{"bbox": ("edge",)}.get(name, ("date",) * (values.ndim - 1)))
-            made = self._group.create_array(
-                name, shape=values.shape, chunks=values.shape, dtype=values.dtype,
-                dimension_names=dims, fill_value=0,
-            )  # fmt: skip
-            made[...] = values
+            self._fact(name, np.array([r[name] for r in self.rows]))
+        if self.real_codes:
+            self._fact("real_split", np.array(self.real_codes, np.int8), "window")
         form = asdict(self.form)
         self._group.attrs.update({"kind": KIND, "form": form, "layers": self.form.names, **attrs})
         if self.clipped:
@@ -157,3 +175,13 @@ class Writer:
                 CubefillWarning,
                 stacklevel=3,
             )
+
+    def _fact(self, name: str, values: NDArray[Any], along: str = "sample") -> None:
+        if values.dtype.kind == "M":
+            values = values.astype("datetime64[ns]").astype(np.int64)
+        dims = (along, *{"bbox": ("edge",)}.get(name, ("date",) * (values.ndim - 1)))
+        made = self._group.create_array(
+            name, shape=values.shape, chunks=values.shape, dtype=values.dtype,
+            dimension_names=dims, fill_value=0,
+        )  # fmt: skip
+        made[...] = values

@@ -70,8 +70,8 @@ class Place:
     """Places of one group share ground or lie in one block: they belong to one split."""
 
 
-def source(ds: xr.Dataset, name: str) -> Source:
-    """A checked cube as samples are taken from it.
+def source(ds: xr.Dataset, name: str, *, placed: bool = True) -> Source:
+    """A checked cube as samples are taken from it; not `placed`, it needs no CRS.
 
     Raises
     ------
@@ -80,7 +80,7 @@ def source(ds: xr.Dataset, name: str) -> Source:
     """
     cubes_of.check(ds)
     crs = cubes_of.crs_of(ds)
-    if crs is None or min(ds.sizes["y"], ds.sizes["x"]) < 2:
+    if (placed and crs is None) or min(ds.sizes["y"], ds.sizes["x"]) < 2:
         what = "no CRS" if crs is None else f"{ds.sizes['y']} x {ds.sizes['x']} px"
         raise CubeError(
             f"Cube {name} has {what}: samples of one place must stay in one split, so its ground "

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.cube import spectral
 from cubefill.errors import CubeError, MethodError
 from cubefill.layout import Index, Layout, Slot
 from cubefill.layout_slots import Draw
@@ -103,7 +104,7 @@ def facts(
     """What is known of each place of a window, by its first row and column."""
     ds = source.ds
     radar = "sar_valid" if "sar_valid" in ds else "VV"
-    data = "SCL" if "SCL" in ds else str(next(iter(ds.data_vars)))
+    data = "SCL" if "SCL" in ds else spectral(ds)[0]
     names = ["valid", data, *([radar] if rules.sar else [])]
     part = ds[names].isel(y=rows, x=cols).compute()
     clear = _shares(part["valid"].values, patch)

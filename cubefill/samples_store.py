@@ -15,7 +15,7 @@ from cubefill import layout as layouts
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.method import Block
-from cubefill.samples_form import KIND, Form
+from cubefill.samples_form import KIND, Form, decoded
 from cubefill.samples_places import SPLITS
 from cubefill.train_samples import Sample
 
@@ -52,9 +52,14 @@ class StoredSamples:
             stored = stored[..., ::-1] if rng.integers(2) else stored
         parts = self.form.decode(stored)
         if self.method is None:
-            return _plain(self.form, parts, self._times(number))
-        truth, gapped = self._blocks(number, parts)
-        return dict(self.method.encode(gapped) | self.method.target(truth, gapped))
+            sample = _plain(self.form, parts, self._times(number))
+        else:
+            truth, gapped = self._blocks(number, parts)
+            sample = dict(self.method.encode(gapped) | self.method.target(truth, gapped))
+        if len(self._real):
+            window = np.asarray(self._group["real"][int(rng.choice(self._real))])  # type: ignore[index]
+            sample["real"] = np.nan_to_num(decoded(window))
+        return sample
 
     def at(self, epoch: int) -> "StoredSamples":
         """The samples of another epoch: other turns, other draws of seasons."""
@@ -104,7 +109,7 @@ class StoredSamples:
         """Facts of these samples: dates, shares of clear pixels, place, season and so on."""
         found = {}
         for name, a in self._group.arrays():
-            if name != "data":
+            if a.metadata.dimension_names[0] == "sample" and name != "data":  # type: ignore[index, union-attr]
                 values = np.asarray(a[...])[self.numbers]
                 if name in ("time", "sar_time", "reference"):
                     values = values.view("datetime64[ns]")
@@ -126,6 +131,14 @@ class StoredSamples:
     @cached_property
     def _data(self) -> Any:
         return self._group["data"]
+
+    @cached_property
+    def _real(self) -> NDArray[np.int64]:
+        """Positions of the clear windows of the split."""
+        if "real_split" not in self._group:
+            return np.zeros(0, np.int64)
+        codes = np.asarray(self._group["real_split"][...])  # type: ignore[index]
+        return np.flatnonzero(codes == SPLITS.index(self.split))
 
     @cached_property
     def _facts(self) -> dict[str, NDArray[Any]]:

@@ -1,34 +1,21 @@
 """Windows of cubes that are clear all over, which a discriminator learns from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
+from cubefill.minicube import CleanWindow, parse_name
 from cubefill.samples_places import Source
+
+Windows = Mapping[str, tuple[CleanWindow, ...]]
 
 LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 """Latitude bands of the military grid, 8 degrees each from 80 degrees south."""
-
-
-@dataclass(frozen=True)
-class CleanWindow:
-    """A square that is clear on consecutive time steps."""
-
-    path: str
-    """Name of the cube."""
-    region: str
-    """UTM zone and latitude band: `31U`."""
-    size: int
-    """Edge in pixels."""
-    row: int
-    col: int
-    """Its first pixel."""
-    steps: tuple[int, ...]
-    """Positions on the cube's time axis, of consecutive days that it was seen on."""
 
 
 def longest_runs(
@@ -55,8 +42,10 @@ def longest_runs(
     return stop - best, best
 
 
-def mined(sources: Sequence[Source], size: int, frames: int, most: int) -> list[CleanWindow]:
-    """The longest clear windows of each cube, at most `most` of them, none over another.
+def mined(
+    sources: Sequence[Source], size: int, frames: int, most: int
+) -> dict[str, tuple[CleanWindow, ...]]:
+    """The longest clear windows of each cube by region, at most `most` a cube, none over another.
 
     Raises
     ------
@@ -65,21 +54,20 @@ def mined(sources: Sequence[Source], size: int, frames: int, most: int) -> list[
     """
     if size < 1 or frames < 1:
         raise CubeError(f"size={size}, frames={frames}: expected 1 or more of each.")
-    apart = max(1, size // 4)
-    found: list[CleanWindow] = []
+    found: dict[str, tuple[CleanWindow, ...]] = {}
     longest, small = 0, 0
     for s in sources:
         if min(s.size) < size:
             small += 1
             continue
-        first, length = longest_runs(s.ds["valid"].values, size, apart)
-        longest = max(longest, int(length.max(initial=0)))
-        for row, col in _apart(length, frames, most, apart, size):
-            n = int(length[row, col])
-            start = int(first[row, col])
-            y, x = row * apart, col * apart
-            run = s.steps[start : start + n]
-            found.append(CleanWindow(s.name, region_of(s), size, y, x, run))
+        best, longest_here = clear_squares(s.ds["valid"].values, size, frames, most)
+        longest = max(longest, longest_here)
+        made = tuple(
+            CleanWindow(s.name, size, row, col, s.steps[start:stop])
+            for row, col, start, stop in best
+        )
+        if made:
+            found[region_of(s)] = (*found.get(region_of(s), ()), *made)
     if not found:
         raise CubeError(
             f"No clear window of {size} px on {frames} time steps in {len(sources)} cubes: {small} "
@@ -87,6 +75,19 @@ def mined(sources: Sequence[Source], size: int, frames: int, most: int) -> list[
             "Type a smaller size= or frames=, or give more cubes."
         )
     return found
+
+
+def clear_squares(
+    valid: NDArray[np.bool_], size: int, frames: int, most: int
+) -> tuple[list[tuple[int, int, int, int]], int]:
+    """Row, column, first step and stop of the longest clear squares; and the longest run of all."""
+    apart = max(1, size // 4)
+    first, length = longest_runs(valid, size, apart)
+    found = [
+        (row * apart, col * apart, int(first[row, col]), int(first[row, col] + length[row, col]))
+        for row, col in _apart(length, frames, most, apart, size)
+    ]
+    return found, int(length.max(initial=0))
 
 
 def _apart(
@@ -105,7 +106,21 @@ def _apart(
 
 
 def region_of(source: Source) -> str:
-    """UTM zone and latitude band of the middle of a cube: `31U`."""
+    """UTM zone and latitude band of a cube, by the name of a minicube, else its middle: `31U`.
+
+    Raises
+    ------
+    CubeError
+        It has neither such a name nor a CRS.
+    """
+    named = parse_name(source.name)
+    if named is not None:
+        return named.region
+    if source.crs is None:
+        raise CubeError(
+            f"Cube {source.name} has no CRS: expected one, or the file name of an EarthNet2021 "
+            "minicube, to tell its region. Type odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+        )
     from pyproj import Transformer
 
     turn: Any = Transformer.from_crs(source.crs.proj, "EPSG:4326", always_xy=True)
@@ -114,3 +129,20 @@ def region_of(source: Source) -> str:
     epsg = source.crs.epsg or 0
     zone = epsg % 100 if 32601 <= epsg <= 32760 else int((lon + 180) // 6) + 1
     return f"{zone:02d}{LETTERS[int(np.clip((lat + 80) // 8, 0, 19))]}"
+
+
+def write_clean_windows(path: str | Path, windows: Windows) -> Path:
+    """The JSON list of clean windows that `minicube.read_clean_windows` reads."""
+    text = json.dumps({region: list(_entries(found)) for region, found in windows.items()})
+    Path(path).write_text(text)
+    return Path(path)
+
+
+def _entries(windows: Iterable[CleanWindow]) -> Iterable[dict[str, Any]]:
+    for w in windows:
+        yield {
+            "path": w.path,
+            "kernel size": w.size,
+            "bbox": [w.row, w.column],
+            "time steps": list(w.steps),
+        }

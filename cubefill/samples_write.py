@@ -18,6 +18,7 @@ from cubefill.samples_asked import Wanted
 from cubefill.samples_form import Writer
 from cubefill.samples_places import SPLITS, Place, Source, write_footprints
 from cubefill.samples_search import Picks, season, windows
+from cubefill.samples_windows import clear_squares
 
 LENDERS = 16
 """Places whose gaps are lent to others."""
@@ -50,6 +51,14 @@ def write_all(
             gaps = _given(wanted.gaps, lent, p.group)
             square = area.at(p, rows, cols, wanted.patch)
             _place(writer, square, p, i, code, chosen[i], replace(wanted, gaps=gaps), removed)
+            if wanted.real[0]:
+                _real(writer, sources[k], p, code, wanted)
+    if wanted.real[0] and 0 in set(split.values()) and 0 not in writer.real_codes:
+        steps, size = wanted.real
+        raise CubeError(
+            f"No place of the {SPLITS[0]} split is clear on {steps} time steps in a row over "
+            f"{size} px. Type a smaller real=(steps, size), or give more cubes."
+        )
 
 
 def hidden_bar(progress: bool | None) -> bool | None:
@@ -160,6 +169,23 @@ def _place(
             "bbox": np.concatenate([np.min(p.ring, 0), np.max(p.ring, 0)]),
         })  # fmt: skip
         count += 1
+
+
+def _real(writer: Writer, source: Source, p: Place, code: int, wanted: Wanted) -> None:
+    """Writes the longest clear window of a place, where there is one of the length."""
+    (steps, size), edge = wanted.real, wanted.patch
+    square = source.ds.isel(y=slice(p.row, p.row + edge), x=slice(p.col, p.col + edge))
+    if size > edge:
+        raise CubeError(f"real={wanted.real}: expected windows of at most {edge} px, the patch.")
+    found, _ = clear_squares(square["valid"].values, size, steps, 1)
+    for row, col, start, stop in found:
+        rng = np.random.default_rng([wanted.seed, 16, p.source, p.row, p.col])
+        first = start + int(rng.integers(stop - start - steps + 1))
+        part = square[list(wanted.bands)].isel(
+            time=slice(first, first + steps), y=slice(row, row + size), x=slice(col, col + size)
+        )
+        part = part.compute()
+        writer.add_real(np.stack([part[b].values for b in wanted.bands], axis=1), code)
 
 
 def _facts(

@@ -51,7 +51,18 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoResult:
 
 
 def test_every_command_has_help() -> None:
-    names = "demo search load fill ndvi info preview train methods doctor".split()
+    names = [
+        "demo",
+        "search",
+        "load",
+        "fill",
+        "ndvi",
+        "info",
+        "preview",
+        "train",
+        "methods",
+        "doctor",
+    ]
     assert sorted(cli.main.commands) == sorted(names)
     for name in names:
         assert "Usage:" in call(name, "--help").stdout

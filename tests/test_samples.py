@@ -84,9 +84,9 @@ def test_dates_meet_the_layout(by_layout: StoredSamples) -> None:
                 continue
             assert (hours[slot.name] >= slot.start).all()
             assert (hours[slot.name] <= slot.stop).all()
-            assert (100 * (1 - clear[:, d]) <= slot.max_cloud + 1e-3).all()
-        gap = part.table["sar_time"] - part.table["time"]
-        gap = np.abs(gap.values[:, [0, 1, 3]] / np.timedelta64(1, "h"))
+            assert (100 * (1 - clear[:, d]) <= float(str(slot.max_cloud)) + 1e-3).all()
+        apart = part.table["sar_time"].values - part.table["time"].values
+        gap = np.abs(apart[:, [0, 1, 3]] / np.timedelta64(1, "h"))
         assert gap.max() <= 72
         assert np.isnat(part.table["sar_time"].values[:, 2]).all()
         assert set(np.unique(part.table["ascending"].values[:, 0])) <= {0, 1}
@@ -108,7 +108,7 @@ def test_a_layout_is_kept_with_all_dates(by_layout: StoredSamples, cube: xr.Data
     assert len(by_layout.attrs["layers"]) == by_layout.form.layers == 4 * 4 + 4 + 3 * 2 + 1
 
 
-@pytest.mark.parametrize("name", ["ssop", "msop", "crga-os1-occitanie", "crga-os2-occitanie"])
+@pytest.mark.parametrize("name", ["ssop", "msop", "crga-os1-occitanie", "monthly"])
 def test_a_method_is_shown_the_dates_that_were_chosen(
     name: str, cube: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -132,6 +132,15 @@ def test_a_method_is_shown_the_dates_that_were_chosen(
         assert all(np.isfinite(a).all() for a in sample.values())
         assert len(truth.time) == 1
         assert sample["sar"].shape[0] == len(method.layout.inputs)
+
+
+def test_several_ways_for_one_date(cube: xr.Dataset, tmp_path: Path) -> None:
+    options: Any = {"patch": 32, "splits": (1, 0, 0), "max_per_place": 0}
+    one = samples.make([cube], "msop", None, tmp_path / "a.zarr", **options)
+    many = samples.make([cube], "msop", None, tmp_path / "b.zarr", ways=4, **options)
+    assert 1.5 * len(one) < len(many) <= 4 * len(one)
+    places, times = many.table["place"].values, many.table["time"].values.tolist()
+    assert len({(p, *t) for p, t in zip(places, times, strict=True)}) == len(many)
 
 
 def test_a_layout_without_sar_asks_nothing_of_it(cube: xr.Dataset, tmp_path: Path) -> None:
@@ -217,6 +226,44 @@ def test_float32_is_exact(cube: xr.Dataset, tmp_path: Path) -> None:
     np.testing.assert_array_equal(sample["dem"][0], there["DEM"].values)
     radar = cube["VV"].sel(sar_time=fact["sar_time"].values).isel(y=y, x=x)
     np.testing.assert_array_equal(sample["sar"][:, 0], radar.values)
+
+
+def test_an_adversary_is_shown_clear_windows_of_its_split(cube: xr.Dataset, tmp_path: Path) -> None:
+    clear = cube.assign(valid=cube["valid"] | (np.arange(96) < 80))
+    path = tmp_path / "a.zarr"
+    options: Any = {"max_per_place": 2, "splits": (0.6, 0.2, 0.2)}
+    made = samples.make([clear], NEEDS, Blobs(keep=0), path, real=(3, 8), **options)
+    for part in every(made):
+        corners = zip(part.table["row"].values, part.table["col"].values, strict=True)
+        places = {(int(r), int(c)) for r, c in corners}
+        real = part[0]["real"]
+        assert real.shape == (3, 4, 8, 8)
+        assert real.dtype == np.float32
+        near = np.abs(clear["B02"].values - real[0, 0, 0, 0]) < 6e-5
+        at = {(int(r) // 16 * 16, int(c) // 16 * 16) for _, r, c in np.argwhere(near)}
+        assert at & places
+    assert "real" not in samples.make([clear], NEEDS, None, tmp_path / "b.zarr", **options)[0]
+    refused("at most 16 px", [clear], NEEDS, None, tmp_path / "c.zarr", real=(3, 64))
+    clouds = clear.assign(valid=clear["valid"] & (np.arange(96) % 5 > 0))
+    refused("No place of the train split is clear on 3", [clouds], NEEDS, None,
+            tmp_path / "c.zarr", real=(3, 8))  # fmt: skip
+
+
+def test_samples_train_a_net_to_a_checkpoint(cube: xr.Dataset, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    from cubefill import train
+    from cubefill.methods.utilise import Utilise
+    from cubefill.train_recipe import Recipe
+
+    torch.set_num_threads(1)
+    method = Utilise().configured(patch=16, pad=4, dates=4, widths=(4, 4, 8), heads=2)
+    options: Any = {"max_per_place": 2, "splits": (0.6, 0.2, 0.2), "clear_dates": 0.3}
+    samples.make([cube], method, Lent(), tmp_path / "a.zarr", dates=4, **options)
+    held = samples.open(tmp_path / "a.zarr", "validation", method)
+    given = samples.open(tmp_path / "a.zarr", method=method, turns=True)
+    recipe = Recipe(method="cubefill.methods.utilise:Utilise", updates=3, batch=2)
+    folder = train.fit(method, given, recipe, tmp_path / "net", validation=held, progress=False)
+    assert given.digest in (folder / "card.json").read_text()
 
 
 # ------------------------------------------------------------------ split
@@ -334,6 +381,15 @@ def test_samples_pickle_small_and_feed_a_loader(by_window: StoredSamples) -> Non
     batch = next(iter(loader))
     assert batch["optical"].shape == (4, 6, 4, 16, 16)
     assert batch["target"].dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_worker_processes_read_what_one_process_reads(by_window: StoredSamples) -> None:
+    torch = pytest.importorskip("torch")
+    alone = [by_window[i]["target"] for i in range(6)]
+    loader = torch.utils.data.DataLoader(by_window, batch_size=1, num_workers=2)
+    for a, batch in zip(alone, loader, strict=False):
+        np.testing.assert_array_equal(a, batch["target"][0].numpy())
 
 
 def test_turns_differ_by_epoch_and_keep_values(by_window: StoredSamples) -> None:

@@ -36,6 +36,15 @@ class TestSeq2Seq(MethodTests):
         folder = trained(tmp_path_factory.mktemp("seq2seq"), Seq2Seq)
         cls.method = Seq2Seq(checkpoint=folder)
 
+    def test_answer_does_not_depend_on_chunks(self) -> None:
+        ds = self.cube()
+        whole = self.filled(ds)
+        self.same(whole, self.filled(ds.chunk({"time": 5, "y": 70, "x": 33}), tile=97))
+
+    def test_answer_does_not_depend_on_tiles(self) -> None:
+        ds = self.cube()
+        self.same(self.filled(ds), self.filled(ds, tile=100))
+
 
 def test_is_the_net_of_ganfilling(tmp_path: Path) -> None:
     for name in ("a", "b"):
