@@ -247,7 +247,7 @@ def main() -> None:
         rows = {
             "accessor over kernel, 256 px tiles": accessor(args.size, args.dates),
             "Zarr to Zarr": zarr_to_zarr(args.size, args.dates, Path(folder)),
-            "peak memory, cube 8 x larger": peak(256, args.dates, Path(folder)),
+            "peak memory, cube 8 x larger": peak(512, 30, Path(folder)),
             "context": context() | {"size": args.size, "dates": args.dates, "bands": len(BANDS)},
         }
     if args.json:

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 State = dict[str, "Tensor"]
 
 
+_BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
+"""What torch raises for files that are cut short or are something else."""
+
+
 def check_shapes(
     found: Mapping[str, tuple[int, ...]],
     wanted: Mapping[str, tuple[int, ...]],
@@ -113,7 +117,7 @@ def _restricted(path: Path) -> Any:
             f"{path} is refused: it asks for more than tensors and plain values ({reason or error})"
             ". Nothing in it was run. Expected a state dict; ask its authors for safetensors."
         ) from error
-    except (RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except _BROKEN as error:
         raise StoreError(
             f"{path} ({path.stat().st_size} bytes) cannot be read ({error}): expected a file that "
             "torch.save wrote. Copy it again."

@@ -277,7 +277,7 @@ def _opened(path: Path) -> xr.Dataset:
     except (OSError, ValueError) as error:
         raise StoreError(
             f"{path} cannot be read ({error}): expected netCDF. It takes h5netcdf: type "
-            "pip install h5netcdf."
+            "pip install cubefill[convert]."
         ) from error
 
 

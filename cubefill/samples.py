@@ -8,12 +8,14 @@ share no ground: places that touch the same ground, in whatever cube, CRS or yea
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from cubefill.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
 from cubefill.gaps import Gaps
 from cubefill.minicube import CleanWindow
@@ -75,7 +77,8 @@ def make(
     bands
         Bands; by default those that `what` needs, else `BANDS`.
     sar
-        False leaves SAR out, and the layout's conditions on it.
+        False leaves SAR out, and the layout's conditions on it. Coherence comes with SAR where
+        every cube has it.
     dem
         True adds elevation where `what` does not ask for it.
     patch
@@ -139,6 +142,8 @@ def make(
     wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear)
     path = _new(target, overwrite)
     sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
+    coherence = wanted.rules.sar and all(n in s.ds for s in sources for n in COHERENCE)
+    wanted = replace(wanted, coherence=coherence)
     where = places(sources, wanted.patch, block)
     found, removed, tried = _searched(sources, where, wanted, progress)
     split = _split(where, found, limits, splits, np.random.default_rng([seed, 11]), removed, tried)

@@ -9,6 +9,7 @@ import xarray as xr
 
 from cubefill import layout as layouts
 from cubefill import minicube, stac
+from cubefill.bands import SAR_BANDS
 from cubefill.cube import spectral
 from cubefill.errors import CubeError, MethodError
 from cubefill.gaps import Gaps
@@ -36,6 +37,8 @@ class Wanted:
     real: tuple[int, int]
     """Time steps and edge of clear windows for an adversary; (0, 0) for none."""
     seed: int
+    coherence: bool = False
+    """With the coherence of SAR images, which every cube has."""
 
     def form(self, dtype: str) -> Form:
         """What the layers of a sample are."""
@@ -46,6 +49,7 @@ class Wanted:
             return Form(
                 self.bands, names, self.patch, every, tuple(r.sar for _ in every), self.dem,
                 self.gaps is not None, dtype=dtype,
+                coherence=self.coherence,
             )  # fmt: skip
         return Form(
             self.bands,
@@ -58,6 +62,7 @@ class Wanted:
             layouts.dumps(chosen),
             chosen.name,
             dtype,
+            self.coherence,
         )
 
 
@@ -154,7 +159,7 @@ def opened_cubes(
         name = str(cube) if isinstance(cube, str | Path) else f"{k}"
         s = source(_opened(cube, bands, sar, dem), name, placed=placed)
         lacking = [b for b in bands if b not in spectral(s.ds)]
-        lacking += [n for n in ("VV", "VH") if sar and n not in s.ds]
+        lacking += [n for n in SAR_BANDS if sar and n not in s.ds]
         lacking += ["DEM"] if dem and "DEM" not in s.ds else []
         if lacking:
             raise CubeError(

@@ -11,6 +11,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubefillWarning
 from cubefill.store_encoding import Encoding, array_options, encode
 
@@ -18,7 +19,7 @@ KIND = "cubefill samples"
 NODATA = -32768
 
 _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
-_SCALES = {"optical": 1e-4, "sar": 2e-3, "dem": 0.25}
+_SCALES = {"optical": 1e-4, "sar": 2e-3, "coherence": 1e-4, "dem": 0.25}
 
 
 def _encoding(name: str) -> Encoding:
@@ -54,6 +55,8 @@ class Form:
     """Its JSON text, and its name; "" for windows of consecutive dates."""
     layout_name: str = ""
     dtype: str = "int16"
+    coherence: bool = False
+    """With the coherence of each SAR image."""
 
     @cached_property
     def parts(self) -> dict[str, tuple[slice, tuple[int, ...]]]:
@@ -61,7 +64,7 @@ class Form:
         d, s = sum(self.optical), sum(self.sar)
         shapes = {
             "optical": (d, len(self.bands)), "valid": (d,), "hidden": (d * self.gaps,),
-            "sar": (s, 2), "dem": (int(self.dem),),
+            "sar": (s, 2), "coherence": (s * self.coherence, 2), "dem": (int(self.dem),),
         }  # fmt: skip
         found, start = {}, 0
         for name, shape in shapes.items():
@@ -82,7 +85,9 @@ class Form:
         radar = [n for n, on in zip(self.dates, self.sar, strict=True) if on]
         found = [f"{b} {n}" for n in seen for b in self.bands] + [f"valid {n}" for n in seen]
         found += [f"hidden {n}" for n in seen] if self.gaps else []
-        return found + [f"{p} {n}" for n in radar for p in ("VV", "VH")] + ["DEM"] * self.dem
+        found += [f"{p} {n}" for n in radar for p in SAR_BANDS]
+        found += [f"{p} {n}" for n in radar for p in COHERENCE if self.coherence]
+        return found + ["DEM"] * self.dem
 
     def encode(self, arrays: Mapping[str, NDArray[Any]]) -> tuple[NDArray[Any], int]:
         """Layers of a sample as they are stored, and how many values had to be clipped."""

@@ -12,6 +12,7 @@ import zarr
 from numpy.typing import NDArray
 
 from cubefill import layout as layouts
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.method import Block
@@ -206,14 +207,22 @@ def _plain(form: Form, parts: dict[str, NDArray[Any]], times: NDArray[np.datetim
         if form.gaps:
             found["optical"] = np.where(parts["hidden"][:, None], np.float32(np.nan), optical)
         found |= {"valid": seen, "target": np.where(known, optical, np.float32(0)), "where": where}
-        found |= {"sar": parts["sar"]} if any(form.sar) else {}
+        found |= {n: parts[n] for n in ("sar", "coherence") if len(parts[n])}
     else:
         shown = [n for n, on in zip(form.dates, form.optical, strict=True) if on]
         radar = [n for n, on in zip(form.dates, form.sar, strict=True) if on]
         for i, name in enumerate(shown):
             found |= {f"s2_{name}": optical[i], f"valid_{name}": valid[i]}
         found |= {f"s1_{name}": parts["sar"][i] for i, name in enumerate(radar)}
+        if form.coherence:
+            found |= {f"coherence_{n}": parts["coherence"][i] for i, n in enumerate(radar)}
     return found | ({"dem": parts["dem"]} if form.dem else {})
+
+
+def _radar(form: Form) -> dict[str, tuple[str, int]]:
+    """Name of a SAR band to its part and its position there."""
+    found = {n: ("sar", i) for i, n in enumerate(SAR_BANDS) if any(form.sar)}
+    return found | {n: ("coherence", i) for i, n in enumerate(COHERENCE) if form.coherence}
 
 
 def window_blocks(
@@ -230,7 +239,7 @@ def window_blocks(
         time=times,
         out_time=times,
         origin=place,
-        sar={n: parts["sar"][:, i] for i, n in enumerate(("VV", "VH"))} if any(form.sar) else {},
+        sar={n: parts[p][:, i] for n, (p, i) in _radar(form).items()},
         dem=parts["dem"][0] if form.dem else None,
     )
     if not form.gaps:
@@ -268,7 +277,7 @@ def layout_blocks(
             time=times[steps],
             out_time=out,
             origin=place,
-            sar={n: images("sar", i, radar) for i, n in enumerate(("VV", "VH"))} if radar else {},
+            sar={n: images(p, i, radar) for n, (p, i) in _radar(form).items()},
             dem=parts["dem"][0] if form.dem else None,
         )
 

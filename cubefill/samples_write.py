@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, shapes_of
 from cubefill.method import days_since
@@ -91,12 +92,14 @@ class _Area:
     def arrays(self, optical: NDArray[np.int64], sar: NDArray[np.int64]) -> dict[str, Any]:
         """The parts of a sample of some dates."""
         shown = [self.step[i] for i in optical.tolist() if i >= 0]
-        empty = np.full(self.dem.shape, np.nan, np.float32)[None].repeat(2, 0)
+        empty = np.full((self.sar.shape[1], *self.dem.shape), np.nan, np.float32)
         radar = [self.sar[self.sar_step[i]] if i >= 0 else empty for i in sar.tolist()]
+        images = np.stack(radar) if radar else self.sar[:0]
         return {
             "optical": self.optical[shown],
             "valid": self.valid[shown],
-            "sar": np.stack(radar) if radar else empty[:0],
+            "sar": images[:, :2],
+            "coherence": images[:, 2:],
             "dem": self.dem,
         }
 
@@ -116,8 +119,9 @@ def _read(
     sar = np.zeros((0, 2, *shape), np.float32)
     if wanted.rules.sar:
         axis = "sar_time" if "sar_time" in ds["VV"].dims else "time"
-        found = ds[["VV", "VH"]].isel({axis: radar}).compute()
-        sar = np.stack([found[n].values for n in ("VV", "VH")], axis=1).astype(np.float32)
+        bands = [*SAR_BANDS, *(COHERENCE if wanted.coherence else ())]
+        found = ds[bands].isel({axis: radar}).compute()
+        sar = np.stack([found[n].values for n in bands], axis=1).astype(np.float32)
     dem = ds["DEM"].values.astype(np.float32) if wanted.dem else np.zeros(shape, np.float32)
     return _Area(
         source,

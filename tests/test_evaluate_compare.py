@@ -242,7 +242,8 @@ def test_coverage_of_methods_that_know_their_error(cubes: dict[str, xr.Dataset])
 def test_wrong_calls_are_refused(
     cubes: dict[str, xr.Dataset], options: dict[str, Any], message: str
 ) -> None:
-    call = {"methods": ["linear"], "cubes": cubes["place 0"], "gaps": Dates(), **options}
+    call: dict[str, Any] = {"methods": ["linear"], "cubes": cubes["place 0"], "gaps": Dates()}
+    call |= options
     with pytest.raises(CubeError, match=message):
         compare(call.pop("methods"), call.pop("cubes"), call.pop("gaps"), **call)
 

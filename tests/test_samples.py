@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 from cubefill import layout, samples, simulate, store
+from cubefill.bands import COHERENCE
 from cubefill.errors import CubeError, MethodError, StoreError
 from cubefill.gaps import Blobs, Dates, Lent
 from cubefill.method import Block, Needs
@@ -161,6 +162,24 @@ def test_sar_on_time_keeps_its_hours(tmp_path: Path) -> None:
     gap = made.table["sar_time"].values[:, 0] - made.table["time"].values[:, 0]
     assert np.abs(gap / np.timedelta64(1, "h")).max() <= 30
     assert np.abs(gap / np.timedelta64(1, "h")).max() > 0
+
+
+def test_coherence_comes_with_sar(tmp_path: Path) -> None:
+    cube = synthetic_cube(8, (48, 48), ("B04", "B08"), sar=True)
+    rng = np.random.default_rng(0)
+    cube = cube.assign(
+        {n: (cube["VV"].dims, rng.random(cube["VV"].shape, np.float32)) for n in COHERENCE}
+    )
+    needs = Needs(("B04", "B08"), sar=True)
+    made = samples.make([cube], needs, Dates(), tmp_path / "a.zarr", patch=16, dates=5)
+    truth, _ = made.blocks(2)
+    fact = made.table.isel(sample=2)
+    y, x = (slice(int(fact[n]), int(fact[n]) + 16) for n in ("row", "col"))
+    there = cube.sel(time=fact["time"].values).isel(y=y, x=x)
+    for n in ("VV", "VH", *COHERENCE):
+        np.testing.assert_allclose(truth.sar[n], there[n], atol=1.1e-3 if "C" not in n else 6e-5)
+    assert made[2]["coherence"].shape == (5, 2, 16, 16)
+    assert made.form.names[-1] == "COH_VH 4"
 
 
 # ------------------------------------------------------------------ windows and gaps

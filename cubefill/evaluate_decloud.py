@@ -1,0 +1,227 @@
+"""The three test sets of Cresson et al. (2022) from any cubes, and their three tables.
+
+SSOP: one cloudy date and its SAR image. MSOP: with the dates before and after, clouds as they come.
+MSOP_cld: the date wholly cloudy, its neighbours clear. The target of each is a clear image near the
+date. Formulas are those of `convention="decloud"`; a net's output is scored as it is, clear pixels
+of the date included.
+"""
+
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cubefill import samples
+from cubefill.errors import CubeError, MethodError
+from cubefill.evaluate_fill import names
+from cubefill.method import Block, Filled, Method, resolve
+from cubefill.metrics import Terms, add
+from cubefill.metrics import resolve as metric
+from cubefill.samples_store import StoredSamples
+
+SETS = ("ssop", "msop", "msop_cld")
+"""Names of the layouts, in the order of the paper's tables 7 to 9."""
+METRICS = ("MSE", "SSIM", "PSNR", "SAM")
+BANDS = ("B02", "B03", "B04", "B08")
+NEIGHBOURS = ("linear", "linear2")
+"""Methods that fill from the neighbours: rows of MSOP_cld alone, as in the paper."""
+
+
+def compare_decloud(
+    methods: Sequence[str | Method | type[Method]] | Mapping[str, str | Method | type[Method]],
+    cubes: Sequence[Any],
+    *,
+    sets: Sequence[str] = SETS,
+    patch: int = 256,
+    sar: bool = True,
+    dem: bool = False,
+    most: int = 50,
+    seed: int = 0,
+    folder: str | Path = "",
+) -> xr.Dataset:
+    """MSE, SSIM, PSNR and SAM on `(test_set, method_name)`, with the samples and values of each.
+
+    Parameters
+    ----------
+    methods
+        Methods with checkpoints; a name without SAR, with SAR, or with SAR and elevation is made
+        from each one's configuration unless a mapping gives names. "linear2" joins MSOP_cld.
+    cubes
+        Cubes, stores of cubes, catalogues, or items, as `samples.make` takes them.
+    sets
+        Names or files of layouts.
+    patch
+        Edge of a sample in pixels.
+    sar, dem
+        What the samples hold; nets that need what is not there have no row.
+    most
+        Most samples of one place.
+    seed
+        Of the draws of dates.
+    folder
+        Where the samples are kept; by default they are thrown away.
+
+    Raises
+    ------
+    CubeError
+        No set can be made of these cubes; the message says which condition removed how many.
+    MethodError
+        A method is unknown.
+    """
+    chosen = _rows(methods)
+    rows = list(chosen)
+    values = {m: np.full((len(sets), len(rows)), np.nan) for m in METRICS}
+    counts = {n: np.zeros((len(sets), len(rows)), np.int64) for n in ("samples", "values")}
+    reasons = [""] * len(sets)
+    with tempfile.TemporaryDirectory(prefix="cubefill-decloud-") as scratch:
+        for i, name in enumerate(sets):
+            target = Path(folder or scratch) / f"{Path(name).stem}.zarr"
+            try:
+                stored = _stored(cubes, name, target, patch, sar, dem, most, seed)
+            except CubeError as error:
+                reasons[i] = str(error)
+                continue
+            for j, method in enumerate(chosen.values()):
+                if not _fits(method, stored, name):
+                    continue
+                sums = _sums(stored, method)
+                for m in METRICS:
+                    values[m][i, j] = metric(m, "decloud").value(sums[m])
+                counts["samples"][i, j] = len(stored)
+                counts["values"][i, j] = int(sums["MSE"]["n"].sum())
+    if all(reasons):
+        raise CubeError(f"No test set can be made of these cubes. {reasons[-1]}")
+    return _dataset(rows, list(sets), values, counts, reasons)
+
+
+def markdown(ds: xr.Dataset) -> str:
+    """The paper's tables of a dataset of `compare_decloud`, best values bold."""
+    return "\n\n".join(_table(ds.isel(test_set=i)) for i in range(ds.sizes["test_set"])) + "\n"
+
+
+def _rows(methods: Any) -> dict[str, Method]:
+    if isinstance(methods, Mapping):
+        found = {str(n): resolve(m) for n, m in methods.items()}
+    else:
+        chosen = [resolve(m) for m in methods]
+        labels = [f"{n}{_variant(m)}" for n, m in zip(names(chosen), chosen, strict=True)]
+        found = dict(zip(labels, chosen, strict=True))
+    if not found:
+        raise MethodError("compare_decloud: expected methods, got none. Type ['linear2'].")
+    return found
+
+
+def _variant(method: Any) -> str:
+    """What a net is given besides optical images, as the paper says it."""
+    config = getattr(method, "config", None)
+    if config is None or not hasattr(config, "sar"):
+        return ""
+    return (" with SAR" if config.sar else " w/o SAR") + (" + DEM" if config.dem else "")
+
+
+def _stored(
+    cubes: Sequence[Any],
+    name: str,
+    target: Path,
+    patch: int,
+    sar: bool,
+    dem: bool,
+    most: int,
+    seed: int,
+) -> StoredSamples:
+    return samples.make(
+        cubes, name, None, target, bands=BANDS, sar=sar, dem=dem, patch=patch, splits=(0, 0, 1),
+        max_per_place=most, seed=seed, overwrite=True, progress=False,
+    )  # fmt: skip
+
+
+def _fits(method: Method, stored: StoredSamples, name: str) -> bool:
+    """True where a method belongs in the table of a set and the samples hold what it needs."""
+    needs, form = method.needs, stored.form
+    if (needs.sar and not any(form.sar)) or (needs.dem and not form.dem):
+        return False
+    if not set(needs.bands) <= set(form.bands):
+        return False
+    plan: Any = getattr(method, "layout", None)
+    if plan is None:
+        return len(form.dates) > 2 and Path(name).stem == "msop_cld"
+    return len(plan.inputs) <= sum(d != "target" for d in form.dates)
+
+
+def _sums(stored: StoredSamples, method: Method) -> dict[str, Terms]:
+    """Sums over all samples, each a test image."""
+    sums: dict[str, Terms] = {}
+    truths: list[Block] = []
+
+    def shown() -> Iterator[Block]:
+        for i in range(len(stored)):
+            truth, gapped = stored.blocks(i)
+            truths.append(truth)
+            yield _given(method, gapped)
+
+    for filled in method.fill(shown()):
+        _add(sums, filled, truths.pop(0))
+    return sums
+
+
+def _given(method: Method, block: Block) -> Block:
+    """The block with the bands and layers that the method asks for."""
+    needs = method.needs
+    bands = {b: block.bands[b] for b in needs.bands or BANDS}
+    sar, dem = (block.sar if needs.sar else {}), (block.dem if needs.dem else None)
+    return replace(block, bands=bands, sar=sar, dem=dem)
+
+
+def _add(sums: dict[str, Terms], filled: Filled, truth: Block) -> None:
+    where = truth.valid & np.all([np.isfinite(truth.bands[b]) for b in BANDS], axis=0)
+    where &= np.all([np.isfinite(filled.bands[b]) for b in BANDS], axis=0)
+    fill, true = ({b: side.bands[b] for b in BANDS} for side in (filled, truth))
+    for name in METRICS:
+        terms = metric(name, "decloud").terms(fill, true, where)
+        sums[name] = add(sums[name], terms) if name in sums else terms
+
+
+def _dataset(
+    rows: list[str], sets: list[str], values: Any, counts: Any, reasons: list[str]
+) -> xr.Dataset:
+    dims = ("test_set", "method_name")
+    out: dict[str, Any] = {}
+    for name, array in values.items():
+        m = metric(name, "decloud")
+        facts = {"long_name": name, "units": m.unit, "pooling": m.pooling, "convention": "decloud",
+                 "peak": float(getattr(m, "peak", 1.0)),
+                 "higher_is_better": int(m.higher_is_better)}  # fmt: skip
+        out[name.lower()] = (dims, array, facts)
+    out |= {name: (dims, array) for name, array in counts.items()}
+    return xr.Dataset(
+        out,
+        {"test_set": sets, "method_name": rows, "reason": ("test_set", reasons)},
+        {"bands": " ".join(BANDS), "pixel_set": "clear pixels of the target image"},
+    )
+
+
+def _table(ds: xr.Dataset) -> str:
+    head = f"**{str(ds['test_set'].values).upper()}**"
+    if str(ds["reason"].values):
+        return f"{head}\n\nNo samples: {ds['reason'].values}"
+    lines = ["| method | MSE | SSIM | PSNR (dB) | SAM (rad) | samples | values |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
+    best = {k: _best(ds[k]) for k in ("mse", "ssim", "psnr", "sam")}
+    for i in np.flatnonzero(ds["samples"].values):
+        cells = [
+            f"{float(ds[k].values[i]):.{d}f}"
+            for k, d in (("mse", 0), ("ssim", 4), ("psnr", 3), ("sam", 4))
+        ]
+        cells = [f"**{c}**" if best[k] == i else c for k, c in zip(best, cells, strict=True)]
+        counts = (f"{int(ds[k].values[i]):,}".replace(",", "\u2009") for k in ("samples", "values"))
+        lines.append("| " + " | ".join((str(ds["method_name"].values[i]), *cells, *counts)) + " |")
+    return "\n\n".join((head, "\n".join(lines)))
+
+
+def _best(a: xr.DataArray) -> int:
+    values = a.values if a.attrs["higher_is_better"] else -a.values
+    return int(np.nanargmax(values)) if np.isfinite(values).sum() > 1 else -1

@@ -1,0 +1,96 @@
+"""The paper's three sets and rows from simulated cubes; linear scores as by hand."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+
+from cubefill import samples, simulate
+from cubefill.errors import CubeError
+from cubefill.evaluate_decloud import BANDS, compare_decloud, markdown
+from cubefill.methods.msop import MsopUnet
+from cubefill.methods.ssop import SsopUnet
+from tests.methods.decloud import made
+
+SMALL: dict[str, Any] = {"patch": 32, "pad": 0, "widths": (2, 2, 2, 2, 2, 2)}
+
+
+@pytest.fixture(scope="module")
+def cube() -> xr.Dataset:
+    return simulate.scene(size=64, dates=50, seed=4, bands=BANDS).cube
+
+
+@pytest.fixture(scope="module")
+def nets() -> list[Any]:
+    torch.set_num_threads(1)
+    return [
+        made(SsopUnet, layout="ssop", sar=False, **SMALL),
+        made(SsopUnet, layout="ssop", **SMALL),
+        made(MsopUnet, layout="msop", **SMALL),
+        made(MsopUnet, layout="msop", dem=True, **SMALL),
+    ]
+
+
+@pytest.fixture(scope="module")
+def found(cube: xr.Dataset, nets: list[Any], tmp_path_factory: Any) -> tuple[xr.Dataset, Path]:
+    folder = tmp_path_factory.mktemp("decloud")
+    methods = [*nets, "linear2"]
+    return compare_decloud(methods, [cube], patch=32, dem=True, most=3, folder=folder), folder
+
+
+def test_rows_are_those_of_the_paper(found: tuple[xr.Dataset, Path]) -> None:
+    ds = found[0]
+    assert ds.test_set.values.tolist() == ["ssop", "msop", "msop_cld"]
+    rows = ds.method_name.values.tolist()
+    assert rows[0].endswith("w/o SAR")
+    assert rows[1].endswith("with SAR")
+    assert rows[3].endswith("with SAR + DEM")
+    assert rows[4] == "linear2"
+    scored = ds.samples.values > 0
+    assert scored[0].tolist() == [True, True, False, False, False]
+    assert scored[1].tolist() == [True, True, True, True, False]
+    assert scored[2].all()
+    assert np.isnan(ds.mse.values[~scored]).all()
+    np.testing.assert_allclose(
+        ds.psnr.values[scored], 10 * np.log10(1e8 / ds.mse.values[scored]), rtol=1e-9
+    )
+
+
+def test_linear_scores_as_by_hand(found: tuple[xr.Dataset, Path]) -> None:
+    ds, folder = found
+    stored = samples.open(folder / "msop_cld.zarr", "test")
+    squares, n = 0.0, 0
+    for i in range(len(stored)):
+        truth, gapped = stored.blocks(i)
+        clear = np.flatnonzero(gapped.valid.any((1, 2)))
+        days = (gapped.time - gapped.out_time[0]) / np.timedelta64(1, "D")
+        before, after = clear[days[clear] < 0], clear[days[clear] > 0]
+        assert len(before) == len(after) == 1
+        share = -days[before[0]] / (days[after[0]] - days[before[0]])
+        both = gapped.valid[before[0]] & gapped.valid[after[0]] & truth.valid[0]
+        for b in BANDS:
+            a, c = gapped.bands[b][before[0]], gapped.bands[b][after[0]]
+            error = (a + share * (c - a) - truth.bands[b][0])[both]
+            squares, n = squares + float((error.astype(float) ** 2).sum()), n + int(both.sum())
+    row = ds.sel(test_set="msop_cld", method_name="linear2")
+    assert int(row["values"]) >= n > 0
+    if int(row["values"]) == n:
+        assert float(row.mse) == pytest.approx(1e8 * squares / n, rel=1e-4)
+    assert float(row.mse) < float(ds.mse[2, :4].min()), "random nets are worse"
+
+
+def test_tables_in_markdown(found: tuple[xr.Dataset, Path]) -> None:
+    text = markdown(found[0])
+    assert [x for x in text.splitlines() if x.startswith("**")] == [
+        "**SSOP**", "**MSOP**", "**MSOP_CLD**",
+    ]  # fmt: skip
+    assert text.count("| linear2 |") == 1
+    assert "samples | values |" in text
+
+
+def test_a_set_that_cannot_be_made_says_why(cube: xr.Dataset) -> None:
+    with pytest.raises(CubeError, match="No test set can be made of these cubes"):
+        compare_decloud(["linear2"], [cube.isel(time=slice(0, 2))], patch=32)
