@@ -17,8 +17,7 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate_fill import names
-from cubefill.method import Block, Filled, Method, resolve
+from cubefill.method import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples_store import StoredSamples
@@ -27,8 +26,6 @@ SETS = ("ssop", "msop", "msop_cld")
 """Names of the layouts, in the order of the paper's tables 7 to 9."""
 METRICS = ("MSE", "SSIM", "PSNR", "SAM")
 BANDS = ("B02", "B03", "B04", "B08")
-NEIGHBOURS = ("linear", "linear2")
-"""Methods that fill from the neighbours: rows of MSOP_cld alone, as in the paper."""
 
 
 def compare_decloud(
@@ -107,9 +104,11 @@ def _rows(methods: Any) -> dict[str, Method]:
     if isinstance(methods, Mapping):
         found = {str(n): resolve(m) for n, m in methods.items()}
     else:
-        chosen = [resolve(m) for m in methods]
-        labels = [f"{n}{_variant(m)}" for n, m in zip(names(chosen), chosen, strict=True)]
-        found = dict(zip(labels, chosen, strict=True))
+        found = {}
+        for method in (resolve(m) for m in methods):
+            label = name_of(method) + _variant(method)
+            count = sum(n.split(" (")[0] == label for n in found)
+            found[f"{label} ({count + 1})" if count else label] = method
     if not found:
         raise MethodError("compare_decloud: expected methods, got none. Type ['linear2'].")
     return found
@@ -140,7 +139,10 @@ def _stored(
 
 
 def _fits(method: Method, stored: StoredSamples, name: str) -> bool:
-    """True where a method belongs in the table of a set and the samples hold what it needs."""
+    """True where a method belongs in the table of a set and the samples hold what it needs.
+
+    Methods without a layout fill from the neighbours: they are rows of MSOP_cld alone.
+    """
     needs, form = method.needs, stored.form
     if (needs.sar and not any(form.sar)) or (needs.dem and not form.dem):
         return False

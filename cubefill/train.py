@@ -18,12 +18,14 @@ from torch import nn
 from tqdm import tqdm
 
 from cubefill import checkpoint
+from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.method import resolve
 from cubefill.methods._pass import check_precision, device_of
 from cubefill.methods._torch import TorchMethod, card_of
 from cubefill.nn.objective import Objective
 from cubefill.nn.update import rank, sum_of_processes, world
+from cubefill.store import open_cube
 from cubefill.train_batches import batches, loader
 from cubefill.train_recipe import Recipe, read, with_options
 from cubefill.train_samples import GAPS, CubeSamples, Samples
@@ -140,7 +142,8 @@ def run_recipe(
     cubes, validation
         Cubes or their stores; by default the entries `cubes` and `validation` of the recipe's
         table `[samples]`, whose other entries are options of `CubeSamples` and `gaps`, a name of
-        `train_samples.GAPS` or "none".
+        `train_samples.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
+        `cubefill.samples.make` are read, and its other entries are options of `samples.open`.
     resume, overwrite, progress
         As for `fit`.
     **options
@@ -155,6 +158,8 @@ def run_recipe(
     entries = dict(recipe.samples)
     train, held = entries.pop("cubes", ()), entries.pop("validation", ())
     learner = _learner(recipe.method, recipe)
+    if "store" in entries and not cubes:
+        return _of_store(entries, learner, recipe, folder, resume, overwrite, progress)
     given, apart = list(cubes or train), list(validation or held)
     if not given:
         raise CubefillError(
@@ -175,6 +180,33 @@ def run_recipe(
     )
 
 
+def _of_store(
+    entries: Mapping[str, Any],
+    learner: TorchMethod,
+    recipe: Recipe,
+    folder: str | Path,
+    resume: bool,
+    overwrite: bool,
+    progress: bool | None,
+) -> Path:
+    """A fit on the store of samples that a recipe names, with its own validation part."""
+    options = {n: v for n, v in entries.items() if n != "store"}
+    train, held = (
+        stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
+        for part in ("train", "validation")
+    )
+    return fit(
+        learner,
+        train,
+        recipe,
+        folder,
+        validation=held if len(held) else None,
+        resume=resume,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
 def cube_samples(
     cubes: Sequence[str | Path | xr.Dataset],
     learner: TorchMethod,
@@ -188,8 +220,6 @@ def cube_samples(
     CubefillError
         There is no cube, or an entry is unknown.
     """
-    from cubefill.store import open_cube
-
     values = dict(entries)
     name = str(values.pop("gaps", "blobs"))
     known = ["count", "patch", "dates", "cloudy", "turns", "real"]

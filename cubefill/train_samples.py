@@ -15,7 +15,7 @@ from cubefill import valid as validity
 from cubefill.axes import time_axes
 from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
-from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
+from cubefill.gaps import Blobs, Blocks, Dates, EveryDate, Gaps, Trailing, Transplant
 from cubefill.method import Block, Needs
 from cubefill.windows import Axis, Span, Whole
 
@@ -28,6 +28,7 @@ GAPS: dict[str, type] = {
     "dates": Dates,
     "blocks": Blocks,
     "trailing": Trailing,
+    "every_date": EveryDate,
 }
 """Kinds of artificial gaps that a recipe may name; "none" hides nothing."""
 

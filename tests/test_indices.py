@@ -23,7 +23,7 @@ def test_ndvi_is_in_range_or_nan(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def test_zero_over_zero_and_negative_sums_are_nan() -> None:
-    r = normalized_difference(np.float32([0, -0.1, 0.5]), np.float32([0, 0.05, 0.1]))
+    r = normalized_difference(np.array([0, -0.1, 0.5]), np.array([0, 0.05, 0.1]))
     assert np.isnan(r[:2]).all()
     assert r[2] == pytest.approx(0.4 / 0.6)
 
@@ -32,7 +32,7 @@ def test_error_follows_a_simulation() -> None:
     rng = np.random.default_rng(0)
     n, r, sn, sr = 0.35, 0.08, 0.01, 0.006
     simulated = normalized_difference(rng.normal(n, sn, 200_000), rng.normal(r, sr, 200_000)).std()
-    one = [np.float32([v]) for v in (n, r, sn, sr)]
+    one = [np.array([v], np.float32) for v in (n, r, sn, sr)]
     assert normalized_difference_std(*one)[0] == pytest.approx(float(simulated), rel=0.02)
 
 

@@ -283,6 +283,25 @@ def test_samples_train_a_net_to_a_checkpoint(cube: xr.Dataset, tmp_path: Path) -
     recipe = Recipe(method="cubefill.methods.utilise:Utilise", updates=3, batch=2)
     folder = train.fit(method, given, recipe, tmp_path / "net", validation=held, progress=False)
     assert given.digest in (folder / "card.json").read_text()
+    store = (tmp_path / "a.zarr").as_posix()
+    (tmp_path / "mine.toml").write_text(
+        f"""
+        method = "utilise"
+        batch = 2
+        updates = 2
+        [config]
+        patch = 16
+        pad = 4
+        dates = 4
+        widths = [4, 4, 8]
+        heads = 2
+        [samples]
+        store = "{store}"
+        turns = true
+        """
+    )
+    other = train.run_recipe(tmp_path / "mine.toml", tmp_path / "other", progress=False)
+    assert given.digest in (other / "card.json").read_text()
 
 
 # ------------------------------------------------------------------ split
