@@ -210,6 +210,8 @@ def _table(ds: xr.Dataset) -> str:
     head = f"**{str(ds['test_set'].values).upper()}**"
     if str(ds["reason"].values):
         return f"{head}\n\nNo samples: {ds['reason'].values}"
+    if not ds["samples"].values.any():
+        return f"{head}\n\nNo method of this comparison has a row here."
     lines = ["| method | MSE | SSIM | PSNR (dB) | SAM (rad) | samples | values |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
     best = {k: _best(ds[k]) for k in ("mse", "ssim", "psnr", "sam")}

@@ -196,10 +196,11 @@ def plan_job(
 
 
 def _choose(work: Work, budget: int, workers: int) -> int:
+    """The largest tile that fits the budget and gives every worker one."""
+    small = max(work.shape) <= JOB_TILES[-1]
     for edge in JOB_TILES:
-        busy = len(grid_of(work.shape, edge)) >= workers
-        fits = _bytes(work, edge, _step(work, edge)) * workers <= budget
-        if fits and (busy or edge == JOB_TILES[-1] or edge >= 2 * max(work.shape)):
+        busy = small or len(grid_of(work.shape, edge)) >= workers
+        if busy and _bytes(work, edge, _step(work, edge)) * workers <= budget:
             return edge
     return JOB_TILES[-1]
 

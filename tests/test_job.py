@@ -255,6 +255,14 @@ def test_the_plan_of_a_job_keeps_to_its_budget(stored: Path) -> None:
         plan_job(asked, memory="1MB")
 
 
+@pytest.mark.parametrize(
+    ("size", "workers", "tile"), [(200, 2, 1024), (384, 2, 256), (1100, 2, 1024)]
+)
+def test_tiles_are_large_and_every_worker_has_one(size: int, workers: int, tile: int) -> None:
+    asked = request(cube(dates=2, size=(size, size)), "linear")
+    assert plan_job(asked, memory="8GB", workers=workers).tile == tile
+
+
 PEAK = """
 import sys, resource
 import cubefill.job
