@@ -19,6 +19,7 @@ from cubefill import demo as demo_module
 from cubefill import doctor as doctor_module
 from cubefill import inventory, job, planning, plot
 from cubefill.errors import CubefillError
+from cubefill.method import named
 
 LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
 
@@ -350,6 +351,30 @@ def train(
 
     made = training.run_recipe(recipe, folder, progress=_bar(), **choices, **options)
     _print(as_json, {"checkpoint": str(made)}, str(made))
+
+
+@_command
+@click.argument("stores", nargs=-1, required=True)
+@click.option("--method", "names", multiple=True, default=("linear",), metavar="NAME[=CHECKPOINT]")
+@click.option("--gaps", default="transplant", show_default=True, help="What to hide.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0,))
+@click.option("--convention", default="cubefill", show_default=True)
+@click.option("--screen", is_flag=True, help="Also score without haze that SCL missed.")
+@click.option("--protocol", type=click.Choice(["compare", "decloud"]), default="compare")
+@click.option("--save", type=_plain_path, help="Table or picture: .md .html .csv .json .nc .png")
+def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any) -> None:
+    """Score methods on hidden pixels of the cubes STORES."""
+    from cubefill import evaluate, evaluate_decloud, evaluate_tables
+
+    chosen, save = named(options.pop("names")), options.pop("save")
+    if protocol == "decloud":
+        table = evaluate_decloud.compare_decloud(chosen, stores, seed=options["seeds"][0])
+        _print(as_json, table.to_dict(), evaluate_decloud.markdown(table))
+        return
+    table = evaluate.score_stores(stores, chosen, **options)
+    if save:
+        evaluate_tables.write(table, save)
+    _print(as_json, table.to_dict(), evaluate_tables.markdown(table))
 
 
 @_command

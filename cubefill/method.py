@@ -295,6 +295,21 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
     return method
 
 
+def named(texts: Iterable[str]) -> dict[str, Method]:
+    """Methods from `NAME` or `NAME=CHECKPOINT`, as a command line gives them.
+
+    Examples
+    --------
+    >>> list(named(["linear", "whittaker"]))
+    ['linear', 'whittaker']
+    """
+    pairs = [text.partition("=") for text in texts]
+    return {
+        name: resolve(name, **({"checkpoint": folder} if equals else {}))
+        for name, equals, folder in pairs
+    }
+
+
 def name_of(method: Method) -> str:
     """The registered name of a method, else its "module:Class"."""
     path = f"{type(method).__module__}:{type(method).__qualname__}"
@@ -399,6 +414,7 @@ __all__ = [
     "days_since",
     "describe",
     "name_of",
+    "named",
     "options_of",
     "parameters",
     "register",

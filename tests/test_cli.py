@@ -60,6 +60,7 @@ def test_every_command_has_help() -> None:
         "info",
         "preview",
         "train",
+        "score",
         "methods",
         "doctor",
     ]

@@ -75,3 +75,14 @@ def test_an_unknown_recipe_key_lists_the_valid_ones(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["train", str(tmp_path / "bad.toml"), str(tmp_path / "net")])
     assert done.exit_code == 1
     assert "unknown key 'steps'" in done.stderr
+
+
+def test_score_prints_a_table_and_writes_it(tmp_path: Path) -> None:
+    ds = cube(dates=14, size=(40, 40), gap=0.3)
+    cubefill.write_cube(ds, tmp_path / "cube.zarr", progress=False)
+    saved = tmp_path / "scores.md"
+    arguments = ["score", str(tmp_path / "cube.zarr"), "--method", "linear", "--method", "nearest"]
+    done = CliRunner().invoke(main, [*arguments, "--gaps", "dates", "--save", str(saved), "-q"])
+    assert done.exit_code == 0, done.output
+    assert "nearest" in done.stdout
+    assert saved.read_text().count("|") > 20
