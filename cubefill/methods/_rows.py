@@ -199,7 +199,8 @@ def reach(p: int, left: int, width: int) -> tuple[int, int, int]:
 
 
 @row
-def _load_row(band: Array, valid: Array, s: Array) -> Any:
+def load_row(band: Array, valid: Array, s: Array) -> Any:
+    """One row of `load`."""
     lost = np.int32(0)
     for j in range(s.shape[0]):
         v = decode(band[j])
@@ -220,7 +221,7 @@ def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
                 fetch(as_row(band[i + AHEAD, y, x : x + m]))
                 fetch(as_row(valid[i + AHEAD, y, x : x + m]))
             b, c = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m])
-            lost += _load_row(b, c, s[i, j : j + m])
+            lost += load_row(b, c, s[i, j : j + m])
             j += m
     return lost
 

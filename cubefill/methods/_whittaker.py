@@ -1,362 +1,369 @@
 """The kernel of the Whittaker smoother: pentadiagonal systems, a tile of pixels at a time.
 
 The matrix is `diag(w) + lam * D'D`; `D'D` is shared by all pixels, `w` is each pixel's own. It is
-factorised as L D L' without pivoting, in float64 (float32 was measured unusable).
+factorised as L D L' without pivoting, in float64 (float32 was measured unusable). The factor
+follows from when a pixel was clear: bands that share `valid` share it.
 """
 
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 from numba import types
-from numpy.typing import NDArray
 
 from cubefill.methods._robust import bisquare
 from cubefill.methods._rows import (
+    AHEAD,
     INDEX,
     NAN,
     TABLE,
     VALID,
     Array,
-    cube_type,
+    as_row,
+    decode,
+    encode,
+    fetch,
     kernel,
-    load,
+    load_row,
+    reach,
     row,
-    store,
 )
+from cubefill.methods._together import row_at
 
 TILE = 256
-DEFAULT = 1000.0
-"""`lam` where no series of the sample is long enough, in days cubed."""
-LAMS = 10.0 ** np.arange(1.0, 7.1, 0.25)
-"""Candidates of the V-curve, in days cubed."""
-FEWEST = 6
-"""Clear observations that a series needs to have a V-curve."""
-
-
-def bending(days: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(3, time)`: row i of D holds `[:, i]` at dates i, i + 1, i + 2.
-
-    Rows are second derivatives at each inner date (twice the divided difference), weighted so
-    that their squares add up to the integral over time.
-    """
-    out = np.zeros((3, len(days)))
-    if len(days) < 3:
-        return out
-    h = np.diff(days)
-    both = h[:-1] + h[1:]
-    out[0, :-2] = np.sqrt(2 / both) / h[:-1]
-    out[2, :-2] = np.sqrt(2 / both) / h[1:]
-    out[1] = -out[0] - out[2]
-    return out
-
-
-def penalty(days: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`(3, time)` diagonals of D'D: itself, first and second above it."""
-    a, b, c = bending(days)
-    out = np.array([a * a, a * b, a * c])
-    out[0, 1:] += (b * b)[:-1]
-    out[0, 2:] += (c * c)[:-2]
-    out[1, 1:] += (b * c)[:-1]
-    return out
-
-
-def local_cubic(
-    days: NDArray[np.float64], out_days: NDArray[np.float64], lo: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """First of four dates given, and their weights, for each date asked for.
-
-    A cubic Hermite polynomial between two dates, its slopes from parabolas through three.
-    """
-    start = np.zeros(len(out_days), np.int64)
-    weights = np.zeros((len(out_days), 4))
-    for k, (day, i) in enumerate(zip(out_days, lo, strict=True)):
-        if i < 0 or days[i] == day or i == len(days) - 1:
-            start[k] = max(i, 0)
-            weights[k, 0] = 1
-            continue
-        start[k] = max(i - 1, 0)
-        near = days[start[k] : start[k] + 4]
-        weights[k, : len(near)] = _hermite(near, i - start[k], day)
-    return start, weights
-
-
-def _hermite(x: NDArray[np.float64], i: int, day: float) -> NDArray[np.float64]:
-    unit = np.eye(len(x))
-    secant = np.diff(unit, axis=0) / np.diff(x)[:, None]
-    slopes = np.concatenate([secant[:1], secant[-1:]]) if len(x) == 2 else _slopes(x, secant)
-    h = x[i + 1] - x[i]
-    u = (day - x[i]) / h
-    ends = (1 + 2 * u) * (1 - u) ** 2 * unit[i] + u * u * (3 - 2 * u) * unit[i + 1]
-    bent = u * (1 - u) ** 2 * slopes[i] - u * u * (1 - u) * slopes[i + 1]
-    weights: NDArray[np.float64] = ends + h * bent
-    return weights
-
-
-def _slopes(x: NDArray[np.float64], secant: NDArray[np.float64]) -> NDArray[np.float64]:
-    h = np.diff(x)[:, None]
-    inner = (h[1:] * secant[:-1] + h[:-1] * secant[1:]) / (h[:-1] + h[1:])
-    return np.concatenate([2 * secant[:1] - inner[:1], inner, 2 * secant[-1:] - inner[-1:]])
 
 
 @row
-def _first_last(s: Array, i: int, first: Array, last: Array) -> None:
+def _weights(s: Array, w: Array) -> None:
+    for j in range(w.shape[0]):
+        w[j] = 1.0 if s[j] == s[j] else 0.0
+
+
+@row
+def _clear(valid: Array, w: Array) -> None:
+    for j in range(w.shape[0]):
+        w[j] = 1.0 if valid[j] else 0.0
+
+
+@row
+def _first_last(w: Array, i: int, first: Array, last: Array) -> None:
     for j in range(first.shape[0]):
-        clear = s[j] == s[j]
+        clear = w[j] > 0.0
         first[j] = np.int32(i) if clear & (last[j] < 0) else first[j]
         last[j] = np.int32(i) if clear else last[j]
 
 
 @row
+def _ends(w: Array, first: Array, last: Array) -> None:
+    first[:] = np.int32(w.shape[0])
+    last[:] = np.int32(-1)
+    for i in range(w.shape[0]):
+        _first_last(w[i], i, first, last)
+
+
+@row
+def pattern(s: Array, w: Array, first: Array, last: Array) -> None:
+    """Weight 1 where `s` holds an observation, and the first and last of every pixel.
+
+    A pixel without any has first `time` and last -1.
+    """
+    for i in range(s.shape[0]):
+        _weights(s[i], w[i])
+    _ends(w, first, last)
+
+
+@row
+def _shared(valid: Array, p0: int, n: int, w: Array, first: Array, last: Array) -> None:
+    """`pattern` of all bands at once."""
+    j = 0
+    while j < n:
+        y, x, m = reach(p0 + j, n - j, valid.shape[2])
+        for i in range(valid.shape[0]):
+            if i + AHEAD < valid.shape[0]:
+                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
+            _clear(as_row(valid[i, y, x : x + m]), w[i, j : j + m])
+        j += m
+    _ends(w, first, last)
+
+
+@row
 def _eliminate(
-    s: Array, a0: float, a1: float, a2: float, c2: float,
-    g: Array, e1: Array, f1: Array, f2: Array, z1: Array, z2: Array,
-    e: Array, f: Array, y: Array,
+    w: Array, a0: float, a1: float, a2: float, c2: float,
+    g: Array, e1: Array, f1: Array, f2: Array, e: Array, f: Array, r: Array,
 ) -> None:  # fmt: skip
-    """One row of the elimination; `z2` becomes this row's right side, `g` its unscaled `e`."""
-    for j in range(s.shape[0]):
-        v = np.float64(s[j])
-        clear = v == v
-        w = 1.0 if clear else 0.0
-        x = v if clear else 0.0
-        d = a0 + w - e1[j] * g[j] - f2[j] * c2
+    """One row of the elimination; `g` becomes its unscaled `e`."""
+    for j in range(w.shape[0]):
+        d = a0 + w[j] - e1[j] * g[j] - f2[j] * c2
         u = a1 - f1[j] * g[j]
-        z = x - e1[j] * z1[j] - f2[j] * z2[j]
-        r = 1.0 / d
+        o = 1.0 / d
         g[j] = u
-        z2[j] = z
-        e[j] = u * r
-        f[j] = a2 * r
-        y[j] = z * r
+        e[j] = u * o
+        f[j] = a2 * o
+        r[j] = o
 
 
 @row
-def _eliminate_weighted(
-    s: Array, q: Array, a0: float, a1: float, a2: float, c2: float,
-    g: Array, e1: Array, f1: Array, f2: Array, z1: Array, z2: Array,
-    e: Array, f: Array, y: Array,
-) -> None:  # fmt: skip
-    for j in range(s.shape[0]):
-        v = np.float64(s[j])
-        w = q[j]
-        x = w * v if v == v else 0.0
-        d = a0 + w - e1[j] * g[j] - f2[j] * c2
-        u = a1 - f1[j] * g[j]
-        z = x - e1[j] * z1[j] - f2[j] * z2[j]
-        r = 1.0 / d
-        g[j] = u
-        z2[j] = z
-        e[j] = u * r
-        f[j] = a2 * r
-        y[j] = z * r
+def _settle(k: int, first: Array, last: Array, e: Array, f: Array, r: Array) -> None:
+    """Lets row `k` hold what comes before the first observation, and keep a lone one exactly.
+
+    Of a pixel without observations it makes NaN.
+    """
+    for j in range(r.shape[0]):
+        before = k < first[j]
+        lone = first[j] == last[j]
+        none = last[j] < 0
+        hold = -1.0 if before else 0.0
+        given = before | lone
+        exact = 1.0 if k == first[j] else 0.0
+        a = hold if given else e[j]
+        e[j] = np.nan if none else a
+        f[j] = 0.0 if given else f[j]
+        r[j] = exact if given else r[j]
 
 
 @row
-def _substitute(
-    s: Array, k: int, first: Array, last: Array, e: Array, f: Array, y1: Array, y2: Array, y: Array
+def factor(bend: Array, w: Array, first: Array, last: Array, e: Array, f: Array, r: Array) -> None:
+    """The factor of every pixel; `e` and `f` have two rows of zeros at the end."""
+    count = w.shape[0]
+    g = np.zeros(w.shape[1])
+    for i in range(count):
+        p, q = (i - 1) % (count + 2), (i - 2) % (count + 2)
+        c2 = bend[2, i - 2] if i > 1 else 0.0
+        _eliminate(
+            w[i], bend[0, i], bend[1, i], bend[2, i], c2,
+            g, e[p], f[p], f[q], e[i], f[i], r[i],
+        )  # fmt: skip
+    head = np.int32(0)
+    for j in range(first.shape[0]):
+        head = max(head, first[j] if first[j] < last[j] else np.int32(count))
+    for i in range(head):
+        _settle(i, first, last, e[i], f[i], r[i])
+
+
+@row
+def _forwards(s: Array, w: Array, e1: Array, f2: Array, z1: Array, z2: Array, z: Array) -> None:
+    for j in range(z.shape[0]):
+        v = np.float64(s[j])
+        x = w[j] * v if v == v else 0.0
+        z[j] = x - e1[j] * z1[j] - f2[j] * z2[j]
+
+
+@row
+def forwards(s: Array, w: Array, e: Array, f: Array, y: Array) -> None:
+    """Right side of the back substitution, of observations and their weights."""
+    count, ey, yy = s.shape[0], e.shape[0], y.shape[0]
+    for i in range(count):
+        p, q = (i - 1) % ey, (i - 2) % ey
+        _forwards(s[i], w[i], e[p], f[q], y[(i - 1) % yy], y[(i - 2) % yy], y[i])
+
+
+@row
+def _backwards(e: Array, f: Array, r: Array, y1: Array, y2: Array, y: Array) -> None:
+    for j in range(y.shape[0]):
+        y[j] = y[j] * r[j] - e[j] * y1[j] - f[j] * y2[j]
+
+
+@row
+def backwards(e: Array, f: Array, r: Array, y: Array) -> None:
+    """The curve up to the last observation; `y` has four rows of zeros at the end."""
+    for i in range(r.shape[0] - 1, -1, -1):
+        _backwards(e[i], f[i], r[i], y[i + 1], y[i + 2], y[i])
+
+
+# ------------------------------------------------------------------ a band of a tile
+
+
+@row
+def _take(at: Array, like: Array, valid: Array, p0: int, n: int, s: Array) -> int:
+    """`load` from an address and its strides."""
+    count, lost, j = valid.shape[0], 0, 0
+    while j < n:
+        y, x, m = reach(p0 + j, n - j, valid.shape[2])
+        for i in range(count):
+            here = at[0] + i * at[1] + y * at[2] + x * like.itemsize
+            if i + AHEAD < count:
+                fetch(row_at(here + AHEAD * at[1], m, like))
+                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
+            c = as_row(valid[i, y, x : x + m])
+            lost += load_row(row_at(here, m, like), c, s[i, j : j + m])
+        j += m
+    return lost
+
+
+@row
+def _take_forwards(
+    band: Array, valid: Array, e1: Array, f2: Array, z1: Array, z2: Array, s: Array, z: Array
+) -> Any:
+    """`_forwards` of a row of a band where all weights are 1."""
+    lost = np.int32(0)
+    for j in range(z.shape[0]):
+        a = decode(band[j])
+        known = valid[j] & (a == a)
+        lost = np.int32(lost + np.int32(valid[j] & (a != a)))
+        s[j] = a if known else NAN
+        x = np.float64(a) if known else 0.0
+        z[j] = x - e1[j] * z1[j] - f2[j] * z2[j]
+    return lost
+
+
+@row
+def _shared_forwards(
+    at: Array, like: Array, valid: Array, p0: int, n: int, e: Array, f: Array, s: Array, y: Array
+) -> int:
+    """`_take` and `forwards` in one pass, for bands that share `valid`."""
+    count, size, lost, j = valid.shape[0], like.itemsize, 0, 0
+    ey, yy = e.shape[0], y.shape[0]
+    while j < n:
+        b, x, m = reach(p0 + j, n - j, valid.shape[2])
+        k = j + m
+        for i in range(count):
+            here = at[0] + i * at[1] + b * at[2] + x * size
+            if i + AHEAD < count:
+                fetch(row_at(here + AHEAD * at[1], m, like))
+            p, q, p1, q1 = (i - 1) % ey, (i - 2) % ey, (i - 1) % yy, (i - 2) % yy
+            lost += _take_forwards(
+                row_at(here, m, like), as_row(valid[i, b, x : x + m]), e[p, j:k], f[q, j:k],
+                y[p1, j:k], y[q1, j:k], s[i, j:k], y[i, j:k],
+            )  # fmt: skip
+        j = k
+    return lost
+
+
+@row
+def _give(
+    s: Array, e: Array, f: Array, r: Array, y1: Array, y2: Array, y: Array, keep: bool, out: Array
 ) -> None:
-    """One row of the back substitution; held before the first observation, exact for a lone one."""
-    for j in range(s.shape[0]):
-        z = y[j] - e[j] * y1[j] - f[j] * y2[j]
-        v = np.float64(s[j])
-        z = v if (first[j] == last[j]) & (v == v) else z
-        y[j] = z if k >= first[j] else y1[j]
+    """`_backwards`, and the curve into the output; clear observations put back."""
+    for j in range(out.shape[0]):
+        z = y[j] * r[j] - e[j] * y1[j] - f[j] * y2[j]
+        y[j] = z
+        a = s[j]
+        out[j] = encode(a if keep & (a == a) else np.float32(z), out)
 
 
 @row
 def _hold(k: int, last: Array, y1: Array, y: Array) -> None:
-    """Held after the last observation; unknown where there is none."""
+    """Held after the last observation."""
     for j in range(last.shape[0]):
-        z = y[j] if k <= last[j] else y1[j]
-        y[j] = z if last[j] >= 0 else np.nan
+        y[j] = y[j] if k <= last[j] else y1[j]
 
 
 @row
-def solve(
-    s: Array, bend: Array, w: Array, weighted: bool, first: Array, last: Array,
-    e: Array, f: Array, y: Array, state: Array,
+def _again(s: Array, y: Array, keep: bool, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a = s[j]
+        out[j] = encode(a if keep & (a == a) else np.float32(y[j]), out)
+
+
+@row
+def _give_same(
+    to: Array, like: Array, side: int, p0: int, n: int, last: Array, keep: bool,
+    s: Array, e: Array, f: Array, r: Array, y: Array,
 ) -> None:  # fmt: skip
-    """The curve of every pixel in rows 0 to T of `y`, up to its last observation.
-
-    `e`, `f` have two rows of zeros before row 0, at T and T + 1.
-    """
-    count = s.shape[0]
-    state[:] = 0.0
-    g = state[0]
-    for i in range(count):
-        p, q = (i - 1) % (count + 2), (i - 2) % (count + 2)
-        c2 = bend[2, i - 2] if i > 1 else 0.0
-        z1, z2 = state[1 + (i + 1) % 2], state[1 + i % 2]
-        if weighted:
-            _eliminate_weighted(
-                s[i], w[i], bend[0, i], bend[1, i], bend[2, i], c2,
-                g, e[p], f[p], f[q], z1, z2, e[i], f[i], y[i],
+    """Dates given. Those after the first end of a pixel are written again, held."""
+    count, size, j = s.shape[0], like.itemsize, 0
+    end = count - 1
+    for i in range(n):
+        end = min(end, last[i] if last[i] >= 0 else count)
+    while j < n:
+        b, x, m = reach(p0 + j, n - j, side)
+        k, here = j + m, to[0] + b * to[2] + x * size
+        for i in range(count - 1, end, -1):
+            _backwards(e[i, j:k], f[i, j:k], r[i, j:k], y[i + 1, j:k], y[i + 2, j:k], y[i, j:k])
+        for i in range(end, -1, -1):
+            if i >= AHEAD:
+                fetch(row_at(here + (i - AHEAD) * to[1], m, like))
+            _give(
+                s[i, j:k], e[i, j:k], f[i, j:k], r[i, j:k], y[i + 1, j:k], y[i + 2, j:k],
+                y[i, j:k], keep, row_at(here + i * to[1], m, like),
             )  # fmt: skip
-        else:
-            _eliminate(
-                s[i], bend[0, i], bend[1, i], bend[2, i], c2,
-                g, e[p], f[p], f[q], z1, z2, e[i], f[i], y[i],
-            )  # fmt: skip
-    for i in range(count - 1, -1, -1):
-        _substitute(s[i], i, first, last, e[i], f[i], y[i + 1], y[i + 2], y[i])
+        for i in range(end + 1, count):
+            _hold(i, last[j:k], y[i - 1, j:k], y[i, j:k])
+            _again(s[i, j:k], y[i, j:k], keep, row_at(here + i * to[1], m, like))
+        j = k
 
 
 @row
-def _same_date(s: Array, y: Array, k: int, last: Array, keep: bool, held: Array, r: Array) -> None:
-    """A date given: the curve, held after the last observation, clear observations put back."""
-    for j in range(r.shape[0]):
-        z = y[j] if k <= last[j] else held[j]
-        z = z if last[j] >= 0 else np.nan
-        held[j] = z
-        r[j] = s[j] if keep & (s[j] == s[j]) else np.float32(z)
-
-
-@row
-def _local(y: Array, k: int, first: int, weights: Array, r: Array) -> None:
-    """Date `k` asked for from four neighbouring dates given."""
-    for j in range(r.shape[0]):
-        z = weights[k, 0] * y[first, j] + weights[k, 1] * y[first + 1, j]
-        z += weights[k, 2] * y[first + 2, j] + weights[k, 3] * y[first + 3, j]
-        r[j] = np.float32(z)
+def _local(w: Array, y0: Array, y1: Array, y2: Array, y3: Array, out: Array) -> None:
+    """A date asked for from four neighbouring dates given."""
+    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
+    for j in range(out.shape[0]):
+        z = w0 * y0[j] + w1 * y1[j]
+        z += w2 * y2[j] + w3 * y3[j]
+        out[j] = encode(np.float32(z), out)
 
 
 @row
 def _give_other(
-    y: Array, p0: int, n: int, last: Array, start: Array, weights: Array, r: Array, out: Array
-) -> None:
-    count = y.shape[0] - 4
-    for i in range(count):
-        _hold(i, last, y[max(i - 1, 0)], y[i])
-    for k in range(out.shape[0]):
-        _local(y, k, start[k], weights, r)
-        store(r, k, p0, n, out)
-
-
-@row
-def _fit(
-    s: Array, bend: Array, rounds: int, w: Array, first: Array, last: Array,
-    e: Array, f: Array, y: Array, state: Array, work: Array,
+    to: Array, like: Array, side: int, p0: int, n: int, last: Array, start: Array, weights: Array,
+    y: Array,
 ) -> None:  # fmt: skip
-    first[:] = np.int32(s.shape[0])
-    last[:] = np.int32(-1)
-    for i in range(s.shape[0]):
-        _first_last(s[i], i, first, last)
-    for k in range(rounds + 1):
-        if k > 0:
-            bisquare(s, y, w, work)
-        solve(s, bend, w, k > 0, first, last, e, f, y, state)
+    for i in range(1, y.shape[0] - 4):
+        _hold(i, last, y[i - 1], y[i])
+    j = 0
+    while j < n:
+        b, x, m = reach(p0 + j, n - j, side)
+        e, here = j + m, to[0] + b * to[2] + x * like.itemsize
+        for k in range(len(start)):
+            if k + AHEAD < len(start):
+                fetch(row_at(here + (k + AHEAD) * to[1], m, like))
+            i, o = start[k], row_at(here + k * to[1], m, like)
+            _local(weights[k], y[i, j:e], y[i + 1, j:e], y[i + 2, j:e], y[i + 3, j:e], o)
+        j += m
 
 
 def _signature(dtype: Any) -> Any:
-    return types.int64(
-        cube_type(dtype), VALID, TABLE, INDEX, TABLE, types.int64, types.boolean, types.boolean,
-        cube_type(dtype, out=True),
+    table = types.Array(types.int64, 2, "C", readonly=True)
+    return types.void(
+        table, table, types.Array(dtype, 1, "C", readonly=True), VALID, TABLE, INDEX, TABLE,
+        types.boolean, types.int64, types.boolean, types.boolean, types.Array(types.int64, 1, "C"),
     )  # fmt: skip
 
 
 @kernel(_signature)
 def whittaker(
-    band: Array, valid: Array, bend: Array, start: Array, weights: Array,
-    rounds: int, same: bool, keep: bool, out: Array,
-) -> int:  # fmt: skip
-    """Fills `out`; gives the number of clear values that held no data.
+    bands: Array, outs: Array, like: Array, valid: Array, bend: Array, start: Array,
+    weights: Array, own: bool, rounds: int, same: bool, keep: bool, lost: Array,
+) -> None:  # fmt: skip
+    """Fills every output; rows of `bands` and `outs` are `addresses`.
 
     `bend` is `lam * penalty(days)`. Unless the dates asked for are the `same`, date `k` of them is
     the sum of dates `start[k] + 0..3` given, with the weights of row `k`. `keep` puts clear
-    observations back.
+    observations back. `lost` gets the clear values of each band that hold no data: bands share a
+    factor unless each is to have its `own`, and where it is not 0, a band that shared is wrong.
+    Only an own factor can have `rounds` of robust weights.
     """
-    count, pixels = band.shape[0], band.shape[1] * band.shape[2]
+    count, side, pixels = valid.shape[0], valid.shape[2], valid.shape[1] * valid.shape[2]
     width = min(TILE, pixels)
     s = np.full((count, width), NAN, np.float32)
-    w = np.empty((count if rounds > 0 else 1, width))
-    e = np.zeros((count + 4, width))
-    f = np.zeros((count + 4, width))
+    w = np.empty((count, width))
+    e = np.zeros((count + 2, width))
+    f = np.zeros((count + 2, width))
+    r = np.empty((count, width))
     y = np.zeros((count + 4, width))
-    state = np.empty((3, width))
-    first = np.empty(width, np.int32)
-    last = np.empty(width, np.int32)
-    r = np.empty(width, np.float32)
-    work = np.empty(count)
-    lost = 0
-    for p0 in range(0, pixels, width):
-        n = min(width, pixels - p0)
-        lost += load(band, valid, p0, n, s)
-        _fit(s, bend, rounds, w, first, last, e, f, y, state, work)
-        if same:
-            for k in range(count):
-                _same_date(s[k], y[k], k, last, keep, state[0], r)
-                store(r, k, p0, n, out)
-        else:
-            _give_other(y, p0, n, last, start, weights, r, out)
-    return lost
-
-
-# ------------------------------------------------------------------ the V-curve
-
-
-@row
-def _add_up(
-    s: Array, y: Array, d: Array, first: Array, last: Array, misfit: Array, rough: Array
-) -> None:
-    """Squared distance to the observations and squared second derivative, per pixel."""
-    misfit[:] = 0.0
-    rough[:] = 0.0
-    for i in range(s.shape[0]):
-        for j in range(s.shape[1]):
-            v = np.float64(s[i, j]) - y[i, j]
-            misfit[j] += v * v if v == v else 0.0
-    for i in range(s.shape[0] - 2):
-        for j in range(s.shape[1]):
-            b = d[0, i] * y[i, j] + d[1, i] * y[i + 1, j] + d[2, i] * y[i + 2, j]
-            rough[j] += b * b if (i >= first[j]) & (i + 2 <= last[j]) else 0.0
-
-
-def _sweep_signature(dtype: Any) -> Any:
-    lams = types.Array(types.float64, 1, "C", readonly=True)
-    out = types.Array(types.float64, 3, "C")
-    return types.void(cube_type(dtype), VALID, TABLE, TABLE, lams, out)
-
-
-@kernel(_sweep_signature)
-def sweep(band: Array, valid: Array, bend: Array, d: Array, lams: Array, out: Array) -> None:
-    """Misfit and roughness `(2, lam, pixel)` of the curve of every pixel for each of `lams`."""
-    count, pixels = band.shape[0], band.shape[1] * band.shape[2]
-    width = min(TILE, pixels)
-    s = np.full((count, width), NAN, np.float32)
-    w = np.empty((1, width))
-    e = np.zeros((count + 4, width))
-    f = np.zeros((count + 4, width))
-    y = np.zeros((count + 4, width))
-    state = np.empty((3, width))
     first = np.empty(width, np.int32)
     last = np.empty(width, np.int32)
     work = np.empty(count)
-    misfit = np.empty(width)
-    rough = np.empty(width)
+    lost[:] = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
-        load(band, valid, p0, n, s)
-        for m in range(len(lams)):
-            _fit(s, bend * lams[m], 0, w, first, last, e, f, y, state, work)
-            _add_up(s, y, d, first, last, misfit, rough)
-            out[0, m, p0 : p0 + n] = misfit[:n]
-            out[1, m, p0 : p0 + n] = rough[:n]
-
-
-def v_curve(bands: Iterable[Array], valid: Array, days: NDArray[np.float64]) -> float:
-    """The `lam` at the bottom of the V-curve: the median over the series of all bands.
-
-    For each series: the distance between neighbours of the L-curve (log misfit against log
-    roughness over log `lam`) is smallest where more bending buys little.
-    """
-    best: list[NDArray[np.float64]] = []
-    log_lam = np.log10(LAMS)
-    for band in bands:
-        out = np.empty((2, len(LAMS), band.shape[1] * band.shape[2]))
-        sweep(band.dtype, band, valid, penalty(days), bending(days), LAMS, out)
-        clear = (valid & np.isfinite(band)).sum(axis=0).ravel() >= FEWEST
-        moves = np.diff(np.log10(np.maximum(out[:, :, clear], 1e-300)), axis=1)
-        v = np.hypot(*moves) / np.diff(log_lam)[:, None]
-        best.append((log_lam[:-1] + log_lam[1:])[v.argmin(axis=0)] / 2)
-    found = np.concatenate(best) if best else np.empty(0)
-    return float(10 ** np.median(found)) if found.size else DEFAULT
+        if not own:
+            _shared(valid, p0, n, w, first, last)
+            factor(bend, w, first, last, e, f, r)
+        for b in range(bands.shape[0]):
+            if own:
+                lost[b] += _take(bands[b], like, valid, p0, n, s)
+                pattern(s, w, first, last)
+                factor(bend, w, first, last, e, f, r)
+                forwards(s, w, e, f, y)
+                for _ in range(rounds):
+                    backwards(e, f, r, y)
+                    bisquare(s, y, w, work)
+                    factor(bend, w, first, last, e, f, r)
+                    forwards(s, w, e, f, y)
+            else:
+                lost[b] += _shared_forwards(bands[b], like, valid, p0, n, e, f, s, y)
+            if same:
+                _give_same(outs[b], like, side, p0, n, last, keep, s, e, f, r, y)
+            else:
+                backwards(e, f, r, y)
+                _give_other(outs[b], like, side, p0, n, last, start, weights, y)

@@ -1,14 +1,20 @@
 """Savitzky-Golay and Whittaker: curves fitted to each pixel's clear observations, on real days."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
+import numpy as np
+
 from cubefill.errors import MethodError
-from cubefill.method import Block
+from cubefill.method import Block, Codes
+from cubefill.methods._bending import local_cubic, penalty
 from cubefill.methods._classic import Axes, Classic, reflectance
 from cubefill.methods._rows import Array
 from cubefill.methods._savgol import polynomial_weights, savgol
-from cubefill.methods._whittaker import local_cubic, penalty, v_curve, whittaker
+from cubefill.methods._together import addresses
+from cubefill.methods._vcurve import v_curve
+from cubefill.methods._whittaker import whittaker
 
 
 @dataclass(frozen=True)
@@ -101,6 +107,18 @@ class Whittaker(Classic):
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        return int(self._curves([band], valid, axes, [out])[0])
+
+    def curves(
+        self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
+    ) -> tuple[Codes, list[int]]:
+        """`curve` for all bands, which share the factors."""
+        return self.flags(valid, axes), self._curves(bands, valid, axes, outs).tolist()
+
+    def _curves(
+        self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
+    ) -> Array:
+        """Fills `outs`; gives the clear values of each band that held no data."""
         if isinstance(self.lam, str):
             raise MethodError(
                 "Whittaker(lam='vcurve') has not seen the cube: expected a number. Type "
@@ -108,6 +126,17 @@ class Whittaker(Classic):
             )
         bend = penalty(axes.days) * self.lam
         first, weights = local_cubic(axes.days, axes.out_days, axes.lo)
+        like, lost = np.zeros(1, bands[0].dtype), np.zeros(len(bands), np.int64)
         keep = axes.same and not self.smooth
-        args = (band, valid, bend, first, weights, self.robust, axes.same, keep, out)
-        return int(whittaker(band.dtype, *args))
+        own = self.robust > 0
+        args = (self.robust, axes.same, keep)
+
+        def run(chosen: Any, own: bool, lost: Array) -> None:
+            at, to = (addresses([a[i] for i in chosen]) for a in (bands, outs))
+            whittaker(like.dtype, at, to, like, valid, bend, first, weights, own, *args, lost)
+
+        run(range(len(bands)), own, lost)
+        again = np.flatnonzero(lost)
+        if len(again) and not own:
+            run(again, True, np.zeros(len(again), np.int64))
+        return lost

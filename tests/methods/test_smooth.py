@@ -8,7 +8,7 @@ from cubefill.errors import MethodError
 from cubefill.method import Flag
 from cubefill.methods.smooth import Savgol, Whittaker
 from cubefill.testing import MethodTests
-from tests.methods.reference import Series, block, expect, one
+from tests.methods.reference import Series, as_counts, block, expect, one
 
 
 class TestWhittaker(MethodTests):
@@ -147,6 +147,26 @@ def test_whittaker_robust_forgets_a_cloud_that_the_mask_missed() -> None:
     plain = one(Whittaker(lam=1000.0, smooth=True), dirty).bands["B04_smooth"]
     kept = one(Whittaker(lam=1000.0, smooth=True, robust=3), dirty).bands["B04_smooth"]
     assert np.abs(kept - truth).max() < 0.1 * np.abs(plain - truth).max()
+
+
+@pytest.mark.parametrize("out_days", [None, (-3, 0, 4.5, 31, 200)], ids=["same", "other"])
+@pytest.mark.parametrize("counted", [False, True])
+@pytest.mark.parametrize("robust", [0, 1])
+def test_bands_together_give_the_bits_of_each_alone(
+    robust: int, counted: bool, out_days: Any
+) -> None:
+    b = block(dates=20, size=(13, 90), gap=0.7, bands=("B02", "B04", "B08"), out_days=out_days)
+    holed = b.bands["B04"].copy()
+    holed[3, :, 2] = holed[7, 1] = np.nan
+    valid = b.valid.copy()
+    valid[:, 4, :30], valid[:, 5], valid[11, 5] = False, False, True
+    b = replace(b, bands={**b.bands, "B04": holed}, valid=valid)
+    b = as_counts(b) if counted else b
+    method = Whittaker(lam=1000.0, robust=robust)
+    together = one(method, b)
+    for name, band in b.bands.items():
+        alone = one(method, replace(b, bands={name: band}))
+        assert alone.bands[name].tobytes() == together.bands[name].tobytes()
 
 
 def test_v_curve_follows_the_noise_and_is_recorded() -> None:
