@@ -1,6 +1,6 @@
 """What the engine adds to a kernel, and Zarr -> fill -> Zarr against xarray's whole-cube way.
 
-    python benchmarks/bench_engine.py [--size 512] [--dates 73]
+    python benchmarks/bench_engine.py [--size 768] [--dates 73]
 
 Every pair is measured in turn in one run; ratios first. `--json` for machines.
 """
@@ -233,7 +233,7 @@ def high_water() -> int:
 def main() -> None:
     """Runs everything and prints ratios, then figures, then the context."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--size", type=int, default=768)
     parser.add_argument("--dates", type=int, default=73)
     parser.add_argument("--peak", nargs=2)
     parser.add_argument("--json", action="store_true")

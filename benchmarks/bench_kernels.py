@@ -9,6 +9,14 @@ named and left out; `--peers` is a folder of packages that cannot live beside th
 builds with setuptools < 61 only).
 """
 
+# ruff: noqa: E402  the threads of BLAS are set before numpy loads it
+
+import os
+
+# One thread for everything: a BLAS that spins on a second core makes a peer look slow in CPU time.
+for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ[_name] = "1"
+
 import argparse
 import datetime
 import gc
