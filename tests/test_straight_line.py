@@ -12,7 +12,6 @@ import cubefill
 from cubefill.cli import main
 from cubefill.indices import ndvi
 
-
 CLASSICAL = [
     name
     for name, target in cubefill.method.METHODS.items()
