@@ -217,7 +217,8 @@ def _dataset(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
 def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
     """The result as a dataset: dims, coordinates, CF flags, CRS and provenance."""
     ds, work = asked.ds, asked.work
-    coords = {n: c for n, c in ds.coords.items() if "time" not in c.dims or _same_dates(work)}
+    dims = {"time", "y", "x"} if _same_dates(work) else {"y", "x"}
+    coords = {n: c for n, c in ds.coords.items() if set(c.dims) <= dims}
     coords["time"] = xr.DataArray(work.axes.out, dims="time", attrs=dict(ds["time"].attrs))
     out = xr.Dataset(coords=coords, attrs=provenance(asked))
     for name, array in arrays.items():

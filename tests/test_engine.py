@@ -9,6 +9,7 @@ import xarray as xr
 from cubefill.engine import gapfill, list_methods
 from cubefill.errors import CubeError, MethodError
 from cubefill.method import METHODS, Flag
+from cubefill.simulate import scene
 from cubefill.store import open_cube, write_cube
 from tests.strategies import Mean, Neighbours, cube
 
@@ -57,6 +58,16 @@ def test_extra_coordinates_and_the_crs_stay() -> None:
     other = gapfill(ds, "linear", times="3D")
     assert "item" not in other.coords
     assert "spatial_ref" in other.coords
+
+
+def test_sar_on_dates_of_its_own_is_no_obstacle() -> None:
+    ds = scene(size=(20, 24), days=60, sar="own").cube
+    assert "sar_time" in ds.dims
+    out = gapfill(ds, "linear").compute()
+    assert "sar_time" not in out.dims
+    plain = gapfill(ds.drop_dims("sar_time"), "linear").compute()
+    xr.testing.assert_equal(out.drop_attrs(), plain.drop_attrs())
+    assert gapfill(ds, "linear", times="6D").sizes["x"] == 24
 
 
 def test_one_date_two_dates_and_no_clear_pixel() -> None:
