@@ -18,7 +18,7 @@ from cubefill.errors import MethodError
 from cubefill.method import Block, Bool, Filled
 from cubefill.putback import finish
 from cubefill.source import StoreSource
-from cubefill.windows import Span, Whole, Window
+from cubefill.windows import Axis, Span, Whole, Window
 from cubefill.work import Area, Arrays, Work
 
 SAMPLE_SEED = 20260
@@ -359,10 +359,10 @@ def _blends(work: Work) -> bool:
 
 
 def _weight(work: Work, p: _Place) -> NDArray[np.float32]:
-    """Weights of a block's answer: a ramp from each edge of an axis that blends, 1 elsewhere."""
+    """Weights of a block's answer along the axes that blend, 1 along the others."""
     needs = work.method.needs
     ramps = [
-        _ramp(w.stop - w.start, isinstance(a, Span) and a.blend == "linear")
+        _ramp(w.stop - w.start, a)
         for w, a in ((p.t, needs.time), (p.y, needs.space), (p.x, needs.space))
     ]
     if not work.axes.same:
@@ -370,11 +370,22 @@ def _weight(work: Work, p: _Place) -> NDArray[np.float32]:
     return ramps[0][:, None, None] * ramps[1][:, None] * ramps[2]
 
 
-def _ramp(size: int, blend: bool) -> NDArray[np.float32]:
-    if not blend:
+_LEAST = 1e-6
+"""Weight at the edge of a window: it counts where no other window answers, and nowhere else."""
+
+
+def _ramp(size: int, axis: Axis) -> NDArray[np.float32]:
+    """1 in the middle of a window, next to nothing at its edges.
+
+    Two neighbours share `halo` steps. The outer quarter of these is left to the other one, because
+    a net knows least at the edge of what it sees; in between the weight rises in equal steps.
+    """
+    if not isinstance(axis, Span) or axis.blend != "linear" or axis.halo == 0:
         return np.ones(size, np.float32)
+    margin = axis.halo // 4
     i = np.arange(size)
-    return ((np.minimum(i, i[::-1]) + 1) / ((size + 1) // 2)).astype(np.float32)
+    inwards = np.minimum(i, i[::-1]) - margin + 1
+    return np.clip(inwards / (axis.halo - 2 * margin + 1), _LEAST, 1).astype(np.float32)
 
 
 def _check_answer(work: Work, answer: Filled, shape: tuple[int, ...]) -> None:

@@ -44,7 +44,8 @@ class Span:
     keep: int = 0
     """Steps in the middle that it answers for; 0 stands for all of `size`."""
     blend: Literal["none", "linear"] = "none"
-    """`linear` weights overlapping windows by their distance from the edge, in fixed order."""
+    """`linear` weights overlapping windows in fixed order: by a ramp over the `halo` that two
+    neighbours share, without its outer quarters, where a net knows least."""
 
     def __post_init__(self) -> None:
         if self.keep == 0:

@@ -149,3 +149,64 @@ def test_digital_numbers_are_detected_in_lazy_cubes_too() -> None:
     ds["B04"] *= 10_000
     with pytest.raises(CubeError, match=r"digital numbers \(median of clear values \d+\)"):
         gapfill(ds.chunk(), Neighbours()).compute()
+
+
+@dataclass(frozen=True)
+class Rimmed:
+    """The number of the window, and nonsense on the outer rim of what is seen."""
+
+    size: int
+    keep: int
+    rim: int = 0
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(space=Span(self.size, self.keep, "linear"))
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for block in blocks:
+            image = np.full(block.valid.shape[1:], sum(block.origin) * 1e-3, np.float32)
+            if self.rim:
+                inside = image[self.rim : -self.rim, self.rim : -self.rim].copy()
+                image[:] = 50
+                image[self.rim : -self.rim, self.rim : -self.rim] = inside
+            yield block.filled(np.broadcast_to(image, block.optical.shape).astype(np.float32))
+
+
+def blended(method: Rimmed, shape: tuple[int, int]) -> np.ndarray:
+    """Every pixel as the weighted mean over the windows that see it, in float64."""
+    span = method.needs.space
+    assert isinstance(span, Span)
+    margin, ramps = span.halo // 4, []
+    for length in shape:
+        ramp = np.zeros((len(span.windows(length)), length))
+        for i, w in enumerate(span.windows(length)):
+            for p in range(w.start, min(w.stop, length)):
+                depth = min(p - w.start, w.stop - 1 - p) - margin + 1
+                ramp[i, p] = min(1, max(1e-6, depth / (span.halo - 2 * margin + 1)))
+        ramps.append(ramp)
+    starts = [[w.start for w in span.windows(n)] for n in shape]
+    value = (np.add.outer(*map(np.array, starts)) * 1e-3).astype(np.float64)
+    total = np.einsum("iy,jx->yx", *ramps)
+    return np.asarray(np.einsum("ij,iy,jx->yx", value, *ramps) / total)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(4, 9), st.integers(1, 4), st.integers(1, 30), st.integers(1, 30))
+def test_blended_windows_are_a_weighted_mean(size: int, less: int, ny: int, nx: int) -> None:
+    method = Rimmed(size, size - min(less, size // 2))
+    ds = cube(dates=2, size=(ny, nx))
+    ds = ds.assign(valid=ds["valid"] & False)
+    out = gapfill(ds, method, tile=7).compute()["B04"].values
+    np.testing.assert_allclose(out[0], blended(method, (ny, nx)), rtol=1e-5, atol=1e-6)
+
+
+def test_the_rim_of_a_window_leaves_no_trace_where_another_one_answers() -> None:
+    ds = cube(dates=2, size=(40, 40))
+    ds = ds.assign(valid=ds["valid"] & False)
+    plain, rimmed = (
+        gapfill(ds, Rimmed(16, 8, rim), tile=20).compute()["B04"].values for rim in (0, 2)
+    )
+    inside = np.s_[:, 2:-2, 2:-2]
+    np.testing.assert_allclose(rimmed[inside], plain[inside], atol=2e-3)
+    assert (rimmed[:, :2] > 10).all()
