@@ -10,7 +10,8 @@ import platform
 import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -133,21 +134,13 @@ def load(folder: str | Path) -> tuple[State, Card]:
         The folder or a file is absent, the card is no JSON or lacks an entry, the weights are cut
         short, or they are not those that the card describes.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = Path(folder)
     card = read_card(folder)
     path = folder / WEIGHTS
-    if not path.is_file():
-        raise StoreError(f"{path} is absent: expected the weights of {card.method}. {_COPY}")
-    try:
+    with _whole(path, card):
         state: State = load_file(str(path))
-    except SafetensorError as error:
-        raise StoreError(
-            f"{path} ({path.stat().st_size} bytes) is cut short or no safetensors file ({error}): "
-            f"expected the weights of {card.method}. {_COPY}"
-        ) from error
     found = digest(folder)
     if card.digest and found != card.digest:
         raise StoreError(
@@ -157,13 +150,45 @@ def load(folder: str | Path) -> tuple[State, Card]:
     return state, replace(card, digest=found)
 
 
+def check(folder: str | Path) -> None:
+    """Refuses a checkpoint whose weights are absent or cut short; reads their header alone.
+
+    Raises
+    ------
+    StoreError
+        As `load`, but for weights that are not those of the card.
+    """
+    from safetensors import safe_open
+
+    path = Path(folder) / WEIGHTS
+    with _whole(path, read_card(folder)), safe_open(str(path), framework="numpy") as file:
+        file.keys()
+
+
+@contextmanager
+def _whole(path: Path, card: Card) -> Iterator[None]:
+    """Says what is wrong with a file of weights that safetensors cannot read."""
+    from safetensors import SafetensorError
+
+    if not path.is_file():
+        raise StoreError(f"{path} is absent: expected the weights of {card.method}. {_COPY}")
+    try:
+        yield
+    except SafetensorError as error:
+        raise StoreError(
+            f"{path} ({path.stat().st_size} bytes) is cut short or no safetensors file ({error}): "
+            f"expected the weights of {card.method}. {_COPY}"
+        ) from error
+
+
 def read_card(folder: str | Path) -> Card:
     """The card of a checkpoint, without its weights.
 
     Raises
     ------
     StoreError
-        The folder or the card is absent, or the card is not a JSON object with a card's entries.
+        The folder or the card is absent, or the card is not a JSON object with a card's entries,
+        each of its kind.
     """
     folder = Path(folder)
     path = folder / CARD
@@ -188,6 +213,13 @@ def read_card(folder: str | Path) -> Card:
         raise StoreError(
             f"{path} holds {got or 'nothing'}: expected `method` and of {', '.join(known)}. {_COPY}"
         )
+    for f in fields(Card):
+        kind = dict if f.default_factory is dict else str
+        if not isinstance(values.get(f.name, kind()), kind):
+            raise StoreError(
+                f"{path} has {f.name}={values[f.name]!r}: expected "
+                f"{'an object' if kind is dict else 'a string'}. {_COPY}"
+            )
     return Card(**values)
 
 
@@ -244,7 +276,8 @@ def config_of(card: Card, kind: Callable[..., Config]) -> Config:
     Raises
     ------
     MethodError
-        The card has an entry that `Config` does not know, or lacks one without a default.
+        The card has an entry that `Config` does not know or of another kind than its default, or
+        lacks one without a default.
     """
     known = {f.name: f for f in fields(kind)}  # type: ignore[arg-type]
     unknown = sorted(set(card.config) - set(known))
@@ -259,7 +292,25 @@ def config_of(card: Card, kind: Callable[..., Config]) -> Config:
             f"{', '.join(known)}. It was written by another version "
             f"({card.versions.get('cubefill', 'unknown')}); train again."
         )
+    for n, value in card.config.items():
+        if not _is_like(value, known[n].default):
+            raise MethodError(
+                f"The card of a {card.method} checkpoint has config {n}={value!r}: expected a "
+                f"value such as {known[n].default!r}. {_COPY}"
+            )
     return kind(**{n: _tuples(v) for n, v in card.config.items()})
+
+
+def _is_like(value: Any, default: Any) -> bool:
+    """True where a card's value is of the kind of a default; anything is, without a default."""
+    if default is MISSING or default is None:
+        return True
+    if isinstance(default, tuple):
+        listed = isinstance(value, list | tuple) and len(value) >= min(1, len(default))
+        return listed and all(_is_like(v, d) for v in value for d in default[:1])
+    if isinstance(default, bool) or isinstance(value, bool):
+        return type(value) is type(default)
+    return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
 def _tuples(value: Any) -> Any:
@@ -313,9 +364,11 @@ def load_net(
     import torch
 
     with _LOCK:
-        found = digest(folder) if (Path(folder) / WEIGHTS).is_file() else ""
         card = read_card(folder)
-        if expected and found and found != expected:
+        found = digest(folder) if (Path(folder) / WEIGHTS).is_file() else ""
+        if not found or card.digest not in ("", found):
+            load(folder)  # refuses these weights and says why
+        if expected and found != expected:
             raise StoreError(
                 f"{folder} changed: its weights have SHA-256 {found[:12]}..., expected "
                 f"{expected[:12]}... as when the method was made. Make the method again."

@@ -18,6 +18,7 @@ from cubefill.ledger import Ledger, Progress, Report, Tile
 from cubefill.ledger import tiles as grid_of
 from cubefill.method import Counts, Method, parameters
 from cubefill.planning import Request
+from cubefill.planning_bytes import fitting, scratch_of
 from cubefill.source import LazySource, Place, StoreSource, describe, place
 from cubefill.store_encoding import Profile, encoding_of
 from cubefill.windows import Whole
@@ -48,11 +49,14 @@ class JobPlan:
     """Peak bytes of one worker."""
     memory: int
     """Budget in bytes."""
+    bytes_net: int = 0
+    """Bytes of a net for all workers of a process: its weights once, and the passes at once."""
 
     def __str__(self) -> str:
+        net = f" + net {size(self.bytes_net)}" if self.bytes_net else ""
         return (
             f"{self.tiles} tiles of {self.tile} px in steps of {self.step} px; {self.workers} "
-            f"workers x {size(self.bytes_tile)} of {size(self.memory)}"
+            f"workers x {size(self.bytes_tile)}{net} of {size(self.memory)}"
         )
 
 
@@ -188,11 +192,11 @@ def plan_job(
     work, budget = asked.work, budget_bytes(memory)
     edge = tile or _choose(work, budget, workers)
     step = _step(work, edge)
-    needed = _bytes(work, edge, step)
-    refuse_above(needed, budget, edge, tile)
+    needed, scratch = _bytes(work, edge, step), scratch_of(work, step)
+    refuse_above(needed + scratch.of(1), budget, edge, tile)
     count = len(grid_of(work.shape, edge))
-    fit = max(1, min(workers, count, budget // needed))
-    return JobPlan(edge, step, count, fit, needed, budget)
+    fit = fitting(min(workers, count), budget, needed, scratch)
+    return JobPlan(edge, step, count, fit, needed, budget, scratch.of(fit))
 
 
 def _choose(work: Work, budget: int, workers: int) -> int:
@@ -200,7 +204,9 @@ def _choose(work: Work, budget: int, workers: int) -> int:
     small = max(work.shape) <= JOB_TILES[-1]
     for edge in JOB_TILES:
         busy = small or len(grid_of(work.shape, edge)) >= workers
-        if busy and _bytes(work, edge, _step(work, edge)) * workers <= budget:
+        step = _step(work, edge)
+        needed = _bytes(work, edge, step) * workers + scratch_of(work, step).of(workers)
+        if busy and needed <= budget:
             return edge
     return JOB_TILES[-1]
 

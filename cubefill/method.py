@@ -7,13 +7,13 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from enum import IntEnum
 from functools import cached_property
-from importlib.metadata import entry_points
 from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
+from cubefill.method_table import AUTO, METHODS, name_for, register, table, target_of
 from cubefill.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
@@ -49,6 +49,8 @@ class Needs:
     """How much of y and x it sees; `Span(1)` stands for pixel by pixel."""
     sar: bool = False
     """VV and VH in dB."""
+    coherence: bool = False
+    """Coherence of Sentinel-1; comes with `sar` where a cube has it, and is asked for by True."""
     dem: bool = False
     """Elevation in m."""
     min_dates: int = 1
@@ -158,7 +160,8 @@ class Method(Protocol):
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
     `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
     (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
-    it learned as plain values; `ready()`, which raises while planning what would fail later.
+    it learned as plain values; `ready()`, which raises while planning what would fail later;
+    `scratch(block) -> planning_bytes.Scratch`, what it holds beside its blocks.
     """
 
     @property
@@ -210,58 +213,7 @@ def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np
     return ns / 86_400e9
 
 
-# ------------------------------------------------------------------ the table of names
-
-METHODS: dict[str, str] = {
-    "nearest": "cubefill.methods.linear:Nearest",
-    "last": "cubefill.methods.linear:Last",
-    "next": "cubefill.methods.linear:Next",
-    "linear": "cubefill.methods.linear:Linear",
-    "linear2": "cubefill.methods.linear:Linear2",
-    "pchip": "cubefill.methods.cubic:Pchip",
-    "akima": "cubefill.methods.cubic:Akima",
-    "quadratic": "cubefill.methods.cubic:Quadratic",
-    "savgol": "cubefill.methods.smooth:Savgol",
-    "whittaker": "cubefill.methods.smooth:Whittaker",
-    "harmonic": "cubefill.methods.harmonic:Harmonic",
-    "climatology": "cubefill.methods.harmonic:Climatology",
-    "ssop_mer": "cubefill.methods.ssop:SsopMer",
-    "ssop_unet": "cubefill.methods.ssop:SsopUnet",
-    "msop_unet": "cubefill.methods.msop:MsopUnet",
-    "msop_david": "cubefill.methods.msop:MsopDavid",
-    "utilise": "cubefill.methods.utilise:Utilise",
-    "ganfilling": "cubefill.methods.ganfilling:GanFilling",
-    "seq2seq": "cubefill.methods.seq2seq:Seq2Seq",
-    "stpconv": "cubefill.methods.stpconv:STpconv",
-    "cnnrnn": "cubefill.methods.cnnrnn:CnnRnn",
-    "mowing": "cubefill.methods.mowing:Mowing",
-}
-"""Name to "module:Class"; nothing is imported until a method is asked for."""
-
-AUTO = "linear"
-"""What `method="auto"` stands for."""
-
-
-def register(name: str, target: str, *, overwrite: bool = False) -> None:
-    """Adds a method to the table under `name`; `target` is "package.module:Class".
-
-    Raises
-    ------
-    MethodError
-        The name is taken and `overwrite` is False.
-    """
-    if name in METHODS and not overwrite:
-        raise MethodError(
-            f"Method {name!r} is registered as {METHODS[name]!r}: expected a new name; "
-            "type overwrite=True to replace it."
-        )
-    METHODS[name] = target
-
-
-def table() -> dict[str, str]:
-    """Every known name and its target, entry points of the group `cubefill.methods` included."""
-    found = {e.name: e.value for e in entry_points(group="cubefill.methods")}
-    return {**found, **METHODS}
+# ------------------------------------------------------------------ methods by name
 
 
 def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
@@ -279,7 +231,7 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
     60
     """
     if isinstance(method, str):
-        return _build(_import(_target(method)), method, options)
+        return _build(_import(target_of(method)), method, options)
     if inspect.isclass(method):
         return _build(method, method.__name__, options)
     if not hasattr(method, "needs") or not hasattr(method, "fill"):
@@ -312,9 +264,7 @@ def named(texts: Iterable[str]) -> dict[str, Method]:
 
 def name_of(method: Method) -> str:
     """The registered name of a method, else its "module:Class"."""
-    path = f"{type(method).__module__}:{type(method).__qualname__}"
-    known = next((n for n, t in METHODS.items() if t == path), None)
-    return known or next((n for n, t in table().items() if t == path), path)
+    return name_for(f"{type(method).__module__}:{type(method).__qualname__}")
 
 
 def parameters(method: Any) -> dict[str, Any]:
@@ -357,24 +307,6 @@ def _needs_line(cls: Any) -> str:
 def _default(cls: Any, option: str) -> Any:
     found = next((f.default for f in fields(cls) if f.name == option), MISSING)
     return None if found is MISSING else found
-
-
-def _target(name: str) -> str:
-    if name == "auto":
-        name = AUTO
-    if name in METHODS:
-        return METHODS[name]
-    known = table()
-    if name in known:
-        return known[name]
-    if ":" in name:
-        return name
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    raise MethodError(
-        f"Unknown method {name!r}: expected one of {', '.join(sorted(known))}, "
-        f"or 'package.module:Class'.{hint}"
-    )
 
 
 def _import(target: str) -> type:

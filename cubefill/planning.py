@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
 
 import xarray as xr
@@ -11,19 +11,18 @@ from cubefill import cube as cubes
 from cubefill import source
 from cubefill import valid as validity
 from cubefill.axes import time_axes
-from cubefill.bands import COHERENCE, SAR_BANDS
+from cubefill.bands import COHERENCE, SAR_BANDS, canonical
 from cubefill.budget import Memory, budget_bytes, refuse_above, size
-from cubefill.errors import DeviceError, MethodError, PlanError
-from cubefill.method import Method, Needs, name_of, options_of, resolve, traits
-from cubefill.tiles import region
+from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
+from cubefill.method import Method, Needs, name_of, options_of, resolve, table, traits
+from cubefill.planning_bytes import fitting, scratch_of
+from cubefill.planning_bytes import halo_of as halo_of
+from cubefill.planning_bytes import tile_bytes as tile_bytes
 from cubefill.windows import Axis, Span, Whole
-from cubefill.work import Area, Work
+from cubefill.work import Work
 
 TILES = (512, 256, 128, 64, 32, 16)
 """Area edges that the planner tries, in pixels."""
-
-BASE_BYTES = 64 * 2**20
-"""Scratch of one worker beside its arrays."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +48,24 @@ class Plan:
     bytes_out: int
     """Bytes of the result in memory."""
     bytes_tile: int
-    """Peak bytes of one worker."""
+    """Peak bytes of one worker, without what all share."""
     memory: int
     """Budget in bytes."""
+    bytes_once: int = 0
+    """Bytes held once for all workers of a process: the weights of a net."""
+    bytes_pass: int = 0
+    """Bytes of one pass of a net."""
+    passes: int = 0
+    """Passes at once; a worker beyond them waits for its turn with its tile alone."""
 
     @property
     def peak(self) -> int:
-        """Peak bytes of all workers."""
-        return self.bytes_tile * self.workers
+        """Peak bytes of all workers in one process."""
+        return self.bytes_tile * self.workers + self._net
+
+    @property
+    def _net(self) -> int:
+        return self.bytes_once + self.bytes_pass * self.passes
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for machines."""
@@ -73,15 +82,19 @@ class Plan:
 
     def _rows(self) -> dict[str, str]:
         ny, nx = self.shape
-        return {
+        shared = f" + net {size(self._net)}" if self._net else ""
+        net = f"{size(self.bytes_once)} of weights once, {self.passes} x {size(self.bytes_pass)}"
+        rows = {
             "method": f"{self.method} -> {', '.join(self.gives)}",
             "needs": _needs_line(self.needs),
             "cube": f"{self.dates_in} dates x {ny} x {nx} px, {size(self.bytes_cube)}",
             "result": f"{self.dates_out} dates, {size(self.bytes_out)}",
             "tiles": f"{self.tiles} of {self.tile} px, halo {self.halo} px, {self.tasks} tasks",
-            "memory": f"{self.workers} workers x {size(self.bytes_tile)} = {size(self.peak)} "
-            f"of {size(self.memory)}",
+            "net": f"{net} of passes at once",
+            "memory": f"{self.workers} workers x {size(self.bytes_tile)}{shared} = "
+            f"{size(self.peak)} of {size(self.memory)}",
         }
+        return rows if self._net else {k: v for k, v in rows.items() if k != "net"}
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ def request(
     chosen = _on_device(resolve(method, **dict(options or {})), device)
     getattr(chosen, "ready", lambda: None)()
     needs = chosen.needs
-    bands = _bands(ds, needs, name_of(chosen))
+    bands = bands_of(ds, needs, name_of(chosen))
     what = traits(chosen, bands)
     if std and not what.gives_std:
         raise MethodError(
@@ -183,9 +196,10 @@ def plan_work(
     work = asked.work
     budget, count = budget_bytes(memory), workers or cores()
     edge = _choose(work, tile, budget, count)
-    needed = tile_bytes(work, edge)
-    refuse_above(needed, budget, edge, tile)
+    needed, scratch = tile_bytes(work, edge), scratch_of(work, edge)
+    refuse_above(needed + scratch.of(1), budget, edge, tile)
     total = _count(work.shape, edge)
+    at_work = fitting(min(count, total), budget, needed, scratch)
     ny, nx = work.shape
     n_in, n_out = len(work.axes.given), len(work.axes.out)
     return Plan(
@@ -199,39 +213,15 @@ def plan_work(
         tiles=total,
         halo=halo_of(work.method.needs.space),
         tasks=total * (1 + len(work.outputs)),
-        workers=max(1, min(count, total, budget // needed)),
+        workers=at_work,
         bytes_cube=n_in * ny * nx * (4 * len(work.bands) + 1),
         bytes_out=n_out * ny * nx * sum(d.itemsize for d in work.outputs.values()),
         bytes_tile=needed,
         memory=budget,
+        bytes_once=scratch.once,
+        bytes_pass=scratch.each,
+        passes=min(at_work, scratch.turns) if scratch.each else 0,
     )
-
-
-def tile_bytes(work: Work, edge: int) -> int:
-    """Peak bytes of one worker on a tile: what it reads, what it gives, its windows, scratch."""
-    ny, nx = (min(edge, n) for n in work.shape)
-    where = region(work, Area(slice(0, ny), slice(0, nx)))
-    halo = halo_of(work.method.needs.space)
-    ry, rx = (min(n, r + halo) for n, r in zip(work.shape, where.shape, strict=True))
-    n_in, n_out = len(work.axes.given), len(work.axes.out)
-    cell = 2 if work.counts else 4
-    read = sum(_read_bytes(work, n, cell) for n in work.sources)
-    copies = 1 if work.axes.plain_in else 2
-    out = sum(d.itemsize for d in work.outputs.values())
-    space = work.method.needs.space
-    window = 0
-    if isinstance(space, Whole) or not space.pointwise:
-        edge = max(ny, nx) if isinstance(space, Whole) else space.size
-        window = (
-            8 * n_in * len(work.bands) * 4 * min(edge, ry) * min(edge, rx) + out * n_out * ny * nx
-        )
-    return BASE_BYTES + read * copies * n_in * ry * rx + out * n_out * ny * nx + window
-
-
-def _read_bytes(work: Work, name: str, cell: int) -> int:
-    if isinstance(work.sources[name], source.ArraySource):
-        return 0
-    return cell if name in work.bands else 1 if name.endswith("valid") else 4
 
 
 def cores() -> int:
@@ -239,13 +229,6 @@ def cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
-
-
-def halo_of(space: Axis) -> int:
-    """Pixels read beyond a tile on each side."""
-    if isinstance(space, Whole) or space.pointwise:
-        return 0
-    return space.size - 1 if space.blend == "linear" else space.keep - 1 + (space.halo + 1) // 2
 
 
 def _choose(work: Work, tile: int | None, budget: int, workers: int) -> int:
@@ -258,7 +241,7 @@ def _choose(work: Work, tile: int | None, budget: int, workers: int) -> int:
         return int(tile)
     smallest = next((t for t in reversed(TILES) if t >= space.keep), TILES[0])
     for edge in TILES:
-        fits = tile_bytes(work, edge) * workers <= budget
+        fits = tile_bytes(work, edge) * workers + scratch_of(work, edge).of(workers) <= budget
         if edge >= smallest and fits and (_count(work.shape, edge) >= workers or edge <= 256):
             return edge
     return smallest
@@ -268,22 +251,87 @@ def _count(shape: tuple[int, int], edge: int) -> int:
     return -(-shape[0] // edge) * -(-shape[1] // edge)
 
 
-def _bands(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:
+def bands_of(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:
+    """Bands of a cube that a method is given.
+
+    Raises
+    ------
+    MethodError
+        A band, Sentinel-1 or elevation is missing; the message says what would do without.
+    """
     found = cubes.spectral(ds)
     missing = [b for b in needs.bands if b not in found]
     if missing:
         raise MethodError(
             f"Method {name!r} needs band {', '.join(missing)}; the cube has {', '.join(found)}. "
-            f"Load it with bands={(*found, *missing)!r}."
+            f"{_band_advice(found, missing)}"
         )
-    if needs.sar and not {"VV", "VH", "sar_valid"} <= set(ds.data_vars):
+    if needs.sar:
+        _check_sar(ds, name)
+    if needs.coherence and not set(COHERENCE) <= set(ds.data_vars):
         raise MethodError(
-            f"Method {name!r} needs VV, VH and sar_valid on time: the cube has no Sentinel-1. "
-            "Load it with sar=True, or choose a method without SAR (cubefill.list_methods())."
+            f"Method {name!r} needs coherence of Sentinel-1: the cube lacks "
+            f"{', '.join(n for n in COHERENCE if n not in ds.data_vars)} (0 to 1, on time, y and "
+            "x). Type assumed_coherence=0.3 to take that value everywhere, or train a net without "
+            "it ([config] coherence = false)."
         )
-    if needs.dem and "DEM" not in ds:
-        raise MethodError(f"Method {name!r} needs DEM: the cube has none. Load it with dem=True.")
+    if needs.dem and ("DEM" not in ds or set(ds["DEM"].dims) != {"y", "x"}):
+        came = f"has it on {', '.join(map(str, ds['DEM'].dims))}" if "DEM" in ds else "has none"
+        raise MethodError(
+            f"Method {name!r} needs DEM on y and x: the cube {came}. Load it with dem=True."
+        )
     return needs.bands or found
+
+
+def _band_advice(found: tuple[str, ...], missing: list[str]) -> str:
+    """What to type to get bands that a cube lacks."""
+    foreign = [n for n in found if canonical(n) in missing]
+    if len(foreign) == len(missing):
+        return f"Type cubefill.cube.conform(ds) to rename {', '.join(foreign)}."
+    if "NDVI" in missing:
+        return "Fill the cube, then type cubefill.indices.with_ndvi(filled)."
+    return f"Load it with bands={(*found, *missing)!r}."
+
+
+def _check_sar(ds: xr.Dataset, name: str) -> None:
+    """Refuses a cube without Sentinel-1 on its own dates; says which methods do without."""
+    wanted = (*SAR_BANDS, "sar_valid")
+    lacking = [n for n in wanted if n not in ds.data_vars]
+    apart = [n for n in wanted if n not in lacking and set(ds[n].dims) != {"time", "y", "x"}]
+    if not lacking and not apart:
+        return
+    came = f"lacks {', '.join(lacking)}"
+    if len(lacking) == len(wanted):
+        came = "has no Sentinel-1"
+    elif apart:
+        came = f"has {apart[0]} on {', '.join(map(str, ds[apart[0]].dims))}"
+    takes = _has_sar_config(name)
+    family = f", or train {name!r} without it ([config] sar = false)" if takes else ""
+    raise MethodError(
+        f"Method {name!r} needs VV, VH and sar_valid on time: the cube {came}. Load it with "
+        f"sar=True{family}, or choose a method that needs none: {', '.join(_without_sar())}."
+    )
+
+
+def _has_sar_config(name: str) -> bool:
+    """True where the net of a method can be built without SAR."""
+    if name not in table():
+        return False
+    config = getattr(type(resolve(name)), "Config", None)
+    return is_dataclass(config) and "sar" in [f.name for f in fields(config)]
+
+
+def _without_sar() -> list[str]:
+    """Names of the methods that fill without SAR; those that need options are left out."""
+    names = []
+    for name in table():
+        try:
+            needed = resolve(name).needs
+        except (CubefillError, TypeError):
+            continue
+        if not needed.sar:
+            names.append(name)
+    return names
 
 
 def _check_lengths(needs: Needs, dates: int, name: str) -> None:

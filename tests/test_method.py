@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cubefill import method as methods
+from cubefill import method_table
 from cubefill.errors import MethodError
 from cubefill.method import (
     Block,
@@ -67,7 +68,7 @@ def test_what_is_no_method_is_refused(
 
 
 def test_registered_names_are_found_and_not_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(methods, "METHODS", dict(methods.METHODS))
+    monkeypatch.setattr(method_table, "METHODS", dict(methods.METHODS))
     register("mine", "tests.strategies:Mean")
     assert isinstance(resolve("mine"), Mean)
     with pytest.raises(MethodError, match=r"overwrite=True"):
@@ -76,7 +77,7 @@ def test_registered_names_are_found_and_not_replaced(monkeypatch: pytest.MonkeyP
 
 def test_entry_points_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("theirs", "tests.strategies:Mean", "cubefill.methods")
-    monkeypatch.setattr(methods, "entry_points", lambda group: [point])
+    monkeypatch.setattr(method_table, "entry_points", lambda group: [point])
     assert isinstance(resolve("theirs"), Mean)
 
 

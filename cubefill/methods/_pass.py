@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -68,14 +68,32 @@ def fast_bfloat16() -> bool:
 # ------------------------------------------------------------------ a pass
 
 
-@lru_cache(maxsize=1)
-def _turns() -> threading.BoundedSemaphore:
-    """One turn for each pass that the cores can run at once."""
-    return threading.BoundedSemaphore(max(1, cores() // torch.get_num_threads()))
+def turns() -> int:
+    """Passes that the cores can run at once, each with torch's threads."""
+    return max(1, cores() // torch.get_num_threads())
+
+
+@lru_cache(maxsize=8)
+def _turns(device: str) -> threading.BoundedSemaphore:
+    """One turn for each pass at once; a GPU is given its work by one thread at a time."""
+    return threading.BoundedSemaphore(turns() if device == "cpu" else 1)
 
 
 _FITS: dict[tuple[str, str, int], int] = {}
 """Samples per pass that fitted, by weights, device and asked batch, once memory has run out."""
+
+
+class Answer(NamedTuple):
+    """An answer on its way to the host."""
+
+    host: Tensor
+    copied: "torch.cuda.Event | None" = None
+
+    def wait(self) -> Tensor:
+        """The answer in float32, once it is there."""
+        if self.copied is not None:
+            self.copied.synchronize()
+        return self.host
 
 
 @dataclass
@@ -87,14 +105,15 @@ class Pass:
     precision: str
     key: tuple[str, str, int]
 
-    def launch(self, arrays: Mapping[str, NDArray[Any]], size: int) -> list[Tensor]:
+    def launch(self, arrays: Mapping[str, NDArray[Any]], size: int) -> list[Answer]:
         """The net's answers for samples along the first axis, in passes of `size` samples.
 
-        The work may still be under way on a GPU. Where memory runs out the size is halved, for
-        this and every later pass.
+        On a GPU the work may still be under way: a pass and the copies before and after it run
+        beside what the host does, and beside the next pass. Where memory runs out the size is
+        halved, for this and every later pass.
         """
         count = len(next(iter(arrays.values())))
-        parts: list[Tensor] = []
+        parts: list[Answer] = []
         start = 0
         while start < count:
             now = min(size, _FITS.get(self.key, size))
@@ -102,7 +121,7 @@ class Pass:
             if answer is None:
                 self._shrink(now)
             else:
-                parts.append(answer[: count - start])
+                parts.append(_sent(answer[: count - start]))
                 start += now
         return parts
 
@@ -112,7 +131,12 @@ class Pass:
         The caller tries again outside the except block, which keeps the failed pass alive.
         """
         try:
-            with _turns(), torch.inference_mode(), _exact(self.device), self._autocast():
+            with (
+                _turns(str(self.device)),
+                torch.inference_mode(),
+                _exact(self.device),
+                self._autocast(),
+            ):
                 answer: Tensor = self.net(**{n: self._moved(a) for n, a in arrays.items()})
                 return answer
         except RuntimeError as error:
@@ -134,7 +158,7 @@ class Pass:
         tensor = torch.from_numpy(np.ascontiguousarray(a))
         if self.device.type != "cuda":
             return tensor.to(self.device)
-        upload = _upload_stream(str(self.device))
+        upload = _stream(str(self.device), "up")
         with torch.cuda.stream(upload):
             moved = tensor.pin_memory().to(self.device, non_blocking=True)
         here = torch.cuda.current_stream(self.device)
@@ -147,9 +171,26 @@ class Pass:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
 
-@lru_cache(maxsize=8)
-def _upload_stream(device: str) -> "torch.cuda.Stream":
+@lru_cache(maxsize=16)
+def _stream(device: str, way: str) -> "torch.cuda.Stream":
+    """A stream of copies to a device ("up") or from it ("down")."""
     return torch.cuda.Stream(device)
+
+
+def _sent(answer: Tensor) -> Answer:
+    """The answer on its way to the host, in float32."""
+    answer = answer.float()
+    if answer.device.type != "cuda":
+        return Answer(answer.cpu())
+    down = _stream(str(answer.device), "down")
+    down.wait_stream(torch.cuda.current_stream(answer.device))
+    with torch.cuda.stream(down):
+        host = torch.empty(answer.shape, dtype=answer.dtype, pin_memory=True)
+        host.copy_(answer, non_blocking=True)
+        copied = torch.cuda.Event()
+        copied.record(down)
+    answer.record_stream(down)
+    return Answer(host, copied)
 
 
 def _exact(device: torch.device) -> AbstractContextManager[None]:

@@ -92,7 +92,8 @@ class CnnRnn(SeriesMethod):
     @property
     def needs(self) -> Needs:
         """Near infrared and red, Sentinel-1, pixel by pixel."""
-        return Needs(bands=("B08", "B04"), sar=True)
+        asked = self.config.coherence and not self.assumed_coherence
+        return Needs(bands=("B08", "B04"), sar=True, coherence=asked)
 
     @classmethod
     def net(cls, config: Any) -> nn.Module:

@@ -1,0 +1,93 @@
+"""The table of names: which class stands for which method's name, and how more are added."""
+
+from difflib import get_close_matches
+from importlib.metadata import entry_points
+
+from cubefill.errors import MethodError
+
+METHODS: dict[str, str] = {
+    "nearest": "cubefill.methods.linear:Nearest",
+    "last": "cubefill.methods.linear:Last",
+    "next": "cubefill.methods.linear:Next",
+    "linear": "cubefill.methods.linear:Linear",
+    "linear2": "cubefill.methods.linear:Linear2",
+    "pchip": "cubefill.methods.cubic:Pchip",
+    "akima": "cubefill.methods.cubic:Akima",
+    "quadratic": "cubefill.methods.cubic:Quadratic",
+    "savgol": "cubefill.methods.smooth:Savgol",
+    "whittaker": "cubefill.methods.smooth:Whittaker",
+    "harmonic": "cubefill.methods.harmonic:Harmonic",
+    "climatology": "cubefill.methods.harmonic:Climatology",
+    "ssop_mer": "cubefill.methods.ssop:SsopMer",
+    "ssop_unet": "cubefill.methods.ssop:SsopUnet",
+    "msop_unet": "cubefill.methods.msop:MsopUnet",
+    "msop_david": "cubefill.methods.msop:MsopDavid",
+    "utilise": "cubefill.methods.utilise:Utilise",
+    "ganfilling": "cubefill.methods.ganfilling:GanFilling",
+    "seq2seq": "cubefill.methods.seq2seq:Seq2Seq",
+    "stpconv": "cubefill.methods.stpconv:STpconv",
+    "cnnrnn": "cubefill.methods.cnnrnn:CnnRnn",
+    "mowing": "cubefill.methods.mowing:Mowing",
+}
+"""Name to "module:Class"; nothing is imported until a method is asked for."""
+
+AUTO = "linear"
+"""What `method="auto"` stands for."""
+
+
+def register(name: str, target: str, *, overwrite: bool = False) -> None:
+    """Adds a method to the table under `name`; `target` is "package.module:Class".
+
+    Raises
+    ------
+    MethodError
+        The name is taken and `overwrite` is False.
+    """
+    if name in METHODS and not overwrite:
+        raise MethodError(
+            f"Method {name!r} is registered as {METHODS[name]!r}: expected a new name; "
+            "type overwrite=True to replace it."
+        )
+    METHODS[name] = target
+
+
+def table() -> dict[str, str]:
+    """Every known name and its target, entry points of the group `cubefill.methods` included."""
+    found = {e.name: e.value for e in entry_points(group="cubefill.methods")}
+    return {**found, **METHODS}
+
+
+def target_of(name: str) -> str:
+    """The "package.module:Class" that a name stands for; such a string stands for itself.
+
+    Raises
+    ------
+    MethodError
+        The name is unknown; the nearest one is suggested.
+
+    Examples
+    --------
+    >>> target_of("auto")
+    'cubefill.methods.linear:Linear'
+    """
+    if name == "auto":
+        name = AUTO
+    if name in METHODS:
+        return METHODS[name]
+    known = table()
+    if name in known:
+        return known[name]
+    if ":" in name:
+        return name
+    near = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    raise MethodError(
+        f"Unknown method {name!r}: expected one of {', '.join(sorted(known))}, "
+        f"or 'package.module:Class'.{hint}"
+    )
+
+
+def name_for(target: str) -> str:
+    """The name that stands for a "package.module:Class", else that string."""
+    known = next((n for n, t in METHODS.items() if t == target), None)
+    return known or next((n for n, t in table().items() if t == target), target)

@@ -1,0 +1,81 @@
+"""What a deep method holds beside its blocks, found without its weights and without computing."""
+
+import logging
+from copy import copy
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from cubefill.method import Block
+from cubefill.methods._pass import device_of, turns
+from cubefill.nn.memory import pass_bytes, weight_bytes
+from cubefill.planning_bytes import Scratch
+
+if TYPE_CHECKING:
+    from cubefill.methods._torch import Arrays, TorchMethod
+
+HEAP = 1.5
+"""Memory that a CPU's passes take over that of their tensors (measured with glibc: 1.1 to 1.9)."""
+
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
+
+log = logging.getLogger("cubefill")
+
+
+def footprint(method: "TorchMethod", block: Block, size: int) -> Scratch:
+    """Weights once, and in each turn one pass of `size` blocks or groups of rows.
+
+    The file of the weights is mapped while it is read: its pages are the system's to take back.
+    On a GPU both lie there: what counts here is a copy of the weights while they load, and the
+    inputs of two passes, once as they are and once pinned.
+    """
+    on_cpu = device_of(method.device).type == "cpu"
+    try:
+        arrays = first_pass(method, block)
+        rows = size * max(1, method.rows)
+        shapes = tuple((n, (rows, *a.shape[bool(method.rows) :])) for n, a in arrays.items())
+        weights, activations = counted(type(method), method.config, shapes)
+    except Exception as error:  # a made-up block is no reason to refuse a plan
+        log.info("The plan does not count the net of %s: %s", type(method).__name__, error)
+        return Scratch()
+    if on_cpu:
+        return Scratch(weights, int(HEAP * activations), turns())
+    inputs = sum(4 * torch.Size(s).numel() for _, s in shapes)
+    return Scratch(weights, 4 * inputs, turns())
+
+
+def first_pass(method: "TorchMethod", block: Block) -> "Arrays":
+    """What `encode` gives for the first pass over a block, however `fill` cuts it."""
+    asked = copy(method)
+
+    def stop(blocks: Any, device: torch.device) -> Any:
+        raise _Encoded(method.encode(next(iter(blocks))))
+
+    asked.__dict__.update(_fill=stop, ready=lambda: None)
+    try:
+        next(iter(asked.fill(iter([block]))), None)
+    except _Encoded as found:
+        return found.arrays
+    raise ValueError("no pass over a block with gaps")
+
+
+class _Encoded(Exception):
+    def __init__(self, arrays: "Arrays") -> None:
+        super().__init__()
+        self.arrays = arrays
+
+
+_COUNTED: dict[tuple[type, str, Shapes], tuple[int, int]] = {}
+
+
+def counted(kind: "type[TorchMethod]", config: Any, shapes: Shapes) -> tuple[int, int]:
+    """Bytes of the weights and of one pass of a net, counted once for a configuration."""
+    key = (kind, repr(config), shapes)
+    if key not in _COUNTED:
+        with torch.device("meta"):
+            net = kind.net(config)
+        net = net.to("meta").eval().requires_grad_(False)
+        if kind.channels_last:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        _COUNTED[key] = weight_bytes(net), pass_bytes(net, dict(shapes))
+    return _COUNTED[key]
