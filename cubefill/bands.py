@@ -55,6 +55,7 @@ NOT_SPECTRAL = frozenset(
         "DEM",
         "sar_valid",
         "source_missing",
+        "cloud_probability",
         "fill_flag",
         "spatial_ref",
     }

@@ -7,6 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import gaps as artificial
+from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.cube import spectral
 from cubefill.engine import gapfill
 from cubefill.gaps import Gaps
@@ -45,7 +46,7 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
     return part, f"rows {y} to {y + part.sizes['y']}, columns {x} to {x + part.sizes['x']}"
 
 
-_EXTRA = ("valid", "DEM", "VV", "VH", "sar_valid", "source_missing", "land_cover")
+_EXTRA = ("valid", "DEM", *SAR_BANDS, *COHERENCE, "sar_valid", "source_missing", "land_cover")
 
 
 def observed(part: xr.Dataset, gaps: Gaps, seed: int) -> NDArray[np.bool_]:

@@ -181,7 +181,8 @@ class Lent:
     """Gaps of other series on some dates, never on the first.
 
     This is how U-TILISE is trained and scored (Stucker et al., 2023): half of a random number of
-    dates is hidden; `samples.make` lends the shapes of other places where none are given.
+    dates is hidden; `samples.make` and `train_samples.CubeSamples` lend the shapes of other places
+    where none are given.
 
     Examples
     --------
@@ -278,6 +279,38 @@ def shapes_of(valid: Bool, cover: float = 0.1) -> Bool:
     return ~valid[(share >= cover) & (share > 0)]
 
 
+def impaired(valid: Bool, probability: Floats | None = None) -> Bool:
+    """Dates `(time,)` that U-TILISE leaves out before it cuts series (Stucker et al., 2023).
+
+    Without `probability` those with 5 % of gap or more. With it (cloud probability `(time, y, x)`,
+    0 to 1, NaN where unknown) those with 40 % of gap or more, with more than 10 % where over 1 %
+    of the pixels have a probability above 0.01, or with more than 8 % where over 4 % of them have.
+
+    Raises
+    ------
+    CubeError
+        The probability has another shape, or lies outside 0 to 1.
+
+    Examples
+    --------
+    >>> valid = np.arange(100).reshape(1, 10, 10) >= 9
+    >>> impaired(valid).tolist(), impaired(valid, np.zeros((1, 10, 10))).tolist()
+    ([True], [False])
+    """
+    gap = (~valid).mean((1, 2))
+    if probability is None:
+        return gap >= 0.05
+    top = np.nanmax(probability, initial=0)
+    if probability.shape != valid.shape or top > 1:
+        raise CubeError(
+            f"probability: expected {valid.shape} from 0 to 1, got {probability.shape} up to "
+            f"{top:g}. Type ds.cloud_probability / 100 for percent."
+        )
+    likely = (probability > 0.01).mean((1, 2))
+    some, many = (likely > 0.01) & (gap > 0.1), (likely > 0.04) & (gap > 0.08)
+    return (gap >= 0.4) | some | many
+
+
 def hide(ds: xr.Dataset, gaps: Gaps, seed: int = 0) -> xr.DataArray:
     """The observations of a cube that `gaps` hides: bool `(time, y, x)`, a subset of `ds.valid`."""
     valid = _valid(ds)
@@ -360,5 +393,5 @@ def _leave(valid: Bool, hidden: Bool, keep: int, rng: np.random.Generator, gaps:
 
 __all__ = [
     "Blobs", "Blocks", "Dates", "EveryDate", "Gaps", "Lent", "Trailing", "Transplant", "apply",
-    "hide", "shapes_of",
+    "hide", "impaired", "shapes_of",
 ]  # fmt: skip

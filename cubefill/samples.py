@@ -48,6 +48,7 @@ def make(
     ways: int = 1,
     clear_dates: float = 0.0,
     min_clear: float = 0.0,
+    drop_impaired: bool = False,
     splits: tuple[float, float, float] = (0.8, 0.05, 0.15),
     block: int = 0,
     max_per_place: int | Limits = (50, 50, 0),
@@ -94,6 +95,9 @@ def make(
         U-TILISE trains on those above 0.95.
     min_clear
         Smallest share of clear observations over the dates of a sample.
+    drop_impaired
+        True leaves out dates that are `gaps.impaired` at a place before windows are cut, judged by
+        `cloud_probability` in cubes that have it.
     splits
         Shares of samples in train, validation and test.
     block
@@ -139,7 +143,7 @@ def make(
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
     wanted = wanted_of(what, gaps, bands, sar, dem, patch, real, seed)
-    wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear)
+    wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear, drop_impaired)
     path = _new(target, overwrite)
     sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
     coherence = wanted.rules.sar and all(n in s.ds for s in sources for n in COHERENCE)
@@ -327,4 +331,5 @@ def _check_splits(
     counts = Counter(int(r["split"]) for r in rows)
     empty = [SPLITS[i] for i in range(3) if shares[i] > 0 and not counts[i]]
     if empty:
-        raise none_found(removed, tried, f"No sample in {', '.join(empty)}")
+        what = f"No sample in {', '.join(empty)}, which splits={shares} asks for"
+        raise none_found(removed, tried, what)

@@ -115,7 +115,13 @@ def _asked(what: Any) -> tuple[Layout | None, Needs]:
 
 
 def with_rules(
-    wanted: Wanted, dates: int, stride: int, ways: int, clear_dates: float, min_clear: float
+    wanted: Wanted,
+    dates: int,
+    stride: int,
+    ways: int,
+    clear_dates: float,
+    min_clear: float,
+    drop_impaired: bool,
 ) -> Wanted:
     """The same with the rules by which dates are chosen.
 
@@ -137,6 +143,7 @@ def with_rules(
         ways=ways,
         clear_dates=clear_dates,
         min_clear=min_clear,
+        drop_impaired=drop_impaired,
     )
     return replace(wanted, rules=rules)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube import spectral
 from cubefill.errors import CubeError, MethodError
+from cubefill.gaps import impaired
 from cubefill.layout import Index, Layout, Slot
 from cubefill.layout_slots import Draw
 from cubefill.samples_places import Place, Source
@@ -41,6 +42,8 @@ class Rules:
     """Dates with a smaller share of clear pixels are left out before windows are cut."""
     min_clear: float = 0.0
     """Smallest share of clear observations of all dates of a sample."""
+    drop_impaired: bool = False
+    """Dates that are `gaps.impaired` at a place are left out before windows are cut."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,8 @@ class Facts:
     """Times of `sar_ids`, for cubes whose SAR has its own dates."""
     gap_hours: Floats | None = None
     """Hours to the SAR image of each date, for cubes whose SAR lies on `time`."""
+    impaired: Bool | None = None
+    """True for dates to leave out; None for none."""
 
     @property
     def index(self) -> Index:
@@ -106,6 +111,8 @@ def facts(
     radar = "sar_valid" if "sar_valid" in ds else "VV"
     data = "SCL" if "SCL" in ds else spectral(ds)[0]
     names = ["valid", data, *([radar] if rules.sar else [])]
+    judged = ["cloud_probability"] if rules.drop_impaired and "cloud_probability" in ds else []
+    names += judged
     part = ds[names].isel(y=rows, x=cols).compute()
     clear = _shares(part["valid"].values, patch)
     seen = part[data].values
@@ -123,6 +130,10 @@ def facts(
         elif rules.sar:
             gaps = ds["sar_gap_hours"].values if "sar_gap_hours" in ds else np.zeros(len(times))
             fact = replace(fact, gap_hours=np.where(usable[:, i, j], gaps, np.inf))
+        if rules.drop_impaired:
+            square = (..., slice(i * patch, (i + 1) * patch), slice(j * patch, (j + 1) * patch))
+            likely = part[judged[0]].values[square] if judged else None
+            fact = replace(fact, impaired=impaired(part["valid"].values[square], likely))
         found[rows.start + i * patch, cols.start + j * patch] = fact
     return found
 
@@ -180,10 +191,12 @@ def _by_layout(
 
 
 def _by_windows(found: Facts, rules: Rules, removed: Counter[str]) -> Picks:
-    kept = np.flatnonzero(found.clear >= rules.clear_dates)
+    left = found.clear >= rules.clear_dates
+    kept = np.flatnonzero(left if found.impaired is None else left & ~found.impaired)
     starts = np.arange(0, len(kept) - rules.dates + 1, rules.stride)
     if len(starts) == 0:
         what = f"of {rules.clear_dates:.0%} clear pixels " if rules.clear_dates else ""
+        what += "that are not impaired " if rules.drop_impaired else ""
         removed[f"places with fewer than {rules.dates} dates {what}(dates)"] += 1
     optical = kept[starts[:, None] + np.arange(rules.dates)].reshape(-1, rules.dates)
     sar = nearest_sar(found)[optical] if rules.sar else np.full_like(optical, -1)
@@ -280,6 +293,6 @@ def none_found(removed: Counter[str], tried: int, what: str) -> CubeError:
     """An error that says which condition removed how many."""
     listed = "; ".join(f"{n} x {r}" for r, n in removed.most_common(8)) or "nothing was removed"
     return CubeError(
-        f"{what}: of {tried} dates at all places these were removed: {listed}. Widen the condition "
-        "that removed most, or give more or longer cubes."
+        f"{what.rstrip('.')}: of {tried} dates at all places these were removed: {listed}. Widen "
+        "the condition that removed most, or give more or longer cubes."
     )

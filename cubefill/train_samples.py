@@ -11,29 +11,39 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import cube as cubes_of
+from cubefill import gaps as artificial
 from cubefill import valid as validity
 from cubefill.axes import time_axes
 from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
-from cubefill.gaps import Blobs, Blocks, Dates, EveryDate, Gaps, Trailing, Transplant
-from cubefill.method import Block, Needs
+from cubefill.gaps import Gaps, Lent, Transplant
+from cubefill.method import Block, Needs, name_of
+from cubefill.planning import bands_of
 from cubefill.windows import Axis, Span, Whole
 
 Sample = dict[str, NDArray[Any]]
 Bool = NDArray[np.bool_]
+View = tuple[xr.Dataset, NDArray[np.intp]]
 
 GAPS: dict[str, type] = {
     "transplant": Transplant,
-    "blobs": Blobs,
-    "dates": Dates,
-    "blocks": Blocks,
-    "trailing": Trailing,
-    "every_date": EveryDate,
+    "blobs": artificial.Blobs,
+    "dates": artificial.Dates,
+    "blocks": artificial.Blocks,
+    "trailing": artificial.Trailing,
+    "every_date": artificial.EveryDate,
+    "lent": Lent,
 }
 """Kinds of artificial gaps that a recipe may name; "none" hides nothing."""
 
 TRIES = 50
 """Patches that are drawn for one sample before it is given up."""
+FEWEST = 5
+"""Dates that must be left of a series whose impaired dates are left out."""
+LENDERS = 16
+"""Cubes whose gaps are lent to others."""
+SHAPES = 128
+"""Gaps that they lend, all together."""
 
 
 @runtime_checkable
@@ -52,26 +62,13 @@ class Samples(Protocol):
         """One sample; the same for the same index."""
 
 
-class Learner(Protocol):
-    """What samples ask of a method."""
-
-    @property
-    def needs(self) -> Needs:
-        """What the method must be given."""
-
-    def encode(self, block: Block) -> Sample:
-        """Arguments of the net."""
-
-    def target(self, truth: Block, gapped: Block) -> Sample:
-        """`target` and `where`."""
-
-
 @dataclass(frozen=True)
 class CubeSamples:
     """Random patches of cubes with artificial gaps, as a method's net is given them.
 
     A sample is decided by the seed, the epoch and its index alone. Under an artificial gap the
-    bands hold the cloudy values of another date at the same pixels where `cloudy`, else NaN.
+    bands hold the cloudy values of another date at the same pixels where `cloudy`, else NaN. A
+    cube smaller than the method's patch is reflected, its gaps too, as when it is filled.
 
     Parameters
     ----------
@@ -80,7 +77,8 @@ class CubeSamples:
     method
         Gives `needs`, `encode` and `target`.
     gaps
-        What to hide; None hides nothing.
+        What to hide; None hides nothing. `Lent()` without shapes is lent those of the other cubes
+        and of `lenders`, where there are none its own cube's at other places.
     seed
         Decides patches, gaps and turns.
     count
@@ -95,6 +93,11 @@ class CubeSamples:
         True flips and turns patches at random.
     real
         Time steps and edge of the clear windows that an adversary learns from; (0, 0) for none.
+    drop_impaired
+        True leaves out the dates on which a patch is `gaps.impaired`, judged by the cube's
+        `cloud_probability` where it has one, before a window of dates is chosen.
+    lenders
+        More cubes, which lend gaps alone.
 
     Examples
     --------
@@ -115,6 +118,8 @@ class CubeSamples:
     turns: bool = False
     real: tuple[int, int] = (0, 0)
     epoch: int = 0
+    drop_impaired: bool = False
+    lenders: Sequence[xr.Dataset] = ()
 
     def __len__(self) -> int:
         return self.count
@@ -128,8 +133,9 @@ class CubeSamples:
     @cached_property
     def digest(self) -> str:
         """A word that changes with the cubes' grids and dates, the gaps and the seed."""
-        words = [repr(self.gaps), self.seed, self.count, self.patch, self.dates, self.real]
-        for ds in self.cubes:
+        words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates, self.real]
+        words += [self.drop_impaired]
+        for ds in (*self.cubes, *self.lenders):
             edges = [float(ds[d].values[i]) for d in ("y", "x") for i in (0, -1)]
             words += [dict(ds.sizes), edges, ds["time"].values.astype("M8[s]").tolist()]
         return sha256(repr(words).encode()).hexdigest()[:16]
@@ -155,31 +161,63 @@ class CubeSamples:
         """A block as it was seen, and with gaps."""
         reason = ""
         for _ in range(TRIES):
-            truth = self._block(rng)
-            if self.gaps is None:
-                return truth, truth
+            k = int(rng.choice(len(self.cubes), p=self._shares))
+            truth = self._block(k, rng)
+            if truth is None:
+                reason = "too few dates that are not impaired"
+                continue
+            gaps = self._gaps(k)
+            if gaps is None:
+                return (self._whole(truth),) * 2
             if not truth.valid.any():
                 reason = "no clear observation"
                 continue
             try:
-                hidden = self.gaps.make(truth.valid, truth.days, int(rng.integers(2**31)))
+                hidden = gaps.make(truth.valid, truth.days, int(rng.integers(2**31)))
             except CubeError as error:
                 reason = str(error)
             else:
-                return truth, _gapped(truth, hidden, rng if self.cloudy else None)
+                gapped = _gapped(truth, hidden, rng if self.cloudy else None)
+                return self._whole(truth), self._whole(gapped)
         raise CubeError(
             f"No gap in any of {TRIES} random patches of {len(self.cubes)} cubes (the last: "
-            f"{reason}). Type other gaps, such as Blobs()."
+            f"{reason}). Type other gaps, such as Blobs()"
+            f"{', fewer dates=, or drop_impaired=False' if self.drop_impaired else ''}."
         )
 
-    def _block(self, rng: np.random.Generator) -> Block:
-        k = int(rng.choice(len(self.cubes), p=self._shares))
+    def _block(self, k: int, rng: np.random.Generator) -> Block | None:
+        """A random block as far as the cube reaches; None where too few dates are left of it."""
         view, steps = self._views[k]
         needs: Needs = self.method.needs
-        t = _window(rng, len(steps), needs.time, self.dates)
-        patch = 0 if isinstance(needs.space, Whole) else self.patch
-        y, x = (_window(rng, view.sizes[d], needs.space, patch) for d in ("y", "x"))
-        return _cut(view, steps[t], (t.start, y, x), needs, self._turn(rng))
+        y, x = (_placed(rng, view.sizes[d], self._edge(view.sizes[d])) for d in ("y", "x"))
+        left = steps
+        if self.drop_impaired:
+            left = steps[~_impaired(view.isel(time=steps, y=y, x=x))]
+            wanted = _size(needs.time, len(steps), self.dates or min(FEWEST, len(steps)))
+            if len(left) < wanted:
+                return None
+        t = _placed(rng, len(left), _size(needs.time, len(left), self.dates))
+        first = int(np.searchsorted(steps, left[t.start]))
+        return _cut(view, left[t], (first, y, x), needs, self._turn(rng))
+
+    def _edge(self, length: int) -> int:
+        """Pixels of a block along an axis of y or x, at most its length."""
+        space = self.method.needs.space
+        return min(length, _size(space, length, 0 if isinstance(space, Whole) else self.patch))
+
+    def _whole(self, block: Block) -> Block:
+        """The block as large as the method sees it."""
+        space = self.method.needs.space
+        return block if isinstance(space, Whole) else _reflected(block, space.size)
+
+    def _gaps(self, k: int) -> Gaps | None:
+        """What hides observations of a cube."""
+        if not isinstance(self.gaps, Lent) or len(self.gaps.shapes):
+            return self.gaps
+        others = [shapes for j, shapes in self._lent if j != k]
+        if not any(map(len, others)):
+            others = [shapes for _, shapes in self._lent]
+        return replace(self.gaps, shapes=np.concatenate(others))
 
     def _turn(self, rng: np.random.Generator) -> tuple[int, bool]:
         return (int(rng.integers(4)), bool(rng.integers(2))) if self.turns else (0, False)
@@ -199,16 +237,20 @@ class CubeSamples:
         return pixels / pixels.sum()
 
     @cached_property
-    def _views(self) -> list[tuple[xr.Dataset, NDArray[np.intp]]]:
-        """Each cube with `valid`, dims in order, and the positions of its days in order."""
-        views = []
+    def _views(self) -> list[View]:
         for ds in self.cubes:
-            cubes_of.check(ds)
-            view = ds.assign(valid=validity.apply(ds, None))
-            axes = time_axes(ds["time"].values)
-            days = np.array([g[0] for g in axes.groups], np.intp)
-            views.append((view.transpose("time", "y", "x", ...), days))
-        return views
+            bands_of(ds, self.method.needs, name_of(self.method))
+        return [_viewed(ds) for ds in self.cubes]
+
+    @cached_property
+    def _lent(self) -> list[tuple[int, Bool]]:
+        """Gaps of some cubes, as large as the largest block, with the cube's number."""
+        rng = np.random.default_rng([self.seed, 15])
+        cover = self.gaps.cover if isinstance(self.gaps, Lent) else 0.0
+        edge = max(self._edge(v.sizes[d]) for v, _ in self._views for d in ("y", "x"))
+        each = [*self._views, *map(_viewed, self.lenders)]
+        chosen = rng.permutation(len(each))[:LENDERS].tolist()
+        return [(j, _shapes(each[j], edge, cover, rng)[: SHAPES // len(chosen)]) for j in chosen]
 
     @cached_property
     def _windows(self) -> list[tuple[int, int, int, int]]:
@@ -226,7 +268,7 @@ class CubeSamples:
         return found
 
 
-_CACHED = ("digest", "_shares", "_views", "_windows")
+_CACHED = ("digest", "_lent", "_shares", "_views", "_windows")
 
 
 def clear_windows(valid: Bool, steps: int, size: int) -> list[tuple[int, int, int]]:
@@ -253,19 +295,65 @@ def clear_windows(valid: Bool, steps: int, size: int) -> list[tuple[int, int, in
     return [(int(t), int(y), int(x)) for t, y, x in corners]
 
 
-def _window(rng: np.random.Generator, length: int, axis: Axis, other: int) -> slice:
-    """A random window of the size that a method sees; `other` where it leaves that open."""
+def _viewed(ds: xr.Dataset) -> View:
+    """A cube with `valid`, dims in order, and the positions of its days in order."""
+    cubes_of.check(ds)
+    view = ds.assign(valid=validity.apply(ds, None))
+    days = np.array([g[0] for g in time_axes(ds["time"].values).groups], np.intp)
+    return view.transpose("time", "y", "x", ...), days
+
+
+def _size(axis: Axis, length: int, other: int) -> int:
+    """Steps that a method sees along an axis; `other` where it leaves that open."""
     if isinstance(axis, Span) and not axis.pointwise:
-        size = axis.size
-    else:
-        size = min(other or length, length)
+        return axis.size
+    return min(other or length, length)
+
+
+def _placed(rng: np.random.Generator, length: int, size: int) -> slice:
+    """A random window."""
     if size > length:
         raise CubeError(
-            f"A sample has {size} steps along an axis of {length}: expected a cube at least as "
-            "large as what the method sees. Give larger cubes."
+            f"A sample has {size} time steps, a cube {length}: expected a series at least as long "
+            "as what the method sees. Give longer cubes."
         )
     start = int(rng.integers(length - size + 1))
     return slice(start, start + size)
+
+
+def _impaired(part: xr.Dataset) -> Bool:
+    """Dates on which a part of a cube is impaired, by its cloud probability where it has one."""
+    found = part.get("cloud_probability")
+    return artificial.impaired(part["valid"].values, None if found is None else found.values)
+
+
+def _shapes(viewed: View, edge: int, cover: float, rng: np.random.Generator) -> Bool:
+    """Gaps `(n, edge, edge)` of four places of a cube, in random order."""
+    (view, steps), found = viewed, []
+    for _ in range(4):
+        y, x = (_placed(rng, n, min(n, edge)) for n in (view.sizes["y"], view.sizes["x"]))
+        valid = view["valid"].isel(time=steps, y=y, x=x).values
+        found.append(artificial.shapes_of(_to_edge(valid, edge), cover))
+    return rng.permutation(np.concatenate(found))
+
+
+def _to_edge(a: NDArray[Any], edge: int) -> NDArray[Any]:
+    """The array reflected beyond its last row and column to `edge`, as the engine does it."""
+    more = [(0, max(0, edge - n)) for n in a.shape[-2:]]
+    return np.pad(a, [(0, 0)] * (a.ndim - 2) + more, mode="reflect")
+
+
+def _reflected(block: Block, edge: int) -> Block:
+    """The block reflected to `edge` pixels along y and x; itself where it is as large."""
+    if min(block.valid.shape[1:]) >= edge:
+        return block
+    return replace(
+        block,
+        bands={n: _to_edge(a, edge) for n, a in block.bands.items()},
+        valid=_to_edge(block.valid, edge),
+        sar={n: _to_edge(a, edge) for n, a in block.sar.items()},
+        dem=None if block.dem is None else _to_edge(block.dem, edge),
+    )
 
 
 def _cut(
@@ -282,8 +370,6 @@ def _cut(
     time = part["time"].values.astype("datetime64[ns]")
 
     def read(name: str) -> NDArray[Any]:
-        if name not in part:
-            raise CubeError(f"The cube has no {name}: expected {', '.join(bands)}.")
         a = np.rot90(part[name].values, turn[0], axes=(-2, -1))
         return np.ascontiguousarray(a[..., ::-1] if turn[1] else a)
 

@@ -154,3 +154,62 @@ def test_apply_refuses_what_does_not_fit() -> None:
         gaps.apply(ds, np.zeros((2, 2, 2), bool))
     with pytest.raises(CubeError, match="Expected a cube with `valid`"):
         gaps.hide(ds.drop_vars("valid"), Dates())
+
+
+def slowly(valid: Any, probability: Any) -> list[bool]:
+    """The rule of U-TILISE, pixel by pixel, in whole numbers."""
+    found = []
+    for t in range(len(valid)):
+        gap = likely = 0
+        for y, x in np.ndindex(valid.shape[1:]):
+            gap += not valid[t, y, x]
+            if probability is not None and probability[t, y, x] > 0.01:
+                likely += 1
+        n = valid[t].size
+        if probability is None:
+            bad = 100 * gap >= 5 * n
+        else:
+            bad = 100 * gap >= 40 * n
+            bad |= 100 * likely > 1 * n and 100 * gap > 10 * n
+            bad |= 100 * likely > 4 * n and 100 * gap > 8 * n
+        found.append(bad)
+    return found
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None)
+def test_impaired_dates_are_those_of_a_slow_rule(data: Any) -> None:
+    ny, nx = data.draw(st.sampled_from([(10, 10), (5, 4), (20, 5), (3, 7)]))
+    counts = data.draw(st.lists(st.tuples(*(st.integers(0, 45),) * 2), min_size=1, max_size=6))
+    rng = np.random.default_rng(data.draw(st.integers(0, 9)))
+    n = ny * nx
+    valid = np.ones((len(counts), n), bool)
+    probability = rng.choice([0, 0.005, 0.01, np.nan], (len(counts), n))
+    for t, (gap, likely) in enumerate(counts):
+        valid[t, rng.permutation(n)[: min(n, gap * n // 100)]] = False
+        probability[t, rng.permutation(n)[: min(n, likely // 5 * n // 100)]] = 0.6
+    valid, probability = (a.reshape(-1, ny, nx) for a in (valid, probability))
+    for given_ in (None, probability):
+        assert gaps.impaired(valid, given_).tolist() == slowly(valid, given_)
+
+
+@pytest.mark.parametrize(
+    ("gap", "likely", "expected"),
+    [
+        (5, None, True), (4, None, False), (40, 0, True), (39, 0, False), (39, 1, False),
+        (11, 2, True), (10, 2, False), (10, 5, True), (9, 5, True), (8, 5, False), (9, 4, False),
+    ],
+)  # fmt: skip
+def test_the_limits_of_impaired_dates(gap: int, likely: int | None, expected: bool) -> None:
+    valid = (np.arange(100) >= gap).reshape(1, 10, 10)
+    probability = None if likely is None else (np.arange(100.0) < likely).reshape(1, 10, 10) * 0.02
+    assert gaps.impaired(valid, probability).tolist() == [expected]
+
+
+def test_a_probability_in_percent_or_of_another_shape_is_refused() -> None:
+    valid = np.ones((2, 4, 4), bool)
+    with pytest.raises(CubeError, match=r"from 0 to 1, .* up to 60\. Type .*cloud_probability / 1"):
+        gaps.impaired(valid, np.full((2, 4, 4), 60.0))
+    with pytest.raises(CubeError, match=r"expected \(2, 4, 4\)"):
+        gaps.impaired(valid, np.zeros((1, 4, 4)))
+    assert gaps.impaired(valid, np.full((2, 4, 4), np.nan)).tolist() == [False, False]

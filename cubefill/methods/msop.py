@@ -12,10 +12,11 @@ with `times=`; "monthly" gives the synthesis of a month from six dates around it
 `dem (1, y/2, x/2)` give `(band, y, x)`.
 
 What differs from the authors' code: clear pixels are put back by the engine. Dates come from the
-layout, the clearest of a time frame first, not from the farthest neighbours, and a monthly
-synthesis is shown its dates in time order, as in training. Forms without a published net: OS1 of
-the small net, 20 m bands of the synthesis and of OS1 without SAR, elevation of the synthesis
-without SAR; they are put together as their kin.
+layout, the clearest of a time frame first, not from the farthest neighbours (with `mosaic=12` from
+the nearest clear pixel of 12 neighbours), and a monthly synthesis is shown its dates in time
+order, as in training. Forms without a published net: OS1 of the small net, 20 m bands of the
+synthesis and of OS1 without SAR, elevation of the synthesis without SAR; they are put together as
+their kin.
 """
 
 from dataclasses import dataclass

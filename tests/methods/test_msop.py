@@ -1,23 +1,28 @@
 """MSOP: dates chosen by the layout, reconstruction, generation, monthly synthesis."""
 
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-import torch
 
-from cubefill.method import Block, Flag
+from cubefill.method import Flag
 from cubefill.methods._decloud import BANDS, BANDS_20M
 from cubefill.methods.msop import ConfigDavid, ConfigUnet, MsopDavid, MsopUnet
 from cubefill.testing import MethodTests, synthetic_cube
-from tests.methods.decloud import made
-from tests.methods.test_ssop import block, write_keras
+from tests.methods.decloud import (
+    NARROW,
+    OS1,
+    block,
+    made,
+    of_bands,
+    on_days,
+    same_state,
+    wanted,
+    write_keras,
+)  # fmt: skip
+from tests.torch_thread import one_thread as one_thread
 
-OS1 = "crga-os1-occitanie"
-SMALL: dict[str, Any] = {"patch": 16, "pad": 4, "widths": (4, 4, 4)}
 EVERY = [
     (kind, layout, bands_20m, sar, dem)
     for kind in (MsopUnet, MsopDavid)
@@ -27,20 +32,12 @@ EVERY = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 class TestMsopUnet(MethodTests):
     dates: ClassVar[int] = 6
 
     @classmethod
     def setup_class(cls) -> None:
-        cls.method = made(MsopUnet, **SMALL, dem=True)
+        cls.method = made(MsopUnet, **NARROW, dem=True)
 
 
 class TestMsopDavid(MethodTests):
@@ -48,7 +45,7 @@ class TestMsopDavid(MethodTests):
 
     @classmethod
     def setup_class(cls) -> None:
-        cls.method = made(MsopDavid, **SMALL, sar=False)
+        cls.method = made(MsopDavid, **NARROW, sar=False)
 
 
 class TestGeneration(MethodTests):
@@ -56,7 +53,7 @@ class TestGeneration(MethodTests):
 
     @classmethod
     def setup_class(cls) -> None:
-        cls.method = made(MsopUnet, **SMALL, layout=OS1)
+        cls.method = made(MsopUnet, **NARROW, layout=OS1)
 
 
 class TestSynthesis(MethodTests):
@@ -64,23 +61,11 @@ class TestSynthesis(MethodTests):
 
     @classmethod
     def setup_class(cls) -> None:
-        cls.method = made(MsopDavid, **SMALL, layout="monthly")
-
-
-def on_days(days: list[int], valid: float = 1.0, **changes: Any) -> Block:
-    given = block(len(days))
-    time = np.datetime64("2023-05-01T10:30", "ns") + np.array(days, "m8[D]")
-    clear = np.random.default_rng(1).random(given.valid.shape) < valid
-    return replace(given, time=time, out_time=time, valid=clear, **changes)
-
-
-def wanted(given: Block, day: int) -> Block:
-    time = np.array([np.datetime64("2023-05-01T10:30", "ns") + np.timedelta64(day, "D")])
-    return replace(given, out_time=time)
+        cls.method = made(MsopDavid, **NARROW, layout="monthly")
 
 
 def test_dates_lie_in_the_time_frames_of_the_layout() -> None:
-    method = made(MsopUnet, **SMALL)
+    method = made(MsopUnet, **NARROW)
     given = on_days([0, 5, 12, 20, 25, 32, 50])
     assert method.dates(wanted(given, 20)).tolist() == [1, 3, 5]
     given.valid[1] = False
@@ -90,9 +75,8 @@ def test_dates_lie_in_the_time_frames_of_the_layout() -> None:
 
 
 def test_the_ends_of_a_series_borrow_from_the_other_side() -> None:
-    method = made(MsopUnet, **SMALL)
-    given = on_days([0, 5, 12, 20], valid=0.5)
-    given = replace(given, bands={n: given.bands[n] for n in BANDS})
+    method = made(MsopUnet, **NARROW)
+    given = of_bands(on_days([0, 5, 12, 20], valid=0.5))
     (out,) = method.fill([given])
     assert out.flag is not None
     ends = [Flag.EXTRAPOLATED, Flag.LEARNED, Flag.LEARNED, Flag.EXTRAPOLATED]
@@ -102,7 +86,7 @@ def test_the_ends_of_a_series_borrow_from_the_other_side() -> None:
 
 
 def test_generation_is_not_shown_the_wanted_image() -> None:
-    method = made(MsopUnet, **SMALL, layout=OS1)
+    method = made(MsopUnet, **NARROW, layout=OS1)
     given = wanted(on_days([0, 5, 12, 20, 25]), 12)
     arrays = method.encode(given)
     assert arrays["optical"].shape == (2, 4, 16, 16)
@@ -115,7 +99,7 @@ def test_generation_is_not_shown_the_wanted_image() -> None:
 
 
 def test_generation_at_a_date_without_acquisition() -> None:
-    method = made(MsopUnet, **SMALL, layout=OS1)
+    method = made(MsopUnet, **NARROW, layout=OS1)
     given = wanted(on_days([0, 5, 12, 20, 25]), 15)
     dates = method.dates(given)
     assert dates[0] in (0, 1, 2)
@@ -130,7 +114,7 @@ def test_generation_at_a_date_without_acquisition() -> None:
 
 
 def test_synthesis_takes_the_six_clearest_in_time_order() -> None:
-    method = made(MsopDavid, **SMALL, layout="monthly")
+    method = made(MsopDavid, **NARROW, layout="monthly")
     given = on_days([0, 3, 6, 9, 12, 15, 18, 21, 60])
     given.valid[3] = given.valid[5] = False
     assert method.dates(wanted(given, 10)).tolist() == [0, 1, 2, 4, 6, 7]
@@ -145,10 +129,8 @@ def test_synthesis_takes_the_six_clearest_in_time_order() -> None:
 def test_every_form_fills(
     kind: Any, layout: str, bands_20m: tuple[str, ...], sar: bool, dem: bool
 ) -> None:
-    method = made(kind, **SMALL, layout=layout, bands_20m=bands_20m, sar=sar, dem=dem)
-    given = block(7)
-    bands = method.needs.bands
-    (out,) = method.fill([replace(given, bands={n: given.bands[n] for n in bands})])
+    method = made(kind, **NARROW, layout=layout, bands_20m=bands_20m, sar=sar, dem=dem)
+    (out,) = method.fill([of_bands(block(7), method.needs.bands)])
     assert set(out.bands) == set(BANDS + bands_20m)
     assert all(np.isfinite(a).all() for a in out.bands.values())
     assert method.needs.sar == sar
@@ -156,11 +138,10 @@ def test_every_form_fills(
 
 @pytest.mark.parametrize("layout", ["msop", OS1, "monthly"])
 def test_keras_weights(tmp_path: Path, layout: str) -> None:
-    config = ConfigUnet(**SMALL, layout=layout, dem=True)
+    config = ConfigUnet(**NARROW, layout=layout, dem=True)
     net = MsopUnet.net(config)
     state = MsopUnet.from_original(write_keras(tmp_path / "net.h5", net), config)
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(state[name], tensor)
+    same_state(state, net)
 
 
 def test_keras_names_of_the_published_forms() -> None:
@@ -172,16 +153,16 @@ def test_keras_names_of_the_published_forms() -> None:
         return {layers[n.rsplit(".", 1)[0]] for n in net.state_dict()}
 
     tail = {"conv3_bn_relu", "deconv1_bn_relu", "deconv2_bn_relu", "s2_estim"}
-    assert names(ConfigDavid(**SMALL, bands_20m=BANDS_20M), MsopDavid) == tail | {
+    assert names(ConfigDavid(**NARROW, bands_20m=BANDS_20M), MsopDavid) == tail | {
         "conv1_relu", "conv1_20m_relu", "conv2_bn_relu", "conv2_20m_bn_relu",
         "deconv2_20m_bn_relu", "s2_20m_estim",
     }  # fmt: skip
-    assert names(ConfigUnet(**SMALL, layout=OS1)) == tail | {
+    assert names(ConfigUnet(**NARROW, layout=OS1)) == tail | {
         "conv1_s1_relu", "conv1_s1s2_relu", "conv2_bn_relu",
     }  # fmt: skip
-    assert names(ConfigUnet(**SMALL, layout="monthly", dem=True)) == tail | {
+    assert names(ConfigUnet(**NARROW, layout="monthly", dem=True)) == tail | {
         "conv1_s1_relu", "conv1_s2_relu", "conv2_s1_relu", "conv2_s2_relu",
     }  # fmt: skip
-    assert names(ConfigDavid(**SMALL, layout="monthly", dem=True), MsopDavid) == tail | {
+    assert names(ConfigDavid(**NARROW, layout="monthly", dem=True), MsopDavid) == tail | {
         "conv1_s1_relu", "conv1_s2_relu", "conv2_bn_relu", "conv1_dem_relu",
     }  # fmt: skip

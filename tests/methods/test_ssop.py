@@ -1,33 +1,19 @@
 """SSOP: inputs as specified, one pass a date, the laws of a method."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-import h5py
 import numpy as np
 import pytest
-import torch
 
 from cubefill.errors import MethodError
 from cubefill.method import Block, Flag
 from cubefill.methods._decloud import BANDS, BANDS_20M
 from cubefill.methods.ssop import ConfigMer, ConfigUnet, SsopMer, SsopUnet
-from cubefill.nn.unet_keras import layer_names
 from cubefill.testing import MethodTests
-from tests.methods.decloud import made
-
-SMALL: dict[str, Any] = {"patch": 16, "pad": 4}
-NARROW: dict[str, Any] = {**SMALL, "widths": (4, 4, 4)}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.methods.decloud import NARROW, SMALL, block, made, of_bands, same_state, write_keras
+from tests.torch_thread import one_thread as one_thread
 
 
 class TestSsopUnet(MethodTests):
@@ -53,21 +39,6 @@ class TestAllBands(MethodTests):
     @classmethod
     def setup_class(cls) -> None:
         cls.method = made(SsopUnet, **NARROW, bands_20m=BANDS_20M, blend="linear")
-
-
-def block(dates: int = 4, size: int = 16, **changes: Any) -> Block:
-    rng = np.random.default_rng(0)
-    shape = (dates, size, size)
-    time = np.datetime64("2023-05-01T10:30", "ns") + (7 * np.arange(dates)).astype("m8[D]")
-    found = Block(
-        bands={b: rng.random(shape, np.float32) for b in (*BANDS, *BANDS_20M)},
-        valid=rng.random(shape) > 0.3,
-        time=time,
-        out_time=time,
-        sar={n: rng.uniform(-25, 0, shape).astype(np.float32) for n in ("VV", "VH")},
-        dem=rng.uniform(0, 2000, shape[1:]).astype(np.float32),
-    )
-    return replace(found, **changes)
 
 
 # ------------------------------------------------------------------ inputs
@@ -113,8 +84,7 @@ def test_backscatter_is_cut_to_its_counts() -> None:
 
 def test_only_dates_with_gaps_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
     method = made(SsopUnet, **NARROW)
-    given = block()
-    given = replace(given, bands={n: given.bands[n] for n in BANDS})
+    given = of_bands(block())
     given.valid[1] = True
     seen = []
     encode = SsopUnet.encode
@@ -131,8 +101,7 @@ def test_only_dates_with_gaps_are_computed(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_blocks_without_anything_to_do_come_back_in_order() -> None:
     method = made(SsopUnet, **NARROW)
-    gappy = block()
-    gappy = replace(gappy, bands={n: gappy.bands[n] for n in BANDS})
+    gappy = of_bands(block())
     clear = replace(gappy, valid=np.ones_like(gappy.valid))
     first, second, third, fourth = method.fill([clear, gappy, clear, clear])
     for out in (first, third, fourth):
@@ -143,8 +112,7 @@ def test_blocks_without_anything_to_do_come_back_in_order() -> None:
 
 def test_target_is_the_clear_part_of_the_wanted_date() -> None:
     method = made(SsopUnet, **NARROW)
-    truth = block()
-    truth = replace(truth, bands={n: truth.bands[n] for n in BANDS})
+    truth = of_bands(block())
     hidden = replace(truth, valid=np.zeros_like(truth.valid))
     found = method.target(truth, hidden)
     assert found["target"].shape == (4, 16, 16)
@@ -170,33 +138,12 @@ def test_a_patch_that_does_not_fit_the_net() -> None:
         _ = made(SsopUnet, patch=16, pad=8, widths=(4, 4, 4)).needs
 
 
-def write_keras(path: Path, net: Any) -> Path:
-    """Weights of a net as Keras 2 stores them."""
-    layers = layer_names(net)
-    names: dict[str, dict[str, Any]] = {}
-    for name, tensor in net.state_dict().items():
-        module, part = name.rsplit(".", 1)
-        values = tensor.numpy()
-        values = values.transpose(2, 3, 1, 0) if values.ndim == 4 else values
-        key = f"{layers[module]}/{'kernel' if part == 'weight' else 'bias'}:0"
-        names.setdefault(layers[module], {})[key] = values
-    with h5py.File(path, "w") as file:
-        file.attrs["layer_names"] = list(names)
-        for layer, weights in names.items():
-            group = file.create_group(layer)
-            group.attrs["weight_names"] = list(weights)
-            for key, values in weights.items():
-                group.create_dataset(key, data=values)
-    return path
-
-
 @pytest.mark.parametrize("dem", [False, True])
 def test_keras_weights_of_the_unet(tmp_path: Path, dem: bool) -> None:
     config = ConfigUnet(**NARROW, dem=dem, bands_20m=BANDS_20M)
     net = SsopUnet.net(config)
     state = SsopUnet.from_original(write_keras(tmp_path / "net.h5", net), config)
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(state[name], tensor)
+    same_state(state, net)
 
 
 def test_keras_weights_of_the_residual_net(tmp_path: Path) -> None:
@@ -204,15 +151,13 @@ def test_keras_weights_of_the_residual_net(tmp_path: Path) -> None:
     net = SsopMer.net(config)
     path = write_keras(tmp_path / "net.h5", net)
     state = SsopMer.from_original(path, config)
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(state[name], tensor)
+    same_state(state, net)
     with pytest.raises(MethodError, match="as the net was trained"):
         SsopMer.from_original(path, replace(config, blocks=3))
 
 
 def test_filled_dates_are_flagged_learned() -> None:
     method = made(SsopUnet, **NARROW)
-    given = block()
-    (out,) = method.fill([replace(given, bands={n: given.bands[n] for n in BANDS})])
+    (out,) = method.fill([of_bands(block())])
     assert out.flag is not None
     assert set(np.unique(out.flag)) == {int(Flag.LEARNED)}

@@ -1,7 +1,6 @@
 """U-TILISE: its inputs, its windows over long series, the laws of a method."""
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.errors import MethodError
-from cubefill.methods._decloud import BANDS
 from cubefill.methods.utilise import (
     Utilise,
     UtiliseConfig,
@@ -25,18 +23,10 @@ from cubefill.methods.utilise import (
     with_dates,
 )
 from cubefill.testing import MethodTests
-from tests.methods.decloud import made
-from tests.methods.test_ssop import block
+from tests.methods.decloud import block, made, of_bands, same_state
+from tests.torch_thread import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4, "widths": (8, 8, 8), "dates": 6}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class TestUtilise(MethodTests):
@@ -87,8 +77,7 @@ def test_dates_to_give_join_as_hidden_ones() -> None:
     assert np.isnan(series.bands["B02"][1]).all()
     np.testing.assert_array_equal(series.valid[[0, 2, 3, 4]], one.valid)
     method = made(Utilise, **SMALL)
-    bands = {n: one.bands[n] for n in BANDS}
-    (out,) = method.fill([replace(one, bands=bands, out_time=out_time)])
+    (out,) = method.fill([replace(of_bands(one), out_time=out_time)])
     assert out.bands["B02"].shape == (2, 16, 16)
     assert np.isfinite(out.bands["B02"]).all()
 
@@ -144,8 +133,7 @@ def test_the_answer_goes_over_where_both_agree_best() -> None:
 
 def test_a_short_series_is_one_pass() -> None:
     method = made(Utilise, **SMALL)
-    one = block(6)
-    one = replace(one, bands={n: one.bands[n] for n in BANDS})
+    one = of_bands(block(6))
     (out,) = method.fill([one])
     net = Utilise.net(method.config).eval()
     from cubefill import checkpoint
@@ -176,8 +164,7 @@ def test_the_authors_checkpoint(tmp_path: Path) -> None:
     torch.save({"model_state_dict": theirs, "epoch": 3}, tmp_path / "utilise.pt")
     state = Utilise.from_original(tmp_path / "utilise.pt", config)
     assert set(state) == set(net.state_dict())
-    for name, tensor in net.state_dict().items():
-        torch.testing.assert_close(state[name], tensor)
+    same_state(state, net)
     assert set(from_names({"odd.weight": torch.zeros(1)})) == {"odd.weight"}
     with pytest.raises(MethodError, match="expected"):
         Utilise.from_original(tmp_path / "utilise.pt", UtiliseConfig())
