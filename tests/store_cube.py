@@ -1,9 +1,13 @@
-"""A small cube with one variable of each stored kind, for the tests of stores."""
+"""A small cube with one variable of each stored kind, and what it is compared by."""
 
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.testing import assert_array_equal
+
+SMALL: dict[str, Any] = {"chunk": 16, "shard": 32, "progress": False}
+"""Chunks and shards that cut the cube into six tiles."""
 
 
 def store_cube(
@@ -53,3 +57,13 @@ def store_cube(
     )
     located: xr.Dataset = assign_crs(ds, crs)
     return located
+
+
+def same(found: xr.Dataset, expected: xr.Dataset) -> None:
+    """Fails unless both hold the same variables with the same values, types and dims."""
+    assert list(found.data_vars) == list(expected.data_vars)
+    for name in expected.variables:
+        assert_array_equal(found[name].values, expected[name].values, err_msg=str(name))
+    for name in expected.data_vars:
+        assert found[name].dtype == expected[name].dtype
+        assert found[name].dims == expected[name].dims
