@@ -4,7 +4,8 @@
 
 Both forms run in turn in one process with the same weights; a figure is the best of its rounds,
 CPU seconds on a CPU with one thread, wall seconds else. Ratios first. GFLOP are those of the step
-by step form, so that both have the same work.
+by step form, so that both have the same work. Layouts of weights, precisions, compiled nets and
+transfers are in `bench_forms.py`.
 """
 
 import argparse
