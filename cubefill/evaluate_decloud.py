@@ -6,9 +6,11 @@ date. Formulas are those of `convention="decloud"`; a net's output is scored as 
 of the date included.
 """
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
+from cubefill.evaluate_tables import Table
 from cubefill.method import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
@@ -65,7 +68,8 @@ def compare_decloud(
     Raises
     ------
     CubeError
-        No set can be made of these cubes; the message says which condition removed how many.
+        No set can be made of these cubes; the message says for each which condition removed how
+        many dates.
     MethodError
         A method is unknown.
     """
@@ -91,13 +95,70 @@ def compare_decloud(
                 counts["samples"][i, j] = len(stored)
                 counts["values"][i, j] = int(sums["MSE"]["n"].sum())
     if all(reasons):
-        raise CubeError(f"No test set can be made of these cubes. {reasons[-1]}")
+        why = " ".join(f"{Path(n).stem}: {r}" for n, r in zip(sets, reasons, strict=True))
+        raise CubeError(f"No test set can be made of these cubes. {why}")
     return _dataset(rows, list(sets), values, counts, reasons)
 
 
 def markdown(ds: xr.Dataset) -> str:
     """The paper's tables of a dataset of `compare_decloud`, best values bold."""
-    return "\n\n".join(_table(ds.isel(test_set=i)) for i in range(ds.sizes["test_set"])) + "\n"
+    return "\n\n".join(t.markdown() if t.rows else _note(t) for t in _tables(ds)) + "\n"
+
+
+def html(ds: xr.Dataset) -> str:
+    """The paper's tables of a dataset of `compare_decloud` as a page of HTML."""
+    body = "\n".join(
+        t.html() if t.rows else f"<p><strong>{escape(t.caption)}</strong> {escape(t.note)}</p>"
+        for t in _tables(ds)
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Scores of Decloud\'s '
+        "test sets</title></head><body>\n"
+        f"{body}\n</body></html>\n"
+    )
+
+
+def csv(ds: xr.Dataset) -> str:
+    """Long form: one line a test set and method, for the rows that were scored."""
+    lines = [",".join(("test_set", "method", *_KEYS, *_COUNTS))]
+    for test_set in ds["test_set"].values:
+        part = ds.sel(test_set=test_set)
+        for i in np.flatnonzero(part["samples"].values):
+            cells = [str(test_set), f'"{part["method_name"].values[i]}"']
+            cells += [repr(float(part[k].values[i])) for k in _KEYS]
+            lines.append(",".join((*cells, *(str(int(part[k].values[i])) for k in _COUNTS))))
+    return "\n".join(lines) + "\n"
+
+
+def write(ds: xr.Dataset, path: str | Path) -> Path:
+    """The file of a dataset of `compare_decloud`: .md, .html, .csv, .json or .nc.
+
+    Raises
+    ------
+    CubeError
+        The suffix is unknown.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".nc":
+        ds.to_netcdf(path, engine="h5netcdf")
+    elif suffix in _TEXTS:
+        path.write_text(_TEXTS[suffix](ds), encoding="utf-8")
+    else:
+        raise CubeError(
+            f"{path.name}: expected a name that ends in {', '.join(_TEXTS)} or .nc, got "
+            f"{suffix or 'no suffix'!r}."
+        )
+    return path
+
+
+def _json(ds: xr.Dataset) -> str:
+    """The dataset as JSON; what is no number is null."""
+    plain = json.loads(json.dumps(ds.to_dict()), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1) + "\n"
+
+
+_TEXTS = {".md": markdown, ".html": html, ".csv": csv, ".json": _json}
 
 
 def _rows(methods: Any) -> dict[str, Method]:
@@ -206,24 +267,39 @@ def _dataset(
     )
 
 
-def _table(ds: xr.Dataset) -> str:
-    head = f"**{str(ds['test_set'].values).upper()}**"
-    if str(ds["reason"].values):
-        return f"{head}\n\nNo samples: {ds['reason'].values}"
-    if not ds["samples"].values.any():
-        return f"{head}\n\nNo method of this comparison has a row here."
-    lines = ["| method | MSE | SSIM | PSNR (dB) | SAM (rad) | samples | values |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]  # fmt: skip
-    best = {k: _best(ds[k]) for k in ("mse", "ssim", "psnr", "sam")}
-    for i in np.flatnonzero(ds["samples"].values):
-        cells = [
-            f"{float(ds[k].values[i]):.{d}f}"
-            for k, d in (("mse", 0), ("ssim", 4), ("psnr", 3), ("sam", 4))
-        ]
-        cells = [f"**{c}**" if best[k] == i else c for k, c in zip(best, cells, strict=True)]
-        counts = (f"{int(ds[k].values[i]):,}".replace(",", "\u2009") for k in ("samples", "values"))
-        lines.append("| " + " | ".join((str(ds["method_name"].values[i]), *cells, *counts)) + " |")
-    return "\n\n".join((head, "\n".join(lines)))
+def _tables(ds: xr.Dataset) -> list[Table]:
+    return [_table(ds.isel(test_set=i)) for i in range(ds.sizes["test_set"])]
+
+
+def _table(ds: xr.Dataset) -> Table:
+    """The table of a set; without rows and with a note where there is none."""
+    caption = str(ds["test_set"].values).upper()
+    scored = np.flatnonzero(ds["samples"].values)
+    if str(ds["reason"].values) or not len(scored):
+        reason = str(ds["reason"].values)
+        note = f"No samples: {reason}" if reason else "No method of this comparison has a row here."
+        return Table(caption, _HEAD, (), note=note)
+    rows = [
+        (
+            str(ds["method_name"].values[i]),
+            *(f"{float(ds[k].values[i]):.{d}f}" for k, d in _KEYS.items()),
+            *(f"{int(ds[k].values[i]):,}".replace(",", "\u2009") for k in _COUNTS),
+        )
+        for i in scored
+    ]
+    at = {int(i): row for row, i in enumerate(scored)}
+    best = {(at.get(_best(ds[k]), -1), column + 1) for column, k in enumerate(_KEYS)}
+    return Table(caption, _HEAD, tuple(rows), frozenset(best))
+
+
+def _note(table: Table) -> str:
+    return f"**{table.caption}**\n\n{table.note}"
+
+
+_HEAD = ("method", "MSE", "SSIM", "PSNR (dB)", "SAM (rad)", "samples", "values")
+_KEYS = {"mse": 0, "ssim": 4, "psnr": 3, "sam": 4}
+"""Metrics in the paper's order, with their digits."""
+_COUNTS = ("samples", "values")
 
 
 def _best(a: xr.DataArray) -> int:

@@ -4,13 +4,15 @@ The best weights are a checkpoint, `weights.safetensors` and `card.json`; what a
 after a kill lies apart, in the folder `training` beside them.
 """
 
+import json
+import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from math import isfinite
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import torch
 import xarray as xr
@@ -18,18 +20,20 @@ from torch import nn
 from tqdm import tqdm
 
 from cubefill import checkpoint
-from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.method import resolve
 from cubefill.methods._pass import check_precision, device_of
 from cubefill.methods._torch import TorchMethod, card_of
 from cubefill.nn.objective import Objective
-from cubefill.nn.update import rank, sum_of_processes, world
-from cubefill.store import open_cube
+from cubefill.nn.update import Batch, rank, sum_of_processes, world
 from cubefill.train_batches import batches, loader
 from cubefill.train_recipe import Recipe, read, with_options
-from cubefill.train_samples import GAPS, CubeSamples, Samples
+from cubefill.train_samples import Samples
+from cubefill.train_sources import cube_samples as cube_samples
+from cubefill.train_sources import parts_of
 from cubefill.train_state import Average, Log, Run, Standing
+
+_log = logging.getLogger(__name__)
 
 
 def fit(
@@ -92,10 +96,13 @@ def fit(
         now = _begin(run, objective, average, folder, resume=resume, overwrite=overwrite)
         log = Log(run.folder, now, writes=rank() == 0)
         bar = _bar(recipe, samples, now, progress)
+        if now.update and _finished(now, recipe) and rank() == 0:
+            _log.info("%s", _what_is_left(folder, now, recipe))
         while not _finished(now, recipe):
             rate = recipe.scheduled(now.epoch, now.plateaus)
             objective.rate(rate)
             for batch in batches(samples, recipe, now, rows=bool(learner.rows)):
+                pass
                 losses = objective.step(batch)
                 average.follow()
                 now = now.stepped(_number(losses, now))
@@ -131,7 +138,7 @@ def run_recipe(
     progress: bool | None = None,
     **options: Any,
 ) -> Path:
-    """The checkpoint that a recipe gives on random patches of cubes.
+    """The checkpoint that a recipe gives on the samples it names, or on random patches of cubes.
 
     Parameters
     ----------
@@ -144,97 +151,31 @@ def run_recipe(
         table `[samples]`, whose other entries are options of `CubeSamples` and `gaps`, a name of
         `train_samples.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
         `cubefill.samples.make` are read, and its other entries are options of `samples.open`.
+        With `hdf5 = "series.h5"` there, series with known answers are read: of single-series
+        methods, `patch * patch` to a sample.
     resume, overwrite, progress
         As for `fit`.
     **options
-        Entries of the recipe to replace.
+        Entries of the recipe to replace; "config.patch" is one of a table.
 
     Raises
     ------
     CubefillError
-        The recipe or an option is unknown, or there is no cube.
+        The recipe or an option is unknown, or there are no samples.
     """
     recipe = with_options(read(path), options)
-    entries = dict(recipe.samples)
-    train, held = entries.pop("cubes", ()), entries.pop("validation", ())
     learner = _learner(recipe.method, recipe)
-    if "store" in entries and not cubes:
-        return _of_store(entries, learner, recipe, folder, resume, overwrite, progress)
-    given, apart = list(cubes or train), list(validation or held)
-    if not given:
-        raise CubefillError(
-            f"The recipe {path} names no cubes: expected `cubes` in its table [samples]. Type "
-            "run_recipe(..., cubes=['cube.zarr'])."
-        )
-    samples = cube_samples(given, learner, recipe, entries)
-    scored = cube_samples(apart, learner, replace(recipe, seed=recipe.seed + 1), entries)
+    samples, held = parts_of(recipe, learner, cubes, validation, str(path))
     return fit(
         learner,
         samples,
         recipe,
         folder,
-        validation=scored if apart else None,
+        validation=held,
         resume=resume,
         overwrite=overwrite,
         progress=progress,
     )
-
-
-def _of_store(
-    entries: Mapping[str, Any],
-    learner: TorchMethod,
-    recipe: Recipe,
-    folder: str | Path,
-    resume: bool,
-    overwrite: bool,
-    progress: bool | None,
-) -> Path:
-    """A fit on the store of samples that a recipe names, with its own validation part."""
-    options = {n: v for n, v in entries.items() if n != "store"}
-    train, held = (
-        stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
-        for part in ("train", "validation")
-    )
-    return fit(
-        learner,
-        train,
-        recipe,
-        folder,
-        validation=held if len(held) else None,
-        resume=resume,
-        overwrite=overwrite,
-        progress=progress,
-    )
-
-
-def cube_samples(
-    cubes: Sequence[str | Path | xr.Dataset],
-    learner: TorchMethod,
-    recipe: Recipe,
-    entries: Mapping[str, Any],
-) -> CubeSamples:
-    """Samples of cubes or stores, as the table `[samples]` of a recipe says.
-
-    Raises
-    ------
-    CubefillError
-        There is no cube, or an entry is unknown.
-    """
-    values = dict(entries)
-    name = str(values.pop("gaps", "blobs"))
-    known = ["count", "patch", "dates", "cloudy", "turns", "real"]
-    unknown = [n for n in values if n not in known]
-    if unknown or name not in (*GAPS, "none"):
-        what = f"key {unknown[0]!r}" if unknown else f"gaps = {name!r}"
-        raise CubefillError(
-            f"[samples] has unknown {what}: expected of cubes, validation, {', '.join(known)}, and "
-            f"gaps of {', '.join(GAPS)}, none."
-        )
-    if "real" in values:
-        values["real"] = tuple(values["real"])
-    opened = [c if isinstance(c, xr.Dataset) else open_cube(c) for c in cubes]
-    gaps = GAPS[name]() if name != "none" else None
-    return CubeSamples(opened, learner, gaps, recipe.seed, **values)
 
 
 # ------------------------------------------------------------------ parts of the loop
@@ -301,6 +242,9 @@ def _begin(
     _wait()
     if goes_on:
         now = run.take_up(objective, average)
+        if rank() == 0:
+            text = json.dumps(run.recipe.to_dict(), indent=2) + "\n"
+            (run.folder / "recipe.json").write_text(text)
     else:
         now = Standing()
         if rank() == 0:
@@ -315,6 +259,44 @@ def _finished(now: Standing, recipe: Recipe) -> bool:
     tired = bool(recipe.patience) and now.stale >= recipe.patience
     done = bool(recipe.updates) and now.update >= recipe.updates
     return tired or done or now.epoch >= recipe.epochs
+
+
+def _what_is_left(folder: Path, now: Standing, recipe: Recipe) -> str:
+    """One line on a run that is finished, and what lets it go on."""
+    more = []
+    if now.epoch >= recipe.epochs:
+        more.append(f"epochs={now.epoch + recipe.epochs}")
+    if recipe.updates and now.update >= recipe.updates:
+        more.append(f"updates={now.update + recipe.updates}")
+    if recipe.patience and now.stale >= recipe.patience:
+        more.append(f"patience={now.stale + recipe.patience}")
+    return (
+        f"{folder} finished at update {now.update}, epoch {now.epoch}; nothing is left to do. "
+        f"Type {' '.join(more)} to go on."
+    )
+
+
+def check_shapes(batch: Batch | None) -> None:
+    """Refuses a batch whose samples differ in shape from one process to another.
+
+    Every process calls it, one without samples with None.
+
+    Raises
+    ------
+    CubefillError
+        In every process, where two of them have other shapes.
+    """
+    if world() == 1:
+        return
+    shapes = {n: tuple(t.shape[1:]) for n, t in (batch or {}).items()}
+    mine = float(crc32(repr(shapes).encode())) if batch else 0.0
+    count, total = sum_of_processes(float(bool(batch))), sum_of_processes(mine)
+    if sum_of_processes(abs(mine * count - total) if batch else 0.0):
+        raise CubefillError(
+            f"Samples of one batch differ in shape between processes; process {rank()} has "
+            f"{shapes}: expected equal ones. Type dates=, so that every sample has as many time "
+            "steps, or batch=1 with one process."
+        )
 
 
 def _number(losses: Mapping[str, float], now: Standing) -> float:
@@ -338,14 +320,17 @@ def _score(
     groups = [mine[i : i + size] for i in range(0, len(mine), size)]
     total = weight = 0.0
     for batch in loader(validation, groups, recipe, rows):
+        check_shapes(batch)
         loss, share = objective.score(batch)
         total += loss * share
         weight += share
+    for _ in range(len(groups), -(-len(validation) // (size * world()))):
+        check_shapes(None)
     total, weight = sum_of_processes(total), sum_of_processes(weight)
     if not weight:
         raise CubefillError(
             f"None of {len(validation)} validation samples has a value to score: expected gaps "
-            "over clear observations. Type other gaps, or validation=None."
+            "over clear observations. Type other gaps, or leave out validation."
         )
     return total / weight
 

@@ -17,6 +17,9 @@ SHIPPED = Path(__file__).parent / "recipes"
 
 SCHEDULES = ("constant", "steps", "cosine", "plateau")
 
+TABLES = ("config", "samples")
+"""Entries of a recipe that are tables."""
+
 _FREE = ("device", "workers", "epochs", "updates", "patience", "keep_every", "log_every")
 """Entries that may change between a run and its resumption."""
 
@@ -89,7 +92,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for name in ("betas", "adversary_betas", "milestones"):
-            object.__setattr__(self, name, tuple(getattr(self, name)))
+            if isinstance(getattr(self, name), list):
+                object.__setattr__(self, name, tuple(getattr(self, name)))
         for f in fields(self):
             _check_type(f.name, getattr(self, f.name), type(_default(f)))
         if self.schedule not in SCHEDULES:
@@ -99,6 +103,8 @@ class Recipe:
         for name in ("epochs", "batch", "log_every"):
             if getattr(self, name) < 1:
                 raise CubefillError(f"{name} = {getattr(self, name)}: expected 1 or more.")
+        if self.rate <= 0:
+            raise CubefillError(f"rate = {self.rate}: expected more than 0.")
 
     @property
     def adam(self) -> Adam:
@@ -160,13 +166,32 @@ def from_dict(values: Mapping[str, Any], source: str = "the recipe") -> Recipe:
 def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     """The recipe with some entries replaced, as flags of a command line do.
 
+    A dot reaches into a table: "config.patch" replaces that one field of `config`.
+
     Raises
     ------
     CubefillError
-        As `from_dict`.
+        As `from_dict`; also a dot in a key that is not of `config` or `samples`.
+
+    Examples
+    --------
+    >>> with_options(Recipe(config={"patch": 64, "pad": 4}), {"config.patch": 32}).config
+    {'patch': 32, 'pad': 4}
     """
-    from_dict(options, "the options")
-    return replace(recipe, **options)
+    whole = {n: v for n, v in options.items() if "." not in n}
+    from_dict(whole, "the options")
+    made = replace(recipe, **whole)
+    for name, value in options.items():
+        table, dot, entry = name.partition(".")
+        if dot and (table not in TABLES or not entry):
+            raise CubefillError(
+                f"the options has unknown key {name!r}: expected an entry of a table of "
+                f"{', '.join(TABLES)}, such as config.patch or samples.count."
+            )
+        if dot:
+            changed: dict[str, Any] = {table: {**getattr(made, table), entry: value}}
+            made = replace(made, **changed)
+    return made
 
 
 def read(path: str | Path) -> Recipe:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 import cubefill
 from cubefill import cli, demo
+from cubefill.cli_command import in_flags
 from cubefill.ledger import Ledger
 from cubefill.testing import synthetic_cube
 
@@ -60,11 +61,12 @@ def test_every_command_has_help() -> None:
         "info",
         "preview",
         "train",
+        "convert",
         "score",
         "methods",
         "doctor",
     ]
-    assert sorted(cli.main.commands) == sorted(names)
+    assert list(cli.main.commands) == names
     for name in names:
         assert "Usage:" in call(name, "--help").stdout
         assert cli.main.commands[name].help
@@ -88,6 +90,48 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path: Path) -> None:
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
     assert "Traceback" not in result.stderr
+
+
+def test_messages_name_the_flags_of_the_command() -> None:
+    fill, train = cli.main.commands["fill"], cli.main.commands["train"]
+    load = cli.main.commands["load"]
+    for command, said, wanted in (
+        (fill, "Type overwrite=True or resume=True.", "Type --overwrite or --resume."),
+        (fill, "Type resume=False.", "Type --no-resume."),
+        (
+            fill,
+            "tile=0: Type tile=256, memory='4 GB'.",
+            "--tile 0: Type --tile 256, --memory '4 GB'.",
+        ),
+        (
+            fill,
+            "Type ds.gapfill('a', tile=(3, 4), std=True).",
+            "Type ds.gapfill('a', tile=(3, 4), std=True).",
+        ),
+        (fill, "Type max_gap=40.", "Type max_gap=40."),
+        (load, "Type sar=False.", "Leave out --sar."),
+        (cli.main.commands["score"], "Type sar=False.", "Type --no-sar."),
+        (load, "Type collections=['a', 'b'].", "Type --collection a --collection b."),
+        (load, "Type bbox=None to load all.", "Leave out --bbox to load all."),
+        (train, "Type cubes=['c d.zarr'].", "Type --cube 'c d.zarr'."),
+        (
+            train,
+            "a lower rate, clip=1.0, or batch=2.",
+            "a lower rate, --set clip=1.0, or --set batch=2.",
+        ),
+        (train, "Type samples={'hdf5': 'F.h5'}.", "Type --set samples.hdf5=F.h5."),
+        (train, "Type precision='float32'.", "Type --set precision=float32."),
+        (None, "Type overwrite=True.", "Type overwrite=True."),
+    ):
+        assert in_flags(said, command) == wanted
+
+
+def test_help_says_what_is_replaced_and_set() -> None:
+    assert "Replace TARGET." in call("fill", "--help").stdout
+    for name in ("train", "convert"):
+        said = " ".join(call(name, "--help").stdout.split())
+        assert "Replace FOLDER." in said
+        assert "--set config." in said
 
 
 def test_unknown_method_and_option_are_told(shown: demo.DemoResult, tmp_path: Path) -> None:
@@ -186,6 +230,9 @@ def test_an_existing_store_is_not_replaced(shown: demo.DemoResult, tmp_path: Pat
     call("fill", shown.cube, target, "-q")
     other = call("fill", shown.cube, target, "--method", "nearest", "-q", code=1)
     assert other.stderr.startswith("error: ")
+    assert "Type --overwrite to replace it" in other.stderr
+    again = call("fill", shown.cube, target, "--no-resume", "-q", code=1).stderr
+    assert "--resume to finish it or --overwrite to replace it" in again
     call("fill", shown.cube, target, "--method", "nearest", "--overwrite", "-q")
     assert parsed("info", target)["attrs"]["gapfill_method"] == "nearest"
 
@@ -217,8 +264,13 @@ def test_preview(shown: demo.DemoResult, tmp_path: Path) -> None:
 def test_logs_go_to_stderr_and_q_is_quiet(shown: demo.DemoResult, tmp_path: Path) -> None:
     loud = call("fill", shown.cube, tmp_path / "a.zarr", "-v")
     assert "linear" in loud.stderr
-    quiet = call("fill", shown.cube, tmp_path / "b.zarr", "-q")
-    assert quiet.stderr == ""
+    assert "complete    yes" in loud.stdout
+    assert call("fill", shown.cube, tmp_path / "b.zarr", "-q").output == ""
+    assert call("ndvi", shown.filled, tmp_path / "n.zarr", "-q").output == ""
+    bbox = cubefill.search(shown.catalogue)[0].bbox
+    load = ["load", shown.catalogue, tmp_path / "c.zarr", "--bbox", *bbox, "-q"]
+    assert call(*load).output == ""
+    assert "bands" in call("info", tmp_path / "b.zarr", "-q").stdout
 
 
 def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path) -> None:

@@ -1,5 +1,8 @@
 """The paper's three sets and rows from simulated cubes; linear scores as by hand."""
 
+import csv
+import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ import xarray as xr
 
 from cubefill import samples, simulate
 from cubefill.errors import CubeError
-from cubefill.evaluate_decloud import BANDS, compare_decloud, markdown
+from cubefill.evaluate_decloud import BANDS, compare_decloud, markdown, write
 from cubefill.methods.msop import MsopUnet
 from cubefill.methods.ssop import SsopUnet
 from tests.methods.decloud import made
@@ -90,6 +93,45 @@ def test_tables_in_markdown(found: tuple[xr.Dataset, Path]) -> None:
     assert "samples | values |" in text
 
 
-def test_a_set_that_cannot_be_made_says_why(cube: xr.Dataset) -> None:
-    with pytest.raises(CubeError, match="No test set can be made of these cubes"):
-        compare_decloud(["linear2"], [cube.isel(time=slice(0, 2))], patch=32)
+def test_tables_of_files_hold_the_values(found: tuple[xr.Dataset, Path], tmp_path: Path) -> None:
+    ds = found[0].copy(deep=True)
+    ds = ds.assign_coords(reason=("test_set", ["none <at> all", "", ""]))
+    ds["samples"][0] = 0
+    assert write(ds, tmp_path / "t.md").read_text() == markdown(ds)
+    page = write(ds, tmp_path / "t.html").read_text()
+    assert "<strong>SSOP</strong> No samples: none &lt;at&gt; all" in page
+    assert page.count("<table>") == 2
+    best = float(ds.mse.values[2].min())
+    assert f"<strong>{best:.0f}</strong>" in page
+    assert f"**{best:.0f}**" in markdown(ds)
+    with write(ds, tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == int((ds.samples.values > 0).sum())
+    for row in rows:
+        one = ds.sel(test_set=row["test_set"], method_name=row["method"])
+        for key in ("mse", "ssim", "psnr", "sam", "samples", "values"):
+            assert float(row[key]) == float(one[key])
+    read = json.loads((write(ds, tmp_path / "t.json")).read_text())
+    values = np.array(read["data_vars"]["mse"]["data"], float)
+    np.testing.assert_array_equal(values, ds.mse.values)
+    with xr.open_dataset(write(ds, tmp_path / "t.nc"), engine="h5netcdf") as back:
+        np.testing.assert_array_equal(back["sam"], ds["sam"])
+    with pytest.raises(
+        CubeError, match=r"ends in \.md, \.html, \.csv, \.json or \.nc, got '\.png'"
+    ):
+        write(ds, tmp_path / "t.png")
+
+
+def test_sets_that_cannot_be_made_say_why(cube: xr.Dataset) -> None:
+    short = cube.isel(time=slice(0, 2))
+    with pytest.raises(CubeError, match="No test set can be made of these cubes") as raised:
+        compare_decloud(["linear2"], [short], patch=32)
+    said = str(raised.value)
+    reasons = re.findall(r"(ssop|msop|msop_cld): (No .*?)(?= msop|$)", said)
+    assert [name for name, _ in reasons] == ["ssop", "msop", "msop_cld"]
+    alone = []
+    for name in ("ssop", "msop", "msop_cld"):
+        with pytest.raises(CubeError) as one:
+            compare_decloud(["linear2"], [short], sets=[name], patch=32)
+        alone.append(str(one.value).removeprefix("No test set can be made of these cubes. "))
+    assert said.endswith(" ".join(alone))

@@ -7,7 +7,7 @@ dates, and the first one for all of its own.
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -16,11 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill import checkpoint
 from cubefill.checkpoint_original import check_shapes, original_pt
 from cubefill.errors import MethodError
 from cubefill.method import Block, Filled, Float, Needs
-from cubefill.methods._torch import Arrays, TorchMethod, path_of
+from cubefill.methods._torch import Arrays, TorchMethod
 from cubefill.nn.convlstm import MULTIPLE, Generator, Sizes, original_names
 from cubefill.windows import Span, Whole
 
@@ -156,20 +155,11 @@ class GeneratorMethod(TorchMethod):
         return _ours(found, sizes_of(config or _config_of(found)), str(path))
 
     @classmethod
-    def convert(cls, path: str | Path, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """The folder of a checkpoint made from the authors' `GANFilling.pt`.
-
-        Raises
-        ------
-        StoreError, MethodError
-            As `from_original`; also a checkpoint that is there and `overwrite` is False.
-        """
+    def original_settings(cls, path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The width of the tensors of the authors' `GANFilling.pt`, and how they trained it."""
         found, said = original_pt(path, key="model")
-        config = _config_of(found)
         recipe = {str(n): v for n, v in dict(said.get("configuration", {})).items()}
-        card = checkpoint.Card(path_of(cls), asdict(config), recipe=recipe)
-        state = _ours(found, sizes_of(config), str(path))
-        return checkpoint.save(folder, state, card, overwrite=overwrite)
+        return {"width": _config_of(found).width}, recipe
 
 
 def sizes_of(config: Any) -> Sizes:

@@ -13,22 +13,27 @@ copied while the device works on the last.
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
+from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from cubefill import checkpoint
 from cubefill.checkpoint import Card
+from cubefill.checkpoint_original import check_shapes
 from cubefill.errors import MethodError
 from cubefill.method import Block, Filled, Flag, Needs, name_of
-from cubefill.methods._pass import Pass, check_precision, device_of
+from cubefill.methods._footprint import footprint
+from cubefill.methods._pass import Answer, Pass, check_precision, device_of
 from cubefill.nn import losses
 from cubefill.nn.objective import Learning, Objective, Supervised
+from cubefill.planning_bytes import Scratch
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -62,6 +67,8 @@ class TorchMethod:
     rows: ClassVar[int] = 0
     """More than 0 where a block holds many samples (pixels): arrays of `encode` then have an axis
     of samples first, which is cut into padded groups of this many, one group a pass."""
+    learns_from: ClassVar[Literal["cubes", "series"]] = "cubes"
+    """"series" where a cube does not hold what the net is to give: see `train_sources`."""
     channels_last: ClassVar[bool] = False
     """True where the net was measured to be faster with its weights channels last."""
 
@@ -126,32 +133,111 @@ class TorchMethod:
         Raises
         ------
         MethodError
-            `Config` has no such field, or the net comes from a checkpoint.
+            `Config` has no such field, or one of another type, or the net comes from a checkpoint.
         """
         known = [f.name for f in fields(self.Config)]
         unknown = [n for n in values if n not in known]
         if unknown:
+            near = get_close_matches(unknown[0], known, n=1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MethodError(
                 f"{self._named()!r} has no configuration {unknown[0]!r}: expected of "
-                f"{', '.join(known)}."
+                f"{', '.join(known)}.{hint}"
             )
         if self.checkpoint:
             raise MethodError(
                 f"config={values!r} for a net from {self.checkpoint}: expected its own, "
                 f"{self.config!r}. Leave out config, or train without a checkpoint."
             )
+        for n, v in values.items():
+            _check_kind(n, _tuple(v), getattr(self.config, n))
         made = replace(self)
         made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
         return made
 
+    # -------------------------------------------------------------- the authors' weights
+
+    @classmethod
+    def from_original(cls, path: str | Path, config: Any = None) -> dict[str, torch.Tensor]:
+        """The state of the net from a file that the authors published.
+
+        Raises
+        ------
+        MethodError
+            They published none, or it is of another net.
+        """
+        name = getattr(cls, "name", cls.__name__)
+        raise MethodError(
+            f"{name!r} reads no weights of its authors: expected a method with `from_original`. "
+            f"Type `cubefill train RECIPE.toml FOLDER` to make a checkpoint of {name!r}."
+        )
+
+    @classmethod
+    def original_settings(cls, path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fields of `Config` that the authors' file asks for, and how it says it was trained."""
+        return {}, {}
+
+    @classmethod
+    def convert(
+        cls,
+        path: str | Path,
+        folder: str | Path,
+        *,
+        licence: str = "",
+        overwrite: bool = False,
+        **config: Any,
+    ) -> Path:
+        """The folder of a checkpoint made from the authors' weights; runs no code of their file.
+
+        Parameters
+        ----------
+        path
+            A file that the authors published.
+        folder
+            Folder of the checkpoint.
+        licence
+            Licence of the weights, for the card.
+        overwrite
+            True replaces a checkpoint that is there.
+        **config
+            Fields of `Config` that differ from those of the authors' net.
+
+        Raises
+        ------
+        StoreError, MethodError
+            As `from_original`; a field is unknown; a checkpoint is there.
+        """
+        found, recipe = cls.original_settings(path)
+        method = cls().configured(**{**found, **config})
+        state = cls.from_original(path, method.config)
+        with torch.device("meta"):
+            wanted = {n: tuple(t.shape) for n, t in cls.net(method.config).state_dict().items()}
+        shapes = {n: tuple(t.shape) for n, t in state.items()}
+        check_shapes(shapes, wanted, str(path), method._named())
+        card = card_of(method, recipe=recipe, licence=licence)
+        return checkpoint.save(folder, state, card, overwrite=overwrite)
+
     def ready(self) -> None:
-        """Refuses while planning what `fill` would refuse later: a net without its checkpoint."""
+        """Refuses while planning what `fill` would refuse later.
+
+        That is no checkpoint or a broken one, and a device or a precision that is not there.
+        """
         if not self.checkpoint:
             raise MethodError(
                 f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Type "
                 "`cubefill train RECIPE.toml FOLDER` to make one, then "
                 f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
             )
+        checkpoint.check(self.checkpoint)
+        check_precision(self.precision, device_of(self.device))
+
+    def scratch(self, block: Block) -> Scratch:
+        """Bytes of the net: its weights once, and the activations of one pass for each turn.
+
+        `block` is as large as those to fill; its pixels do not matter. Counted for float32, of the
+        configuration alone, so that it needs no checkpoint.
+        """
+        return footprint(self, block, self._size(device_of(self.device)))
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given, in their order.
@@ -164,9 +250,7 @@ class TorchMethod:
             One block needs more memory than the device has.
         """
         self.ready()
-        device = device_of(self.device)
-        check_precision(self.precision, device)
-        return self._fill(blocks, device)
+        return self._fill(blocks, device_of(self.device))
 
     def _fill(self, blocks: Iterable[Block], device: torch.device) -> Iterator[Filled]:
         blocks = iter(blocks)
@@ -181,15 +265,19 @@ class TorchMethod:
             channels_last=self.channels_last,
         )
         run = Pass(net, device, self.precision, (self.digest, str(device), self.batch))
-        size = self.batch or (1 if device.type == "cpu" else GPU_BATCH)
+        size = self._size(device)
         ahead = 0 if device.type == "cpu" else 1
-        running: deque[tuple[list[_Item], list[Tensor]]] = deque()
+        running: deque[tuple[list[_Item], list[Answer]]] = deque()
         for group in self._groups(chain([first], blocks), 1 if self.rows else size):
             running.append((group, run.launch(self._joined(group), size * max(1, self.rows))))
             if len(running) > ahead:
                 yield from self._answers(*running.popleft())
         while running:
             yield from self._answers(*running.popleft())
+
+    def _size(self, device: torch.device) -> int:
+        """Blocks, or groups of rows, of a pass."""
+        return self.batch or (1 if device.type == "cpu" else GPU_BATCH)
 
     def _groups(self, blocks: Iterator[Block], size: int) -> Iterator[list["_Item"]]:
         """Blocks of equal shape that go together, as soon as there are `size` of them."""
@@ -222,9 +310,9 @@ class TorchMethod:
                 )
         return arrays
 
-    def _answers(self, group: list["_Item"], parts: list[Tensor]) -> Iterator[Filled]:
-        output = torch.cat(parts) if len(parts) > 1 else parts[0]
-        values = output.float().cpu().numpy()
+    def _answers(self, group: list["_Item"], parts: list[Answer]) -> Iterator[Filled]:
+        arrived = [p.wait().numpy() for p in parts]
+        values = arrived[0] if len(arrived) == 1 else np.concatenate(arrived)
         answers = [values] if self.rows else list(values)
         for (block, _), answer in zip(group, answers, strict=True):
             if not np.isfinite(answer).all():
@@ -273,7 +361,16 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
 
 
 def _tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuses a field of a configuration that is of another type than its default."""
+    if not isinstance(default, bool | int | float | str | tuple):
+        return
+    kind = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        raise MethodError(f"config has {name} = {value!r}: expected a value such as {default!r}.")
 
 
 def _place(block: Block) -> str:

@@ -77,11 +77,12 @@ class Mowing(SeriesMethod):
     name: ClassVar[str] = "mowing"
     Config: ClassVar[type] = ConfigMowing
     gives: ClassVar[tuple[str, ...]] = ("mowing",)
+    learns_from: ClassVar[Literal["cubes", "series"]] = "series"
 
     @property
     def needs(self) -> Needs:
         """Filled NDVI, Sentinel-1, pixel by pixel."""
-        return Needs(bands=("NDVI",), sar=True)
+        return Needs(bands=("NDVI",), sar=True, coherence=not self.assumed_coherence)
 
     @classmethod
     def net(cls, config: Any) -> nn.Module:
@@ -133,6 +134,11 @@ class Mowing(SeriesMethod):
         """
         names = keras_names((config or ConfigMowing()).sizes, paired=True, last="when_out")
         return keras.renamed(keras.read(path), names)
+
+    @classmethod
+    def original_settings(cls, path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The formulas that the published weights were trained with."""
+        return {"formulas": "authors"}, {}
 
 
 def features(

@@ -6,9 +6,12 @@ Each loss is a weighted mean over all scored values of the batch, 0 where nothin
 """
 
 from collections.abc import Callable
+from difflib import get_close_matches
 
 import torch
 from torch import Tensor
+
+from cubefill.errors import MethodError
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -41,6 +44,11 @@ def laplace_nll(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     `pred` has an axis of two after the first: `pred[:, 0]` is the median, `pred[:, 1]` the natural
     logarithm of the scale b; the standard deviation of the error is then sqrt(2) b.
     """
+    if pred.ndim < 2 or pred.shape[1] != 2:
+        raise MethodError(
+            f"The net gave {tuple(pred.shape)}: expected median and scale, (sample, 2, ...), for "
+            "the loss 'laplace'. Type loss='l1' for a net of one value."
+        )
     median, log_scale = pred.unbind(1)
     weight, true = _scored(median, true, where)
     return _mean((median - true).abs() * torch.exp(-log_scale) + log_scale + _LOG_2, weight)
@@ -49,6 +57,11 @@ def laplace_nll(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
 def bce(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     """Mean cross-entropy of probabilities, in nats, where scored."""
     weight, true = _scored(pred, true, where)
+    if ((pred < 0) | (pred > 1)).any():
+        raise MethodError(
+            "The net gave values outside 0-1: expected probabilities for the loss 'bce'. Type "
+            "loss='l1' for a net of other values."
+        )
     ones = torch.nn.functional.binary_cross_entropy(pred, true, reduction="none")
     return _mean(ones, weight)
 
@@ -127,11 +140,13 @@ def named(name: str) -> Loss:
 
     Raises
     ------
-    ValueError
-        The name is unknown.
+    MethodError
+        The name is unknown; the nearest one is suggested.
     """
     if name not in LOSSES:
-        raise ValueError(f"Unknown loss {name!r}: expected one of {', '.join(LOSSES)}.")
+        near = get_close_matches(name, LOSSES, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise MethodError(f"Unknown loss {name!r}: expected one of {', '.join(LOSSES)}.{hint}")
     return LOSSES[name]
 
 
@@ -142,7 +157,7 @@ _TINY = 1e-12
 def _scored(pred: Tensor, true: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
     """Weights of the prediction's type, and the truth with the unscored values made harmless."""
     if pred.shape != true.shape:
-        raise ValueError(
+        raise MethodError(
             f"The net gave {tuple(pred.shape)}: expected {tuple(true.shape)} as the target is."
         )
     weight = where.to(pred.dtype).expand(pred.shape)

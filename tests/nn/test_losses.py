@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
+from cubefill.errors import MethodError
 from cubefill.nn import losses
 
 Double = NDArray[np.float64]
@@ -227,7 +228,9 @@ def test_gradients_are_those_of_finite_differences(name: str) -> None:
 
 def test_shapes_that_differ_are_refused() -> None:
     p, t, w = torched(*images())
-    with pytest.raises(ValueError, match=r"gave \(2, 3, 4, 24, 20\): expected \(2, 3, 4, 24, 19\)"):
+    with pytest.raises(
+        MethodError, match=r"gave \(2, 3, 4, 24, 20\): expected \(2, 3, 4, 24, 19\)"
+    ):
         losses.l1(p, t[..., 1:], w)
 
 
@@ -240,5 +243,15 @@ def test_cross_entropy() -> None:
 
 
 def test_an_unknown_loss_lists_the_known() -> None:
-    with pytest.raises(ValueError, match=r"Unknown loss 'l3': expected one of l1, l2, ssim"):
+    with pytest.raises(MethodError, match=r"Unknown loss 'l3': expected one of l1, l2, ssim"):
         losses.named("l3")
+    with pytest.raises(MethodError, match="Did you mean 'laplace'"):
+        losses.named("laplas")
+
+
+def test_losses_of_other_nets_are_refused() -> None:
+    p, t, w = torched(*images())
+    with pytest.raises(MethodError, match="expected median and scale"):
+        losses.laplace_nll(p[:, :1], t[:, :1], w)
+    with pytest.raises(MethodError, match="outside 0-1: expected probabilities"):
+        losses.bce(p + 2, (t > 0.5).float(), w)

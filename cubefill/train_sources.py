@@ -1,0 +1,183 @@
+"""Where the samples of a recipe come from: cubes, a store of samples, or series of the authors."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cubefill import samples as stored
+from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.method import name_of
+from cubefill.methods._series import SeriesMethod
+from cubefill.methods._torch import TorchMethod
+from cubefill.methods.cnnrnn import Hdf5Samples
+from cubefill.store import open_cube
+from cubefill.train_recipe import Recipe
+from cubefill.train_samples import GAPS, CubeSamples, Samples
+
+Cubes = Sequence[str | Path | xr.Dataset]
+Parts = tuple[Samples, Samples | None]
+
+OF_CUBES = ("count", "patch", "dates", "cloudy", "turns", "real", "drop_impaired")
+OF_STORE = ("turns", "seasons")
+OF_SERIES = ("patch",)
+
+
+def parts_of(
+    recipe: Recipe, learner: TorchMethod, cubes: Cubes, validation: Cubes, source: str
+) -> Parts:
+    """Samples to train on, and those that choose the weights, where there are any.
+
+    `cubes` and `validation` come before the entries of that name in the table `[samples]`; with
+    `store` there samples of `cubefill.samples.make` are read, with `hdf5` series of a file.
+
+    Raises
+    ------
+    CubefillError
+        There are no samples, they are named twice, or an entry is unknown or of another type.
+    """
+    entries = dict(recipe.samples)
+    train, held = (_listed(entries.pop(n, ())) for n in ("cubes", "validation"))
+    kind = next((n for n in ("hdf5", "store") if n in entries), "")
+    if kind and (cubes or validation):
+        raise CubefillError(
+            f"[samples] of {source} has {kind} = {entries[kind]!r}, and cubes were given: expected "
+            f"one of them. Leave out the cubes, or the entry {kind!r}."
+        )
+    if kind == "hdf5":
+        return _of_series(entries, learner)
+    if learner.learns_from == "series":
+        raise MethodError(
+            f"{name_of(learner)!r} learns from series with known answers, which no cube holds: "
+            f"expected `hdf5` in the table [samples] of {source}, a file with X, y and "
+            "training_weights. Type samples={'hdf5': 'FILE.h5'}."
+        )
+    if kind == "store":
+        return _of_store(entries, learner, recipe)
+    given, apart = list(cubes) or train, list(validation) or held
+    if not given:
+        raise CubefillError(
+            f"The recipe {source} names no cubes: expected `cubes` in its table [samples]. Type "
+            "cubes=['cube.zarr']."
+        )
+    samples = cube_samples(given, learner, recipe, entries, apart)
+    if not apart:
+        return samples, None
+    later = replace(recipe, seed=recipe.seed + 1)
+    return samples, cube_samples(apart, learner, later, entries, given)
+
+
+def cube_samples(
+    cubes: Cubes,
+    learner: TorchMethod,
+    recipe: Recipe,
+    entries: Mapping[str, Any],
+    others: Cubes = (),
+) -> CubeSamples:
+    """Samples of cubes or stores, as the table `[samples]` of a recipe says.
+
+    Without `dates` a sample has as many time steps as the `dates` of the method's configuration,
+    where it has that field. With `gaps = "lent"` a cube is lent the gaps of the rest of them, and
+    of `others`.
+
+    Raises
+    ------
+    CubefillError
+        There is no cube, or an entry is unknown or of another type.
+    """
+    values = dict(entries)
+    name = values.pop("gaps", "blobs")
+    if name not in (*GAPS, "none"):
+        raise CubefillError(
+            f"[samples] has unknown gaps = {name!r}: expected one of {', '.join(GAPS)}, none."
+            f"{_near(name, [*GAPS, 'none'])}"
+        )
+    _check(values, OF_CUBES, ("cubes", "validation", "store", "hdf5", "gaps"))
+    if "real" in values:
+        values["real"] = tuple(values["real"])
+    values.setdefault("dates", getattr(learner.config, "dates", 0))
+    gaps = GAPS[name]() if name != "none" else None
+    if name == "lent":
+        values["lenders"] = [_opened(c) for c in others]
+    return CubeSamples([_opened(c) for c in cubes], learner, gaps, recipe.seed, **values)
+
+
+def _of_store(entries: Mapping[str, Any], learner: TorchMethod, recipe: Recipe) -> Parts:
+    """The training and validation part of a store of samples."""
+    options = {n: v for n, v in entries.items() if n != "store"}
+    _check(options, OF_STORE, ("store",))
+    train, held = (
+        stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
+        for part in ("train", "validation")
+    )
+    return train, held if len(held) else None
+
+
+def _of_series(entries: Mapping[str, Any], learner: TorchMethod) -> Parts:
+    """The training and validation series of an HDF5 file, a patch of pixels a sample."""
+    path, options = entries["hdf5"], {n: v for n, v in entries.items() if n != "hdf5"}
+    if not isinstance(learner, SeriesMethod):
+        raise MethodError(
+            f"[samples] has hdf5 = {path!r}: expected a method of single series, cnnrnn or mowing, "
+            f"got {name_of(learner)!r}. Type cubes=['cube.zarr']."
+        )
+    _check(options, OF_SERIES, ("hdf5",))
+    group = int(options.get("patch", 4)) ** 2
+    train, held = (Hdf5Samples(path, part, group) for part in ("training", "validation"))
+    _check_series(path, (learner.config.steps, learner.config.sizes.inputs))
+    return train, held
+
+
+def _check_series(path: str, wanted: tuple[int, int]) -> None:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        found = {n: file[n].shape for n in file}
+    shape = found["X"][1:]
+    if shape != wanted or found["y"] != found["X"][:2]:
+        raise StoreError(
+            f"{path} has X of shape {found['X']} and y of {found['y']}: expected (series, "
+            f"{wanted[0]}, {wanted[1]}) and (series, {wanted[0]}) for this net."
+        )
+    clouds = {"actual_cloud_absense", "artificial_cloud_absense"}
+    if "training_weights" not in found and not clouds <= set(found):
+        raise StoreError(
+            f"{path} lacks training_weights, it holds {', '.join(found)}: expected the weight of "
+            "each step, as large as y."
+        )
+
+
+def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str]) -> None:
+    """Refuses entries of the table `[samples]` that are unknown or of another type."""
+    names = [*more, *known]
+    for name, value in values.items():
+        if name not in known:
+            raise CubefillError(
+                f"[samples] has unknown key {name!r}: expected of {', '.join(names)}."
+                f"{_near(name, names)}"
+            )
+        default = _DEFAULTS.get(name, False)
+        wanted = (list, tuple) if isinstance(default, tuple) else (type(default),)
+        if not isinstance(value, wanted) or (isinstance(value, bool) != isinstance(default, bool)):
+            raise CubefillError(
+                f"[samples] has {name} = {value!r}: expected a value such as {default!r}."
+            )
+
+
+_DEFAULTS = {f.name: f.default for f in fields(CubeSamples) if f.name in OF_CUBES}
+
+
+def _near(name: Any, names: Iterable[str]) -> str:
+    near = get_close_matches(str(name), names, n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | Path) else list(value)
+
+
+def _opened(cube: str | Path | xr.Dataset) -> xr.Dataset:
+    return cube if isinstance(cube, xr.Dataset) else open_cube(cube)
