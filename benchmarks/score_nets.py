@@ -271,7 +271,8 @@ def compared(
     tables = [scored({**classic, **more, **bands}, places, seeds, METRICS) for more in ({}, two)]
     if len(bands) < len(methods):
         metrics = ("MAE", "RMSE", "bias", "R2")
-        tables.append(scored({**classic, **methods}, places, seeds, metrics))
+        ndvi = {n: m for n, m in methods.items() if n in NDVI_ONLY}
+        tables.append(scored({**classic, **ndvi}, places, seeds, metrics))
     return tables
 
 
@@ -312,8 +313,11 @@ def all_trained(
         print(f"train {name}", file=sys.stderr, flush=True)
         where = trained(name, run, cubes, seconds, work)
         methods[name] = replace(learner_of(name, run), checkpoint=str(where), device="cpu")
-        facts[name] = json.loads((work / f"{name}.json").read_text())
-        facts[name]["seams"] = seams(methods[name], run != "real")
+        record = work / f"{name}.json"
+        facts[name] = json.loads(record.read_text())
+        if "seams" not in facts[name]:
+            facts[name]["seams"] = seams(methods[name], run != "real")
+            record.write_text(json.dumps(facts[name]))
         print(json.dumps({name: facts[name]}), file=sys.stderr, flush=True)
     return methods, facts
 
@@ -342,12 +346,11 @@ def main(arguments: list[str] | None = None) -> int:
     places = unseen(asked.run, folder)
     if asked.run == "decloud":
         tables = [compare_decloud(methods, list(places.values()), patch=64, sar=True, dem=True)]
-        shown = markdown(tables[0])
     else:
         tables = compared(methods, places, asked.seeds)
-        shown = report(tables)
     for i, found in enumerate(tables):
         found.to_netcdf(work / f"scores{i}.nc")
+    shown = markdown(tables[0]) if asked.run == "decloud" else report(tables)
     title = f"# Nets after {asked.seconds:g} s of one core each, run {asked.run}"
     record = {"nets": facts, **context()}
     record_text = f"```json\n{json.dumps(record, indent=1)}\n```"

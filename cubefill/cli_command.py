@@ -7,7 +7,7 @@ import shlex
 import sys
 import warnings
 from ast import literal_eval
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,8 @@ LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
 
 _CALL = r"[\w.]*\w\((?:[^()]|\([^()]*\))*\)"
 _LITERAL = r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|True|False|None|-?\d+(?:\.\d+)?(?:e-?\d+)?"
-_ARGUMENT = re.compile(rf"{_CALL}|(?P<type>Type )?(?<![\w.])(?P<name>\w+)=(?P<value>{_LITERAL})")
+_VALUE = rf"(?P<value>{_LITERAL})|(?=[,. ]|$)"
+_ARGUMENT = re.compile(rf"{_CALL}|(?P<type>Type )?(?<![\w.])(?P<name>\w+)=(?:{_VALUE})")
 
 
 class Failure(click.ClickException):
@@ -36,7 +37,8 @@ class Failure(click.ClickException):
 class Subcommand(click.Command):
     """A subcommand that says which names its `--set` knows."""
 
-    settings: tuple[str, ...] = ()
+    settings: Mapping[str, str] = {}
+    """Name in a message to the key of `--set`."""
 
 
 class Commands(click.Group):
@@ -74,28 +76,40 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
     if chosen is None:
         return message
     options = {str(p.name): p for p in chosen.params if isinstance(p, click.Option)}
-    settings = chosen.settings if isinstance(chosen, Subcommand) else ()
+    settings = chosen.settings if isinstance(chosen, Subcommand) else {}
 
     def flag(found: re.Match[str]) -> str:
         name = found["name"]
         if name is None:
             return found[0]
-        value, start = literal(found["value"]), found["type"] or ""
+        start = found["type"] or ""
+        if found["value"] is None:
+            flags = {**{n: f"--set {k}=" for n, k in settings.items()}, **_longs(options)}
+            return start + flags[name] if name in flags else found[0]
+        value = literal(found["value"])
         if name in options:
             if start and (value is None or value is False) and not options[name].secondary_opts:
-                return f"Leave out {max(options[name].opts, key=len)}"
+                return f"Leave out {_long(options[name])}"
             said = _as_option(options[name], value)
         else:
             off = options.get(f"no_{name}") if value is False else None
-            said = max(off.opts, key=len) if off else ""
-            said = _as_setting(name, value) if name in settings else said
+            said = _long(off) if off else ""
+            said = _as_setting(settings[name], value) if name in settings else said
         return start + said if said else found[0]
 
     return _ARGUMENT.sub(flag, message)
 
 
+def _longs(options: Mapping[str, click.Option]) -> dict[str, str]:
+    return {n: _long(o) for n, o in options.items()}
+
+
+def _long(option: click.Option) -> str:
+    return max(option.opts, key=len)
+
+
 def _as_option(option: click.Option, value: Any) -> str:
-    long = max(option.opts, key=len)
+    long = _long(option)
     if option.is_flag:
         return long if value is True else next(iter(option.secondary_opts), "")
     if value is None or isinstance(value, dict):

@@ -42,7 +42,9 @@ def train(
     show(as_json, {"checkpoint": str(made)}, str(made))
 
 
-train.settings = tuple(f.name for f in fields(Recipe))
+train.settings = {f.name: f.name for f in fields(Recipe)} | {
+    n: f"samples.{n}" for n in ("count", "dates", "drop_impaired", "gaps", "real")
+}
 
 
 @command

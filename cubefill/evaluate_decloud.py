@@ -95,7 +95,10 @@ def compare_decloud(
                 counts["samples"][i, j] = len(stored)
                 counts["values"][i, j] = int(sums["MSE"]["n"].sum())
     if all(reasons):
-        why = " ".join(f"{Path(n).stem}: {r}" for n, r in zip(sets, reasons, strict=True))
+        alike: dict[str, list[str]] = {}
+        for name, reason in zip(sets, reasons, strict=True):
+            alike.setdefault(reason, []).append(Path(name).stem)
+        why = " ".join(f"{', '.join(names)}: {reason}" for reason, names in alike.items())
         raise CubeError(f"No test set can be made of these cubes. {why}")
     return _dataset(rows, list(sets), values, counts, reasons)
 

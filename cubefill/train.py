@@ -102,7 +102,7 @@ def fit(
             rate = recipe.scheduled(now.epoch, now.plateaus)
             objective.rate(rate)
             for batch in batches(samples, recipe, now, rows=bool(learner.rows)):
-                pass
+                check_shapes(batch)
                 losses = objective.step(batch)
                 average.follow()
                 now = now.stepped(_number(losses, now))

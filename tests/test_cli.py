@@ -121,6 +121,8 @@ def test_messages_name_the_flags_of_the_command() -> None:
         ),
         (train, "Type samples={'hdf5': 'F.h5'}.", "Type --set samples.hdf5=F.h5."),
         (train, "Type precision='float32'.", "Type --set precision=float32."),
+        (train, "Type dates=, so that all fit.", "Type --set samples.dates=, so that all fit."),
+        (fill, "Type tile= the side, or max_gap=.", "Type --tile the side, or max_gap=."),
         (None, "Type overwrite=True.", "Type overwrite=True."),
     ):
         assert in_flags(said, command) == wanted
