@@ -16,7 +16,7 @@ PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".md", ".html", ".csv", ".json", ".nc")
 
 OF_DECLOUD = ("patch", "most", "dem", "no_sar")
-OF_COMPARE = ("gaps", "convention", "screen")
+OF_COMPARE = ("gaps", "hidden_as", "convention", "screen")
 
 _SET = (
     "Replace an entry of the recipe, as often as wanted: --set epochs=3. A dot reaches into "
@@ -84,6 +84,10 @@ def convert(
 @click.argument("stores", nargs=-1, required=True)
 @click.option("--method", "names", multiple=True, default=("linear",), metavar="NAME[=CHECKPOINT]")
 @click.option("--gaps", default="transplant", show_default=True, help="What to hide.")
+@click.option(
+    "--hidden-as", type=click.Choice(["clouds", "nodata"]), default="clouds", show_default=True,
+    help="What lies under hidden pixels.",
+)  # fmt: skip
 @click.option("--seed", "seeds", type=int, multiple=True, default=(0,))
 @click.option("--convention", default="cubefill", show_default=True)
 @click.option("--screen", is_flag=True, help="Also score without haze that SCL missed.")

@@ -15,13 +15,12 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill import gaps as artificial
 from cubefill import metrics
 from cubefill.cube import spectral
 from cubefill.errors import CubeError
 from cubefill.evaluate_compare import MethodLike
 from cubefill.evaluate_compare import compare as compare
-from cubefill.evaluate_fill import fill, names, observed
+from cubefill.evaluate_fill import HiddenAs, fill, gapped, names, observed
 from cubefill.evaluate_fill import window as window
 from cubefill.evaluate_sets import robust
 from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
@@ -89,7 +88,7 @@ def self_test(
         raise CubeError("self_test compares methods: expected one or more. Type ('linear',).")
     part, where = window(ds, max_px, seed)
     hidden, used = _hide(part, gaps, seed)
-    test = artificial.apply(part, hidden)
+    test = gapped(part, hidden, "clouds", seed)
     fills = [fill(test, m) for m in chosen]
     bands = [b for b in spectral(part) if all(b in f for f in fills)]
     if not bands:
@@ -244,6 +243,7 @@ def score_stores(
     baseline: str = "linear",
     resamples: int = 300,
     max_px: int = 256,
+    hidden_as: HiddenAs = "clouds",
     progress: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """The table of `compare` for cubes in stores, named after their files.
@@ -262,7 +262,7 @@ def score_stores(
         Names; by default those of the convention.
     screen
         True adds the pixel set "screened": a truth without haze and shadow that SCL missed.
-    convention, pixel_sets, baseline, resamples, max_px, progress
+    convention, pixel_sets, baseline, resamples, max_px, hidden_as, progress
         As in `compare`.
 
     Raises
@@ -286,5 +286,6 @@ def score_stores(
         baseline=baseline,
         resamples=resamples,
         max_px=max_px,
+        hidden_as=hidden_as,
         progress=progress,
     )

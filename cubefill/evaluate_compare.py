@@ -8,12 +8,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill import gaps as artificial
 from cubefill import metrics as table
 from cubefill.cube import spectral
 from cubefill.errors import CubeError
 from cubefill.evaluate_bootstrap import Totals, dataset
-from cubefill.evaluate_fill import fill, names, observed, window
+from cubefill.evaluate_fill import HiddenAs, fill, gapped, names, observed, window
 from cubefill.evaluate_sets import SETS, pixel_set, strata
 from cubefill.gaps import Gaps
 from cubefill.indices import ndvi
@@ -65,6 +64,7 @@ def compare(
     baseline: str = "linear",
     resamples: int = 300,
     max_px: int = 256,
+    hidden_as: HiddenAs = "clouds",
     progress: Callable[[str], None] | None = None,
 ) -> xr.Dataset:
     """Scores of methods: one variable a metric on `(method_name, pixel_set, stratum)`.
@@ -106,6 +106,10 @@ def compare(
         Draws of the bootstrap.
     max_px
         Largest side in pixels of what is judged.
+    hidden_as
+        What lies under hidden pixels: "clouds", cloudy values of other dates of the same window,
+        as in a real cube, and NaN where there are none; or "nodata", NaN everywhere. Methods that
+        look at valid pixels alone answer the same.
     progress
         Called with one line before each fill.
 
@@ -142,11 +146,16 @@ def compare(
     for name, ds in named.items():
         for number in np.atleast_1d(np.asarray(seed)):
             case = _case(name, int(number), ds, truths.get(name), gaps, chosen, screen, max_px,
-                         wanted, progress)  # fmt: skip
+                         wanted, hidden_as, progress)  # fmt: skip
             used = wanted or _defaults(case.bands, convention)
             _add(totals, case, used)
     out = dataset(totals, baseline, resamples, int(np.atleast_1d(np.asarray(seed))[0]))
-    out.attrs |= {"gaps": repr(gaps), "convention": convention, "truth": _said(truth)}
+    out.attrs |= {
+        "gaps": repr(gaps),
+        "hidden_as": hidden_as,
+        "convention": convention,
+        "truth": _said(truth),
+    }
     return out
 
 
@@ -221,12 +230,13 @@ def _case(
     screen: Screen | None,
     max_px: int,
     wanted: list[Metric] | None,
+    hidden_as: HiddenAs,
     progress: Callable[[str], None] | None,
 ) -> Case:
     part, _ = window(ds, max_px, seed)
     test = part
     if gaps is not None:
-        test = artificial.apply(part, observed(part, gaps, seed))
+        test = gapped(part, observed(part, gaps, seed), hidden_as, seed)
     std = any(m.name == "coverage" for m in wanted or [])
     fills = []
     for label, method in chosen.items():

@@ -1,6 +1,7 @@
 """What every evaluation does first: a window in memory, what is hidden in it, and the fills."""
 
 from collections.abc import Iterable
+from typing import Literal
 
 import numpy as np
 import xarray as xr
@@ -10,12 +11,18 @@ from cubefill import gaps as artificial
 from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.cube import spectral
 from cubefill.engine import gapfill
+from cubefill.errors import CubeError
 from cubefill.gaps import Gaps
+from cubefill.gaps_clouds import overcast
 from cubefill.method import Flag, Method, name_of, traits
 from cubefill.valid import apply
 
 _TRIES = 12
 _SEED = 20_170
+_CLOUDS = 8
+
+HiddenAs = Literal["clouds", "nodata"]
+"""What methods are shown of hidden pixels."""
 
 
 def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
@@ -55,6 +62,20 @@ def observed(part: xr.Dataset, gaps: Gaps, seed: int) -> NDArray[np.bool_]:
     known = np.all([np.isfinite(part[b].values) for b in spectral(part)], axis=0)
     both: NDArray[np.bool_] = hidden & known
     return both
+
+
+def gapped(
+    part: xr.Dataset, hidden: NDArray[np.bool_], hidden_as: HiddenAs, seed: int
+) -> xr.Dataset:
+    """The window with clear pixels hidden under cloudy values of its other dates, or as no data."""
+    if hidden_as not in ("clouds", "nodata"):
+        raise CubeError(f"hidden_as: expected 'clouds' or 'nodata', got {hidden_as!r}.")
+    test = artificial.apply(part, hidden)
+    if hidden_as == "nodata":
+        return test
+    bands = {n: part[n].values for n in spectral(part)}
+    shown = overcast(bands, part["valid"].values, hidden, np.random.default_rng([seed, _CLOUDS]))
+    return test.assign({n: test[n].copy(data=a) for n, a in shown.items()})
 
 
 def fill(test: xr.Dataset, method: Method, *, std: bool = True) -> xr.Dataset:

@@ -17,6 +17,7 @@ from cubefill.axes import time_axes
 from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
+from cubefill.gaps_clouds import overcast
 from cubefill.method import Block, Needs, name_of
 from cubefill.planning import bands_of
 from cubefill.windows import Axis, Span, Whole
@@ -67,7 +68,7 @@ class CubeSamples:
     """Random patches of cubes with artificial gaps, as a method's net is given them.
 
     A sample is decided by the seed, the epoch and its index alone. Under an artificial gap the
-    bands hold the cloudy values of another date at the same pixels where `cloudy`, else NaN. A
+    bands hold cloudy values of other dates where `cloudy` (`gaps_clouds.overcast`), else NaN. A
     cube smaller than the method's patch is reflected, its gaps too, as when it is filled.
 
     Parameters
@@ -134,7 +135,7 @@ class CubeSamples:
     def digest(self) -> str:
         """A word that changes with the cubes' grids and dates, the gaps and the seed."""
         words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates, self.real]
-        words += [self.drop_impaired]
+        words += [self.drop_impaired, self.cloudy, self.turns]
         for ds in (*self.cubes, *self.lenders):
             edges = [float(ds[d].values[i]) for d in ("y", "x") for i in (0, -1)]
             words += [dict(ds.sizes), edges, ds["time"].values.astype("M8[s]").tolist()]
@@ -386,14 +387,8 @@ def _cut(
 
 def _gapped(truth: Block, hidden: Bool, rng: np.random.Generator | None) -> Block:
     """The block with observations hidden, and what lies in their place."""
-    bands: Mapping[str, NDArray[Any]] = {n: a.copy() for n, a in truth.bands.items()}
-    for a in bands.values():
-        a[hidden] = np.nan
     if rng is not None:
-        cloudy = np.flatnonzero((~truth.valid).any((1, 2)))
-        for t in np.flatnonzero(hidden.any((1, 2))) if len(cloudy) else ():
-            lender = int(rng.choice(cloudy))
-            there = hidden[t] & ~truth.valid[lender]
-            for n, a in bands.items():
-                a[t][there] = truth.bands[n][lender][there]
+        bands: Mapping[str, NDArray[Any]] = overcast(truth.bands, truth.valid, hidden, rng)
+    else:
+        bands = {n: np.where(hidden, np.float32(np.nan), a) for n, a in truth.bands.items()}
     return replace(truth, bands=bands, valid=truth.valid & ~hidden)

@@ -108,6 +108,18 @@ def test_seams_by_hand_and_gaps() -> None:
     assert math.isfinite(seam_ratio(image, (2, 2)))
 
 
+def test_the_pattern_of_a_net_is_no_seam() -> None:
+    rng = np.random.default_rng(0)
+    image = gaussian_filter(rng.standard_normal((9, 96, 96)), (0, 2, 2))
+    pattern = np.kron(rng.standard_normal((24, 24)), np.ones((4, 4)))
+    tiles = np.kron(rng.standard_normal((4, 4)), np.ones((24, 24)))
+    assert seam_ratio(image + pattern, 24) > 1.5
+    assert seam_ratio(image + pattern, 24, grid=4) == pytest.approx(1, abs=0.15)
+    assert seam_ratio(image + pattern + 3 * tiles, 24, grid=4) > 1.5
+    with pytest.raises(CubeError, match="grid=5: expected a divisor of 24"):
+        seam_ratio(image, 24, grid=5)
+
+
 def test_seams_need_more_than_one_tile() -> None:
     with pytest.raises(CubeError, match="larger than one tile"):
         seam_ratio(np.zeros((8, 8)), 8)

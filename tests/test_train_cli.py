@@ -94,6 +94,14 @@ def test_score_prints_a_table_and_writes_it(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "nearest" in done.stdout
     assert saved.read_text().count("|") > 20
+    scores = {}
+    for shown in ("clouds", "nodata"):
+        table = call(*arguments, "--gaps", "dates", "--hidden-as", shown, "--json").stdout
+        scores[shown] = json.loads(table)["data_vars"]["mae"]["data"]
+        assert json.loads(table)["attrs"]["hidden_as"] == shown
+    assert scores["clouds"] == scores["nodata"]
+    refused = call(*arguments, "--protocol", "decloud", "--hidden-as", "nodata", code=2).stderr
+    assert "--hidden-as says nothing to --protocol decloud" in refused
 
 
 # ------------------------------------------------------------------ recipes and their entries

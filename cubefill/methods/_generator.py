@@ -34,8 +34,8 @@ class GeneratorConfig:
     """Features of the first layer."""
     clouds: Literal["seen", "hidden"] = "seen"
     """What the net is given in a gap: what the sensor saw, as the authors' net, which knows no
-    mask; or "hidden", 1 as where there is no data. Artificial gaps hold no data, see `gaps.apply`:
-    a net is never scored on what it saw."""
+    mask; or "hidden", 1 as where there is no data. Artificial gaps hold no data, or clouds of
+    other dates: a net is never scored on what it saw."""
     dates: int = 10
     """Longest series that the net is given at once."""
     keep: int = 5
