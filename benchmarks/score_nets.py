@@ -246,10 +246,11 @@ def seams(method: TorchMethod, sar: bool) -> list[float]:
     ]
     found: list[float] = []
     for grid in (1, math.gcd(space.keep, wiring.multiple if wiring else 1)):
-        pairs = [
-            [seam_ratio(image[..., s:, s:], space.keep, grid) for image in images] for s in starts
-        ]
-        found += max(pairs, key=lambda pair: pair[0] / pair[1])
+        fill, truth = (
+            [seam_ratio(image[..., s:, s:], space.keep, grid) for s in starts] for image in images
+        )
+        worst = max(zip(fill, truth, strict=True), key=lambda pair: pair[0] / pair[1])
+        found += [worst[0], worst[1]]
     return found
 
 

@@ -1,5 +1,6 @@
 """Subcommands that make checkpoints and judge them: train, convert, score."""
 
+import os
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,8 @@ def train(
     from cubefill import train as training
 
     made = training.run_recipe(recipe, folder, progress=bar(), **choices, **options)
-    show(as_json, {"checkpoint": str(made)}, str(made))
+    if os.environ.get("RANK", "0") == "0":
+        show(as_json, {"checkpoint": str(made)}, str(made))
 
 
 train.settings = {f.name: f.name for f in fields(Recipe)} | {

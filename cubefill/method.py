@@ -250,15 +250,20 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
 def named(texts: Iterable[str]) -> dict[str, Method]:
     """Methods from `NAME` or `NAME=CHECKPOINT`, as a command line gives them.
 
+    The label of a method is its name, or the whole text where a name comes twice.
+
     Examples
     --------
     >>> list(named(["linear", "whittaker"]))
     ['linear', 'whittaker']
     """
-    pairs = [text.partition("=") for text in texts]
+    found = {text: text.partition("=") for text in texts}
+    names = [name for name, _, _ in found.values()]
     return {
-        name: resolve(name, **({"checkpoint": folder} if equals else {}))
-        for name, equals, folder in pairs
+        name if names.count(name) == 1 else text: resolve(
+            name, **({"checkpoint": folder} if equals else {})
+        )
+        for text, (name, equals, folder) in found.items()
     }
 
 

@@ -162,7 +162,7 @@ def _place(
                 )
                 arrays["hidden"] = wanted.gaps.make(arrays["valid"], days, gap_seed)
             except CubeError as error:
-                removed[f"no gap: {str(error).split(':')[0][:60]}"] += 1
+                removed[f"no gap: {str(error).split(': expected')[0]}"] += 1
                 continue
         reference = times[picks.reference[row]]
         entry = _facts(area.source, arrays, picks.optical[row], picks.sar[row])

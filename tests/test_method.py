@@ -129,3 +129,13 @@ def test_a_block_gives_days_and_a_stacked_array_with_nan_gaps() -> None:
     np.testing.assert_array_equal(
         counts.optical.ravel(), np.array([5 * np.float32(1e-4), np.nan], np.float32)
     )
+
+
+def test_a_method_named_twice_keeps_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(methods, "resolve", lambda name, **options: (name, options))
+    found: dict[str, object] = {**methods.named(["utilise=a", "linear", "utilise=b", "linear"])}
+    assert found == {
+        "utilise=a": ("utilise", {"checkpoint": "a"}),
+        "linear": ("linear", {}),
+        "utilise=b": ("utilise", {"checkpoint": "b"}),
+    }

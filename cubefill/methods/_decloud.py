@@ -229,15 +229,20 @@ def _gathered(
 ) -> Iterator[Filled]:
     """Answers of single dates put together, block by block."""
     ready: deque[Filled] = deque()
+    answer: Filled | None
     while True:
-        while waiting and len(ready) >= sum(waiting[0][1]):
-            block, todo = waiting.popleft()
-            yield _together(block, todo, ready)
         answer = next(answers, None)
         if answer is not None:
             ready.append(answer)
-        elif not waiting:
-            return
+        while waiting and len(ready) >= sum(waiting[0][1]):
+            block, todo = waiting.popleft()
+            yield _together(block, todo, ready)
+        if answer is None:
+            break
+    if waiting:
+        raise MethodError(
+            f"{len(waiting)} blocks lack an answer: expected one for each date to fill."
+        )
 
 
 def _together(block: Block, todo: list[bool], ready: "deque[Filled]") -> Filled:

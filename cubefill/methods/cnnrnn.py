@@ -11,6 +11,8 @@ Cubes hold backscatter at the acquisition dates; a step of the grid gets that of
 """
 
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -216,6 +218,14 @@ class Hdf5Samples:
 
     def __len__(self) -> int:
         return len(self.series) // self.group
+
+    @cached_property
+    def digest(self) -> str:
+        """A word that changes with the shape of the file's series, and with those that are used."""
+        with self._open() as file:
+            shape = file["X"].shape
+        words = f"{shape} {self.part} {self.group}".encode() + self.series.tobytes()
+        return sha256(words).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> dict[str, NDArray[Any]]:
         """`x (group, step, 8)`, `target` and `where (group, step, 1)` of a sample."""

@@ -65,6 +65,14 @@ class UtiliseConfig:
     blend: Literal["none", "linear"] = "none"
     """`linear` weights overlapping patches instead of cutting them."""
 
+    def __post_init__(self) -> None:
+        fits = self.heads > 0 and not any(w % self.heads for w in self.widths)
+        if not fits or self.key < 1 or not self.widths:
+            raise MethodError(
+                f"heads={self.heads}, key={self.key}, widths={self.widths}: expected one or more "
+                "of each, and widths of multiples of heads. Type heads=4, widths=(64, 64, 64, 128)."
+            )
+
 
 @dataclass(frozen=True)
 class Utilise(TorchMethod):

@@ -328,6 +328,10 @@ def test_their_samples(tmp_path: Path, weights: bool) -> None:
     )
     with pytest.raises(IndexError, match="0 to 2"):
         samples[3]
+    others = [("training", 1), ("validation", 2), ("all", 2)]
+    digests = {Hdf5Samples(tmp_path / "data.h5", part, group).digest for part, group in others}
+    assert len(digests | {samples.digest}) == 4
+    assert Hdf5Samples(tmp_path / "data.h5", group=2).digest == samples.digest
 
 
 def test_it_trains_on_their_samples(tmp_path: Path) -> None:

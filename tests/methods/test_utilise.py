@@ -151,6 +151,10 @@ def test_a_short_series_is_one_pass() -> None:
 def test_a_patch_that_does_not_fit_the_net() -> None:
     with pytest.raises(MethodError, match="expected a patch of a multiple of 4 pixels"):
         _ = made(Utilise, **{**SMALL, "patch": 18}).needs
+    odd: list[dict[str, Any]] = [{"heads": 0}, {"key": 0}, {"widths": ()}, {"heads": 3}]
+    for config in odd:
+        with pytest.raises(MethodError, match="widths of multiples of heads"):
+            UtiliseConfig(**config)
 
 
 def test_the_authors_checkpoint(tmp_path: Path) -> None:
