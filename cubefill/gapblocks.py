@@ -17,7 +17,7 @@ from cubefill.errors import StoreError
 from cubefill.method import Block, Bool, Float
 
 NODATA = np.float32(-3.4e38)
-"""Stands for no data in `X_` and `Y_`; every negative value is read as that."""
+"""Stands for no data in `X_` and `Y_`; the author reads every negative value as that."""
 
 DAY = np.timedelta64(86_400_000_000_000, "ns")
 
@@ -53,8 +53,16 @@ def names(folder: str | Path) -> list[str]:
     return found
 
 
-def read(folder: str | Path, name: str) -> GapBlock:
+def read(folder: str | Path, name: str, *, negative: bool = False) -> GapBlock:
     """A block; `Y_` and `VALMASK_` may be absent, then nothing is hidden.
+
+    Parameters
+    ----------
+    folder, name
+        Where the files are, and what follows the prefix in their names.
+    negative
+        True keeps negative values, as of a vegetation index; by default they are no data, as in
+        the author's code and scores.
 
     Raises
     ------
@@ -74,11 +82,11 @@ def read(folder: str | Path, name: str) -> GapBlock:
     folder = Path(folder)
     x, crs, transform = _open(folder / f"X_{name}.tif")
     seen = _open(folder / f"MASK_{name}.tif")[0] == 1
-    given = np.where(seen & (x >= 0), x, np.float32(np.nan)).astype(np.float32)
+    given = np.where(seen, _known(x, negative), np.float32(np.nan)).astype(np.float32)
     truth, hidden = given, np.zeros(given.shape, bool)
     if (folder / f"Y_{name}.tif").exists():
         y = _open(folder / f"Y_{name}.tif")[0]
-        truth = np.where(y >= 0, y, np.float32(np.nan)).astype(np.float32)
+        truth = _known(y, negative)
         hidden = _open(folder / f"VALMASK_{name}.tif")[0] == 1
     for what, a in (("MASK", seen), ("Y", truth), ("VALMASK", hidden)):
         if a.shape != given.shape:
@@ -86,11 +94,20 @@ def read(folder: str | Path, name: str) -> GapBlock:
                 f"{folder}/{what}_{name}.tif has shape {a.shape} (time, y, x): expected "
                 f"{given.shape} as X_{name}.tif."
             )
-    return GapBlock(name, given, truth, hidden, crs, transform)
+    return GapBlock(name, given, truth, hidden & np.isfinite(truth), crs, transform)
+
+
+def _known(a: NDArray[Any], negative: bool) -> Float:
+    """Values, NaN where there is no data."""
+    known = a > NODATA / 2 if negative else a >= 0
+    return np.where(known, a, np.float32(np.nan)).astype(np.float32)
 
 
 def write(folder: str | Path, block: GapBlock) -> list[Path]:
-    """The four files of a block, written as the author's are: LZW, one band a time step."""
+    """The four files of a block, written as the author's are: LZW, one band a time step.
+
+    Negative values are written, and come back from `read(..., negative=True)`.
+    """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     layers: dict[str, NDArray[Any]] = {
@@ -180,6 +197,8 @@ class BlockSamples:
     folder: str | Path
     method: Learner
     variable: str = "CO"
+    negative: bool = False
+    """True keeps negative values; see `read`."""
 
     @cached_property
     def names(self) -> list[str]:
@@ -193,7 +212,8 @@ class BlockSamples:
         """Arguments of the net, `target` and `where` of a block."""
         if not 0 <= index < len(self):
             raise IndexError(f"Sample {index}: expected 0 to {len(self) - 1}.")
-        truth, gapped = to_blocks(read(self.folder, self.names[index]), self.variable)
+        block = read(self.folder, self.names[index], negative=self.negative)
+        truth, gapped = to_blocks(block, self.variable)
         return self.method.encode(gapped) | self.method.target(truth, gapped)
 
 

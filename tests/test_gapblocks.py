@@ -45,6 +45,24 @@ def test_blocks_are_read_and_written(tmp_path: Path) -> None:
     assert str(ds["time"].values[0])[:10] == "2000-01-07"
 
 
+def test_negative_values_are_kept_where_they_are_values(tmp_path: Path) -> None:
+    rng = np.random.default_rng(1)
+    truth = rng.uniform(-1, 1, (2, 8, 8)).astype(np.float32)
+    truth[0, 0] = np.nan
+    hidden = np.isfinite(truth) & (rng.random(truth.shape) < 0.3)
+    given = np.where(hidden, np.float32(np.nan), truth)
+    grid = ("EPSG:4326", (0.1, 0, 5.0, 0, -0.1, 50.0))
+    gapblocks.write(tmp_path, GapBlock("0_0_0", given, truth, hidden, *grid))
+    back = gapblocks.read(tmp_path, "0_0_0", negative=True)
+    for name in ("given", "truth", "hidden", "valid"):
+        np.testing.assert_array_equal(getattr(back, name), {
+            "given": given, "truth": truth, "hidden": hidden, "valid": np.isfinite(given),
+        }[name])  # fmt: skip
+    authors = gapblocks.read(tmp_path, "0_0_0")
+    np.testing.assert_array_equal(np.isfinite(authors.truth), truth >= 0)
+    np.testing.assert_array_equal(authors.hidden, hidden & (truth >= 0))
+
+
 def test_predictions_are_written_on_the_grid(tmp_path: Path) -> None:
     a = np.ones((2, 3, 4), np.float32)
     block = GapBlock("0_0_0", a, a, a < 0, "EPSG:4326", (0.1, 0, 5.0, 0, -0.1, 50.0))
