@@ -214,14 +214,18 @@ class Index:
             s.name: (self.hours - at) * s.side > 0 if s.side else np.ones(len(usable), bool)
             for s in layout.slots
         }
+        shown = [s.name for s in layout.slots if not (s.origin and layout.generates)]
         first = sorted(layout.slots, key=lambda s: (not s.origin, not sides[s.name].any()))
         for slot in first:
             if slot.name == TARGET:
                 continue
             cost, side = self._cost(slot, at), sides[slot.name]
-            taken = [i for n, i in chosen.items() if not layout.may_share(n, slot.name)]
+            taken = [
+                i for n, i in chosen.items()
+                if n in shown and not layout.may_share(n, slot.name)
+            ]  # fmt: skip
             free = np.isin(np.arange(len(cost)), taken, invert=True)
-            tiers = (usable & free & side, usable & free, usable)
+            tiers = (usable & free & side, usable & side, usable & free, usable)
             allowed = next(a for a in tiers if a.any())
             cost = np.abs(self.hours - at) if allowed is usable else cost
             chosen[slot.name] = int(np.argmin(np.where(allowed, cost, np.inf)))
@@ -279,8 +283,8 @@ def choose(
         taken, the nearest of equally clear ones.
     strict
         False, for filling, takes the next best image where none meets the conditions: on the
-        slot's side of the reference where there is one, an image not yet used before one that
-        is. The target is then left out.
+        slot's side of the reference where there is one, there one that no other slot is shown
+        before one that is. The target is then left out.
 
     Raises
     ------

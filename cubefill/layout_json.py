@@ -46,10 +46,18 @@ def load(name: str | Path) -> Layout:
 
 def _parsed(text: str | bytes, name: str) -> Layout:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=lambda pairs: _once(pairs, name))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MethodError(f"Layout {name!r} is not JSON ({error}): expected an object.") from error
     return read(content, name)
+
+
+def _once(pairs: list[tuple[str, Any]], name: str) -> dict[str, Any]:
+    """An object of JSON, whose names come once each."""
+    keys = [key for key, _ in pairs]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        wrong(name, f"expected each name once, got {', '.join(map(repr, twice))} twice")
+    return dict(pairs)
 
 
 def dumps(layout: Layout) -> str:

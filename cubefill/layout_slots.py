@@ -2,9 +2,11 @@
 
 import ast
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NoReturn
+from functools import cached_property
+from itertools import product
+from typing import Any, NoReturn, cast
 
 import numpy as np
 
@@ -33,14 +35,22 @@ class Draw:
     text: str
 
     def __post_init__(self) -> None:
-        self.value(None)
+        _ = self.bounds
+
+    @cached_property
+    def bounds(self) -> tuple[float, float]:
+        """No number below the first or above the second is drawn."""
+        return self._read(_bounds)
 
     def value(self, rng: np.random.Generator | None) -> float:
         """A number; the smallest of each draw without a generator."""
+        return self.bounds[0] if rng is None else self._read(lambda node: _number(node, rng))
+
+    def _read(self, what: Callable[[ast.expr], Any]) -> Any:
         try:
             if len(self.text) > 200:
                 raise SyntaxError("longer than 200 characters")
-            return _number(ast.parse(self.text.strip(), mode="eval").body, rng)
+            return what(ast.parse(self.text.strip(), mode="eval").body)
         except (SyntaxError, ValueError, ZeroDivisionError, OverflowError) as error:
             raise MethodError(
                 f"Cloud bound {self.text!r}: expected a number or a draw such as "
@@ -59,36 +69,61 @@ _SIGNS: dict[type, Any] = {
 }
 
 
-def _number(node: ast.expr, rng: np.random.Generator | None) -> float:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
-        return float(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+def _number(node: ast.expr, rng: np.random.Generator) -> float:
+    if isinstance(node, ast.Constant):
+        return float(cast(float, node.value))
+    if isinstance(node, ast.UnaryOp):
         return -_number(node.operand, rng)
-    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
+    if isinstance(node, ast.BinOp):
         return float(_SIGNS[type(node.op)](_number(node.left, rng), _number(node.right, rng)))
+    name, args = _call(node)
+    if name == "choice":
+        return float(rng.choice([_number(a, rng) for a in args]))
+    a, b = (_number(a, rng) for a in args) if args else (0.0, 1.0)
+    if name in ("randint", "randrange"):
+        return float(rng.integers(int(a), int(b) + (name == "randint")))
+    return float(rng.uniform(a, b))
+
+
+def _bounds(node: ast.expr) -> tuple[float, float]:
+    """The smallest and the largest number, as `_number` draws them; refuses what it cannot."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        return float(node.value), float(node.value)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        low, high = _bounds(node.operand)
+        return -high, -low
+    if isinstance(node, ast.BinOp) and type(node.op) in _SIGNS:
+        sides = _bounds(node.left), _bounds(node.right)
+        if isinstance(node.op, ast.Div) and sides[1][0] <= 0 <= sides[1][1]:
+            raise ZeroDivisionError("a division by 0")
+        found = [float(_SIGNS[type(node.op)](a, b)) for a, b in product(*sides)]
+        return min(found), max(found)
+    name, args = _call(node)
+    ends = [_bounds(a) for a in args] or [(0.0, 0.0), (1.0, 1.0)]
+    if name in ("randint", "randrange"):
+        (low, latest), (first, high) = ends
+        if int(latest) >= int(first) + (name == "randint"):
+            raise ValueError(f"an empty range {latest:g} to {first:g}")
+        return float(int(low)), float(int(high) - (name == "randrange"))
+    return min(low for low, _ in ends), max(high for _, high in ends)
+
+
+def _call(node: ast.expr) -> tuple[str, list[ast.expr]]:
+    """Name and arguments of a draw; those of a choice are the elements of its list."""
     name = ast.unparse(node.func) if isinstance(node, ast.Call) and not node.keywords else ""
     if not isinstance(node, ast.Call) or not name.startswith("random."):
         raise ValueError(f"{ast.unparse(node)[:40]!r}, which is neither")
-    return _drawn(name.removeprefix("random."), node.args, rng)
-
-
-def _drawn(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> float:
+    name, args = name.removeprefix("random."), node.args
     if name == "choice" and len(args) == 1 and isinstance(args[0], ast.List | ast.Tuple):
-        values = [_number(a, rng) for a in args[0].elts]
-        return float(rng.choice(values)) if rng else min(values)
-    a, b = (0.0, 1.0) if name == "random" and not args else _pair(name, args, rng)
-    if name in ("randint", "randrange"):
-        top = int(b) + (name == "randint")
-        if top <= a:
-            raise ValueError(f"an empty range {a:g} to {b:g}")
-        return float(rng.integers(int(a), top)) if rng else a
-    return float(rng.uniform(a, b)) if rng else min(a, b)
+        args = args[0].elts
+        if args:
+            return name, args
+    elif (name, len(args)) in _DRAWS:
+        return name, args
+    raise ValueError(f"random.{name} with {len(args)} arguments")
 
 
-def _pair(name: str, args: list[ast.expr], rng: np.random.Generator | None) -> tuple[float, float]:
-    if name not in ("uniform", "randint", "randrange") or len(args) != 2:
-        raise ValueError(f"random.{name} with {len(args)} arguments")
-    return _number(args[0], rng), _number(args[1], rng)
+_DRAWS = {("random", 0), ("uniform", 2), ("randint", 2), ("randrange", 2)}
 
 
 # ------------------------------------------------------------------ slots and layouts
@@ -248,8 +283,8 @@ def _check_slot(s: Slot, where: str) -> None:
         wrong(where, f"{what}: expected max_s1s2_gap_hours >= 0, got {s.max_gap:g}")
     if s.start > s.stop:
         wrong(where, f"{what}: expected a time frame that starts before it ends, got {s.frame}")
-    low, high = (b.value(None) if isinstance(b, Draw) else b for b in (s.min_cloud, s.max_cloud))
-    if not 0 <= low <= high <= 100:
+    low, high = (b.bounds if isinstance(b, Draw) else (b, b) for b in (s.min_cloud, s.max_cloud))
+    if not (0 <= low[0] <= high[0] and max(low[1], high[1]) <= 100):
         wrong(where, f"{what}: expected 0 <= min_cloud_percent <= max_cloud_percent <= 100, got "
                f"{s.clouds}")  # fmt: skip
 

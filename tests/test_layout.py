@@ -203,8 +203,9 @@ def test_draws_stay_in_their_range(text: str, low: float, high: float) -> None:
     assert low <= min(found)
     assert max(found) <= high
     assert len(set(found)) > 1
+    assert draw.bounds == (low, high)
+    assert draw.value(None) == low
     if draw.text.startswith("random"):
-        assert draw.value(None) == low
         assert min(found) == pytest.approx(low, abs=0.1)
 
 
@@ -305,6 +306,45 @@ def test_lenient_choice_takes_the_next_best() -> None:
     assert found == {"tm1": 0, "t": 1, "tp1": 2}
     assert choose(msop, when, [0, 0, 0], None, 0, strict=False) == {"tm1": 2, "t": 0, "tp1": 1}
     assert choose(msop, when[:1], [1], None, 0, strict=False) == {"tm1": 0, "t": 0, "tp1": 0}
+
+
+@pytest.mark.parametrize(
+    ("name", "days", "wanted", "expected"),
+    [
+        ("crga-os1-occitanie", (0, 30), 10, {"tm1": 0, "t": 0, "tp1": 30}),
+        ("crga-os1-occitanie", (0, 30, 60), 10, {"tm1": 0, "t": 0, "tp1": 30}),
+        ("crga-os1-occitanie", (0, 20, 40), 28, {"tm1": 20, "t": 20, "tp1": 40}),
+        ("msop", (0, 30), 10, {"tm1": 0, "t": 0, "tp1": 30}),
+        ("msop", (0, 30, 60), 10, {"tm1": 0, "t": 0, "tp1": 30}),
+        ("msop", (0, 20, 40), 28, {"tm1": 0, "t": 20, "tp1": 40}),
+    ],
+)
+def test_between_acquisitions_each_slot_keeps_its_side(
+    name: str, days: tuple[int, ...], wanted: int, expected: dict[str, int]
+) -> None:
+    when, at = times(*days), times(wanted)[0]
+    found = choose(layout.load(name), when, np.ones(len(days)), None, at, strict=False)
+    assert {n: days[i] for n, i in found.items()} == expected
+
+
+def test_what_is_drawn_stays_within_0_and_100() -> None:
+    text = layout.dumps(layout.load("msop"))
+    bound = '"min_cloud_percent": 0.0'
+    assert bound in text
+    for drawn in ("randint(0, 300)", "uniform(0, 101)", "random() * 200", "choice([1, 1e30])"):
+        with pytest.raises(MethodError, match="expected 0 <= min_cloud_percent"):
+            layout.load(text.replace(bound, f'"min_cloud_percent": "random.{drawn}"', 1))
+    with pytest.raises(MethodError, match="expected 0 <= min_cloud_percent"):
+        layout.load(text.replace(bound, '"min_cloud_percent": "10 - random.randint(0, 20)"', 1))
+    with pytest.raises(MethodError, match="a division by 0"):
+        Draw("1 / random.randint(-1, 1)")
+
+
+def test_a_name_that_comes_twice_is_refused() -> None:
+    text = layout.dumps(layout.load("ssop"))
+    assert '"target"' in text
+    with pytest.raises(MethodError, match="expected each name once, got 't' twice"):
+        layout.load(text.replace('"target":', '"t":', 1))
 
 
 def test_nearest_sar() -> None:
