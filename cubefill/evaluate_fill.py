@@ -28,7 +28,8 @@ HiddenAs = Literal["clouds", "nodata"]
 def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
     """A part of the cube in memory, at most `side` pixels wide and high, and where it lies.
 
-    Several places are drawn; the first that is seen clear as often as the median one is taken.
+    Several places are drawn, at even rows and columns, so that the pixels of a 20 m grid stay
+    together; the first that is seen clear as often as the median one is taken.
     """
     if "valid" not in ds:
         ds = ds.assign(valid=apply(ds))
@@ -39,7 +40,7 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
         return ds.compute(), "the whole cube"
     rng = np.random.default_rng([_SEED, seed])
     tops = [
-        (int(rng.integers(max(1, ny - side + 1))), int(rng.integers(max(1, nx - side + 1))))
+        tuple(int(rng.integers(max(1, n - side + 1))) // 2 * 2 for n in (ny, nx))
         for _ in range(_TRIES)
     ]
     step = max(1, side // 16)

@@ -254,10 +254,10 @@ def _take(a: NDArray[Any], index: slice | NDArray[np.intp], axis: int) -> NDArra
 
 
 def _cut(w: Window, offset: int, length: int) -> slice | NDArray[np.intp]:
-    """Index of a window in an array that starts at `offset`; reflected beyond a short axis."""
+    """Index of a window in an array that starts at `offset`; reflected beyond its end."""
     if w.stop <= length:
         return slice(w.start - offset, w.stop - offset)
-    return _reflect(np.arange(w.start, w.stop), length)
+    return _reflect(np.arange(w.start, w.stop), length) - offset
 
 
 def _reflect(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:

@@ -46,6 +46,9 @@ class Span:
     blend: Literal["none", "linear"] = "none"
     """`linear` weights overlapping windows in fixed order: by a ramp over the `halo` that two
     neighbours share, without its outer quarters, where a net knows least."""
+    align: int = 1
+    """Windows start at multiples of this, a divisor of `keep`: 2 for a net that pairs the pixels
+    of a 20 m grid. The last window may reach past the end, where the axis is reflected."""
 
     def __post_init__(self) -> None:
         if self.keep == 0:
@@ -53,6 +56,10 @@ class Span:
         if not 1 <= self.keep <= self.size:
             raise ValueError(
                 f"Span(size={self.size}, keep={self.keep}): expected 1 <= keep <= size."
+            )
+        if self.align < 1 or self.keep % self.align:
+            raise ValueError(
+                f"Span(keep={self.keep}, align={self.align}): expected a divisor of keep."
             )
 
     @property
@@ -69,13 +76,14 @@ class Span:
         """All windows over an axis of `length` steps, in order.
 
         An axis shorter than `size` gets one window that is longer than the axis; the engine
-        reflects the axis to fill it.
+        reflects the axis to fill it, as where `align` makes the last one reach past the end.
         """
         if length <= self.size:
             return [Window(0, self.size, 0, length)]
         left = self.halo // 2
         count = 1 + -(-(length - self.size) // self.keep)
-        starts = [min(i * self.keep, length - self.size) for i in range(count)]
+        last = -(-(length - self.size) // self.align) * self.align
+        starts = [min(i * self.keep, last) for i in range(count)]
         edges = [0, *(i * self.keep + left for i in range(1, count)), length]
         return [Window(s, s + self.size, edges[i], edges[i + 1]) for i, s in enumerate(starts)]
 

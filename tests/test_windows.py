@@ -31,6 +31,24 @@ def test_touching_gives_exactly_the_windows_that_answer_for_a_part(
     assert list(span.touching(length, start, stop)) == expected
 
 
+@given(st.integers(1, 60), st.integers(1, 10), st.integers(0, 5))
+def test_aligned_windows_start_at_multiples(length: int, keep: int, pad: int) -> None:
+    span = Span(2 * (keep + pad), 2 * keep, align=2)
+    windows = span.windows(length)
+    kept = np.zeros(length, int)
+    for w in windows:
+        assert w.start % 2 == 0
+        assert w.start <= w.keep_start < w.keep_stop <= min(w.stop, length)
+        assert length < span.size or w.stop <= length + 1
+        kept[w.keep_start : w.keep_stop] += 1
+    assert (kept == 1).all()
+
+
+def test_align_must_divide_keep() -> None:
+    with pytest.raises(ValueError, match=r"Span\(keep=3, align=2\): expected a divisor of keep"):
+        Span(8, 3, align=2)
+
+
 def test_inner_windows_keep_the_middle() -> None:
     w = Span(8, 4).windows(20)[1]
     assert (w.start, w.stop, w.keep_start, w.keep_stop) == (4, 12, 6, 10)
