@@ -80,14 +80,21 @@ def mined(
 def clear_squares(
     valid: NDArray[np.bool_], size: int, frames: int, most: int
 ) -> tuple[list[tuple[int, int, int, int]], int]:
-    """Row, column, first step and stop of the longest clear squares; and the longest run of all."""
-    apart = max(1, size // 4)
-    first, length = longest_runs(valid, size, apart)
-    found = [
-        (row * apart, col * apart, int(first[row, col]), int(first[row, col] + length[row, col]))
-        for row, col in _apart(length, frames, most, apart, size)
-    ]
-    return found, int(length.max(initial=0))
+    """Row, column, first step and stop of the longest clear squares; and the longest run of all.
+
+    Every fourth of `size` is looked at, and every pixel where none is found there.
+    """
+    longest = 0
+    for apart in dict.fromkeys((max(1, size // 4), 1)):
+        first, length = longest_runs(valid, size, apart)
+        found = [
+            (row * apart, col * apart, int(first[row, col]), int((first + length)[row, col]))
+            for row, col in _apart(length, frames, most, apart, size)
+        ]
+        longest = int(length.max(initial=0))
+        if found:
+            break
+    return found, longest
 
 
 def _apart(

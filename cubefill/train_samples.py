@@ -1,6 +1,6 @@
 """Samples to train on: anything that can be indexed; here random patches of cubes in memory."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -10,21 +10,27 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill import cube as cubes_of
 from cubefill import gaps as artificial
-from cubefill import valid as validity
-from cubefill.axes import time_axes
-from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
-from cubefill.gaps_clouds import overcast
 from cubefill.method import Block, Needs, name_of
 from cubefill.planning import bands_of
-from cubefill.windows import Axis, Span, Whole
+from cubefill.train_blocks import (
+    View,
+    clear_windows,
+    cut,
+    gapped,
+    impaired,
+    placed,
+    reflected,
+    shapes_at,
+    size_of,
+    viewed,
+)
+from cubefill.windows import Whole
 
 Sample = dict[str, NDArray[Any]]
 Bool = NDArray[np.bool_]
-View = tuple[xr.Dataset, NDArray[np.intp]]
 
 GAPS: dict[str, type] = {
     "transplant": Transplant,
@@ -45,6 +51,16 @@ LENDERS = 16
 """Cubes whose gaps are lent to others."""
 SHAPES = 128
 """Gaps that they lend, all together."""
+
+
+class Windows(Protocol):
+    """Cubes by number."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __getitem__(self, index: int, /) -> xr.Dataset:
+        """One of them."""
 
 
 @runtime_checkable
@@ -87,7 +103,8 @@ class CubeSamples:
     patch
         Edge in pixels for a method that looks at single pixels.
     dates
-        Time steps for a method that sees the whole time axis; 0 for all.
+        Time steps for a method that sees the whole time axis; 0 for all. Where fewer are left, a
+        method with `padded` has its samples filled up to them.
     cloudy
         True puts cloudy values under artificial gaps.
     turns
@@ -96,9 +113,13 @@ class CubeSamples:
         Time steps and edge of the clear windows that an adversary learns from; (0, 0) for none.
     drop_impaired
         True leaves out the dates on which a patch is `gaps.impaired`, judged by the cube's
-        `cloud_probability` where it has one, before a window of dates is chosen.
+        `cloud_probability` where it has one, before a window of dates is chosen: of `dates`
+        consecutive ones, with `padded` and without `dates` of 5 or more.
     lenders
         More cubes, which lend gaps alone.
+    clear
+        Cubes that are clear all over, such as `train_sources.CleanWindows` lists: the adversary
+        learns from parts of these, and none is looked for in `cubes`.
 
     Examples
     --------
@@ -121,6 +142,7 @@ class CubeSamples:
     epoch: int = 0
     drop_impaired: bool = False
     lenders: Sequence[xr.Dataset] = ()
+    clear: Windows = ()
 
     def __len__(self) -> int:
         return self.count
@@ -136,6 +158,8 @@ class CubeSamples:
         """A word that changes with the cubes' grids and dates, the gaps and the seed."""
         words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates, self.real]
         words += [self.drop_impaired, self.cloudy, self.turns]
+        if len(self.clear):
+            words += [str(getattr(self.clear, "path", len(self.clear)))]
         for ds in (*self.cubes, *self.lenders):
             edges = [float(ds[d].values[i]) for d in ("y", "x") for i in (0, -1)]
             words += [dict(ds.sizes), edges, ds["time"].values.astype("M8[s]").tolist()]
@@ -154,6 +178,8 @@ class CubeSamples:
         rng = np.random.default_rng([self.seed, self.epoch, index])
         truth, gapped = self._pair(rng)
         sample = self.method.encode(gapped) | self.method.target(truth, gapped)
+        if self._pads:
+            sample = self.method.padded(sample, self.dates)
         if self.real[0]:
             sample["real"] = self._clear_window(rng)
         return dict(sample)
@@ -178,8 +204,8 @@ class CubeSamples:
             except CubeError as error:
                 reason = str(error)
             else:
-                gapped = _gapped(truth, hidden, rng if self.cloudy else None)
-                return self._whole(truth), self._whole(gapped)
+                shown = gapped(truth, hidden, rng if self.cloudy else None)
+                return self._whole(truth), self._whole(shown)
         raise CubeError(
             f"No gap in any of {TRIES} random patches of {len(self.cubes)} cubes (the last: "
             f"{reason}). Type other gaps, such as Blobs()"
@@ -190,26 +216,32 @@ class CubeSamples:
         """A random block as far as the cube reaches; None where too few dates are left of it."""
         view, steps = self._views[k]
         needs: Needs = self.method.needs
-        y, x = (_placed(rng, view.sizes[d], self._edge(view.sizes[d])) for d in ("y", "x"))
+        align = getattr(needs.space, "align", 1)
+        y, x = (placed(rng, n, self._edge(n), align) for n in (view.sizes["y"], view.sizes["x"]))
         left = steps
         if self.drop_impaired:
-            left = steps[~_impaired(view.isel(time=steps, y=y, x=x))]
-            wanted = _size(needs.time, len(steps), self.dates or min(FEWEST, len(steps)))
-            if len(left) < wanted:
+            left = steps[~impaired(view.isel(time=steps, y=y, x=x))]
+            fewest = FEWEST if self._pads or not self.dates else self.dates
+            if len(left) < size_of(needs.time, len(steps), min(fewest, self.dates or len(steps))):
                 return None
-        t = _placed(rng, len(left), _size(needs.time, len(left), self.dates))
+        t = placed(rng, len(left), size_of(needs.time, len(left), self.dates))
         first = int(np.searchsorted(steps, left[t.start]))
-        return _cut(view, left[t], (first, y, x), needs, self._turn(rng))
+        return cut(view, left[t], (first, y, x), needs, self._turn(rng))
+
+    @property
+    def _pads(self) -> bool:
+        """True where the method's net takes series that are filled up to `dates`."""
+        return bool(self.dates) and hasattr(self.method, "padded")
 
     def _edge(self, length: int) -> int:
         """Pixels of a block along an axis of y or x, at most its length."""
         space = self.method.needs.space
-        return min(length, _size(space, length, 0 if isinstance(space, Whole) else self.patch))
+        return min(length, size_of(space, length, 0 if isinstance(space, Whole) else self.patch))
 
     def _whole(self, block: Block) -> Block:
         """The block as large as the method sees it."""
         space = self.method.needs.space
-        return block if isinstance(space, Whole) else _reflected(block, space.size)
+        return block if isinstance(space, Whole) else reflected(block, space.size)
 
     def _gaps(self, k: int) -> Gaps | None:
         """What hides observations of a cube."""
@@ -225,11 +257,22 @@ class CubeSamples:
 
     def _clear_window(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Bands `(time, band, y, x)` of a window that is clear all over."""
-        k, t, y, x = self._windows[int(rng.integers(len(self._windows)))]
         steps, size = self.real
-        view, order = self._views[k]
+        if len(self.clear):
+            view, order = viewed(self.clear[int(rng.integers(len(self.clear)))])
+            found = clear_windows(view["valid"].values[order], steps, size)
+            if not found:
+                raise CubeError(
+                    f"A clear window of {len(order)} dates and {view.sizes['y']} x "
+                    f"{view.sizes['x']} px holds no {steps} clear dates of {size} px. Type "
+                    "real=(steps, size) for smaller ones."
+                )
+            t, y, x = found[int(rng.integers(len(found)))]
+        else:
+            k, t, y, x = self._windows[int(rng.integers(len(self._windows)))]
+            view, order = self._views[k]
         where = (t, slice(y, y + size), slice(x, x + size))
-        block = _cut(view, order[t : t + steps], where, self.method.needs, self._turn(rng))
+        block = cut(view, order[t : t + steps], where, self.method.needs, self._turn(rng))
         return np.nan_to_num(block.optical)
 
     @cached_property
@@ -241,7 +284,7 @@ class CubeSamples:
     def _views(self) -> list[View]:
         for ds in self.cubes:
             bands_of(ds, self.method.needs, name_of(self.method))
-        return [_viewed(ds) for ds in self.cubes]
+        return [viewed(ds) for ds in self.cubes]
 
     @cached_property
     def _lent(self) -> list[tuple[int, Bool]]:
@@ -249,9 +292,9 @@ class CubeSamples:
         rng = np.random.default_rng([self.seed, 15])
         cover = self.gaps.cover if isinstance(self.gaps, Lent) else 0.0
         edge = max(self._edge(v.sizes[d]) for v, _ in self._views for d in ("y", "x"))
-        each = [*self._views, *map(_viewed, self.lenders)]
+        each = [*self._views, *map(viewed, self.lenders)]
         chosen = rng.permutation(len(each))[:LENDERS].tolist()
-        return [(j, _shapes(each[j], edge, cover, rng)[: SHAPES // len(chosen)]) for j in chosen]
+        return [(j, shapes_at(each[j], edge, cover, rng)[: SHAPES // len(chosen)]) for j in chosen]
 
     @cached_property
     def _windows(self) -> list[tuple[int, int, int, int]]:
@@ -270,125 +313,3 @@ class CubeSamples:
 
 
 _CACHED = ("digest", "_lent", "_shares", "_views", "_windows")
-
-
-def clear_windows(valid: Bool, steps: int, size: int) -> list[tuple[int, int, int]]:
-    """Corners `(time, y, x)` of windows that are clear all over, a quarter of `size` apart.
-
-    Examples
-    --------
-    >>> clear_windows(np.ones((3, 4, 4), bool), 2, 4)
-    [(0, 0, 0), (1, 0, 0)]
-    """
-    if any(n < m for n, m in zip(valid.shape, (steps, size, size), strict=True)):
-        return []
-    total = np.pad((~valid).cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
-    inside = (
-        total[:, size:, size:] - total[:, :-size, size:] - total[:, size:, :-size]
-        + total[:, :-size, :-size]
-    )  # fmt: skip
-    clear = inside == 0
-    run = clear[: len(clear) - steps + 1].copy()
-    for i in range(1, steps):
-        run &= clear[i : i + len(run)]
-    apart = max(1, size // 4)
-    corners = np.argwhere(run[:, ::apart, ::apart]) * [1, apart, apart]
-    return [(int(t), int(y), int(x)) for t, y, x in corners]
-
-
-def _viewed(ds: xr.Dataset) -> View:
-    """A cube with `valid`, dims in order, and the positions of its days in order."""
-    cubes_of.check(ds)
-    view = ds.assign(valid=validity.apply(ds, None))
-    days = np.array([g[0] for g in time_axes(ds["time"].values).groups], np.intp)
-    return view.transpose("time", "y", "x", ...), days
-
-
-def _size(axis: Axis, length: int, other: int) -> int:
-    """Steps that a method sees along an axis; `other` where it leaves that open."""
-    if isinstance(axis, Span) and not axis.pointwise:
-        return axis.size
-    return min(other or length, length)
-
-
-def _placed(rng: np.random.Generator, length: int, size: int) -> slice:
-    """A random window."""
-    if size > length:
-        raise CubeError(
-            f"A sample has {size} time steps, a cube {length}: expected a series at least as long "
-            "as what the method sees. Give longer cubes."
-        )
-    start = int(rng.integers(length - size + 1))
-    return slice(start, start + size)
-
-
-def _impaired(part: xr.Dataset) -> Bool:
-    """Dates on which a part of a cube is impaired, by its cloud probability where it has one."""
-    found = part.get("cloud_probability")
-    return artificial.impaired(part["valid"].values, None if found is None else found.values)
-
-
-def _shapes(viewed: View, edge: int, cover: float, rng: np.random.Generator) -> Bool:
-    """Gaps `(n, edge, edge)` of four places of a cube, in random order."""
-    (view, steps), found = viewed, []
-    for _ in range(4):
-        y, x = (_placed(rng, n, min(n, edge)) for n in (view.sizes["y"], view.sizes["x"]))
-        valid = view["valid"].isel(time=steps, y=y, x=x).values
-        found.append(artificial.shapes_of(_to_edge(valid, edge), cover))
-    return rng.permutation(np.concatenate(found))
-
-
-def _to_edge(a: NDArray[Any], edge: int) -> NDArray[Any]:
-    """The array reflected beyond its last row and column to `edge`, as the engine does it."""
-    more = [(0, max(0, edge - n)) for n in a.shape[-2:]]
-    return np.pad(a, [(0, 0)] * (a.ndim - 2) + more, mode="reflect")
-
-
-def _reflected(block: Block, edge: int) -> Block:
-    """The block reflected to `edge` pixels along y and x; itself where it is as large."""
-    if min(block.valid.shape[1:]) >= edge:
-        return block
-    return replace(
-        block,
-        bands={n: _to_edge(a, edge) for n, a in block.bands.items()},
-        valid=_to_edge(block.valid, edge),
-        sar={n: _to_edge(a, edge) for n, a in block.sar.items()},
-        dem=None if block.dem is None else _to_edge(block.dem, edge),
-    )
-
-
-def _cut(
-    view: xr.Dataset,
-    steps: NDArray[np.intp],
-    where: tuple[int, slice, slice],
-    needs: Needs,
-    turn: tuple[int, bool],
-) -> Block:
-    """The block of a cube at some time steps and a window in space."""
-    first, y, x = where
-    part = view.isel(time=steps, y=y, x=x)
-    bands = needs.bands or cubes_of.spectral(view)
-    time = part["time"].values.astype("datetime64[ns]")
-
-    def read(name: str) -> NDArray[Any]:
-        a = np.rot90(part[name].values, turn[0], axes=(-2, -1))
-        return np.ascontiguousarray(a[..., ::-1] if turn[1] else a)
-
-    return Block(
-        bands={b: read(b).astype(np.float32, copy=False) for b in bands},
-        valid=read("valid").astype(bool, copy=False),
-        time=time,
-        out_time=time,
-        origin=(first, y.start, x.start),
-        sar={n: read(n) for n in (*SAR_BANDS, *COHERENCE) if n in part} if needs.sar else {},
-        dem=read("DEM") if needs.dem else None,
-    )
-
-
-def _gapped(truth: Block, hidden: Bool, rng: np.random.Generator | None) -> Block:
-    """The block with observations hidden, and what lies in their place."""
-    if rng is not None:
-        bands: Mapping[str, NDArray[Any]] = overcast(truth.bands, truth.valid, hidden, rng)
-    else:
-        bands = {n: np.where(hidden, np.float32(np.nan), a) for n, a in truth.bands.items()}
-    return replace(truth, bands=bands, valid=truth.valid & ~hidden)

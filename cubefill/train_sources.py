@@ -1,13 +1,15 @@
 """Where the samples of a recipe come from: cubes, a store of samples, or series of the authors."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 
+from cubefill import minicube
 from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.method import name_of
@@ -21,7 +23,9 @@ from cubefill.train_samples import GAPS, CubeSamples, Samples
 Cubes = Sequence[str | Path | xr.Dataset]
 Parts = tuple[Samples, Samples | None]
 
-OF_CUBES = ("count", "patch", "dates", "cloudy", "turns", "real", "drop_impaired")
+OF_CUBES = ("count", "patch", "dates", "cloudy", "turns", "real", "drop_impaired", "clean_windows")
+MINICUBES = (".npz", ".nc")
+"""Endings of files that `minicube.read` reads."""
 OF_STORE = ("turns", "seasons")
 OF_SERIES = ("patch",)
 
@@ -96,8 +100,15 @@ def cube_samples(
             f"{_near(name, [*GAPS, 'none'])}"
         )
     _check(values, OF_CUBES, ("cubes", "validation", "store", "hdf5", "gaps"))
+    if values.get("count", 1) < 1:
+        raise CubefillError(
+            f"[samples] has count = {values['count']}: expected 1 or more samples to an epoch. "
+            "Type count=256."
+        )
     if "real" in values:
         values["real"] = tuple(values["real"])
+    if windows := values.pop("clean_windows", ""):
+        values["clear"] = CleanWindows(windows)
     values.setdefault("dates", getattr(learner.config, "dates", 0))
     gaps = GAPS[name]() if name != "none" else None
     if name == "lent":
@@ -168,6 +179,7 @@ def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str])
 
 
 _DEFAULTS = {f.name: f.default for f in fields(CubeSamples) if f.name in OF_CUBES}
+_DEFAULTS["clean_windows"] = "windows.json"
 
 
 def _near(name: Any, names: Iterable[str]) -> str:
@@ -180,4 +192,37 @@ def _listed(value: Any) -> list[Any]:
 
 
 def _opened(cube: str | Path | xr.Dataset) -> xr.Dataset:
-    return cube if isinstance(cube, xr.Dataset) else open_cube(cube)
+    """A cube, from its store or from a minicube (`.npz`, `.nc`)."""
+    if isinstance(cube, xr.Dataset):
+        return cube
+    return minicube.read(cube) if Path(cube).suffix in MINICUBES else open_cube(cube)
+
+
+@dataclass(frozen=True)
+class CleanWindows:
+    """The windows of minicubes that a JSON of GANFilling's authors lists, each a clear cube.
+
+    Paths in the file are taken from its folder. A window is read when it is asked for.
+    """
+
+    path: str | Path
+
+    @cached_property
+    def listed(self) -> list[minicube.CleanWindow]:
+        """The windows of all regions."""
+        regions = minicube.read_clean_windows(self.path)
+        found = [w for windows in regions.values() for w in windows]
+        if not found:
+            raise CubefillError(
+                f"{self.path} lists no window: expected some. Type "
+                "cubefill.samples.mine_clean_windows(cubes, 64) to find them."
+            )
+        return found
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __getitem__(self, index: int) -> xr.Dataset:
+        """One window, as `minicube.read` gives it."""
+        window = self.listed[index]
+        return window.cut(minicube.read(Path(self.path).parent / window.path))

@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,6 +11,7 @@ from cubefill import minicube, samples
 from cubefill.errors import CubeError
 from cubefill.samples_windows import longest_runs
 from cubefill.testing import synthetic_cube
+from cubefill.train_blocks import clear_windows
 
 
 @given(
@@ -49,6 +51,16 @@ def test_windows_are_clear_apart_and_survive_their_json(tmp_path: Path) -> None:
     path = samples.write_clean_windows(tmp_path / "clean.json", found)
     assert minicube.read_clean_windows(path) == found
     assert len(samples.mine_clean_windows([cube], 16, 5, most=3)["31U"]) == 3
+
+
+def test_a_window_between_those_that_are_looked_at_first_is_found() -> None:
+    cube = synthetic_cube(6, (40, 40), ("B04",), gap=0.0)
+    valid = np.zeros(cube["valid"].shape, bool)
+    valid[1:, 5:29, 7:31] = True
+    cube = cube.assign(valid=(cube["valid"].dims, valid))
+    (window,) = samples.mine_clean_windows([cube], 24, 4)["31U"]
+    assert (window.row, window.column, window.steps) == (5, 7, (1, 2, 3, 4, 5))
+    assert clear_windows(valid, 5, 24) == [(1, 5, 7)]
 
 
 def test_none_found_says_how_near_the_cubes_come() -> None:

@@ -15,7 +15,8 @@ from cubefill.gaps import Blobs, Dates, Lent, apply, impaired
 from cubefill.method import Block, Filled, Needs
 from cubefill.testing import synthetic_cube
 from cubefill.train_batches import batches
-from cubefill.train_samples import CubeSamples, Sample, clear_windows
+from cubefill.train_blocks import clear_windows
+from cubefill.train_samples import CubeSamples, Sample
 from cubefill.train_state import Standing
 from cubefill.windows import Span
 from tests.methods.test_torch import Demo, Series

@@ -18,7 +18,7 @@ series, hidden or not, as theirs, and never what lies under a real cloud.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -126,6 +126,15 @@ class Utilise(TorchMethod):
         bands = truth.optical
         where = np.isfinite(bands)
         return {"target": np.where(where, bands, np.float32(0)), "where": where}
+
+    def padded(self, sample: Mapping[str, NDArray[Any]], dates: int) -> Arrays:
+        """A sample filled up to a number of dates with zeros, which the net is told to skip."""
+        count = len(sample["days"])
+        more = {
+            n: np.pad(a, [(0, max(0, dates - count)), *[(0, 0)] * (a.ndim - 1)])
+            for n, a in sample.items()
+        }
+        return {**more, "present": np.arange(max(dates, count)) < count}
 
     # -------------------------------------------------------------- all windows
 

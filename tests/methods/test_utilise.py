@@ -11,7 +11,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cubefill.errors import MethodError
+from cubefill import train
+from cubefill.errors import CubeError, MethodError
+from cubefill.gaps import Blobs
 from cubefill.methods.utilise import (
     Utilise,
     UtiliseConfig,
@@ -22,7 +24,9 @@ from cubefill.methods.utilise import (
     place_windows,
     with_dates,
 )
-from cubefill.testing import MethodTests
+from cubefill.testing import MethodTests, synthetic_cube
+from cubefill.train_recipe import Recipe
+from cubefill.train_samples import CubeSamples
 from tests.methods.decloud import block, made, of_bands, same_state
 from tests.torch_thread import one_thread as one_thread
 
@@ -143,6 +147,51 @@ def test_a_short_series_is_one_pass() -> None:
     with torch.inference_mode():
         y = net(**arrays)[0].numpy()
     np.testing.assert_allclose(out.bands["B08"], y[:, 3], atol=1e-6)
+
+
+# ------------------------------------------------------------------ series that are too short
+
+
+def test_what_a_series_is_filled_up_with_changes_nothing() -> None:
+    method = made(Utilise, **SMALL)
+    net = method.net(method.config).eval()
+    one = of_bands(block(4))
+    sample = method.encode(one) | method.target(one, one)
+    padded = method.padded(sample, 6)
+    assert {n: a.shape[0] for n, a in padded.items()} == dict.fromkeys([*sample, "present"], 6)
+    assert padded["present"].tolist() == [True] * 4 + [False] * 2
+    assert not padded["where"][4:].any()
+    plain, told = (
+        {n: torch.from_numpy(s[n])[None] for n in names}
+        for s, names in ((sample, ("x", "days")), (padded, ("x", "days", "present")))
+    )
+    with torch.inference_mode():
+        short, long = net(**plain)[0], net(**told)[0]
+    torch.testing.assert_close(long[:4], short)
+    assert not long[4:].any()
+    same = method.padded(sample, 4)
+    np.testing.assert_array_equal(same["x"], sample["x"])
+    assert same["present"].all()
+
+
+def test_five_dates_that_are_left_are_enough_to_learn_from(tmp_path: Path) -> None:
+    ds = synthetic_cube(9, (16, 16))
+    clear = np.ones(ds["valid"].shape, bool)
+    clear[[1, 4], :8] = False
+    ds = ds.assign(valid=(ds["valid"].dims, clear))
+    method = Utilise().configured(**SMALL | {"dates": 8})
+    given = CubeSamples([ds], method, Blobs(keep=0), count=4, dates=8, drop_impaired=True)
+    made_of = [given[i] for i in range(4)]
+    assert [int(s["present"].sum()) for s in made_of] == [7] * 4
+    assert {s["x"].shape[0] for s in made_of} == {8}
+    recipe = Recipe(method="utilise", epochs=2, batch=2, rate=1e-3)
+    folder = train.fit(method, given, recipe, tmp_path / "net", progress=False)
+    out = ds.gapfill(replace(method, checkpoint=str(folder)))
+    assert bool(np.isfinite(out["B08"]).all())
+    clear[:5, :8] = False
+    few = replace(given, cubes=[ds.assign(valid=(ds["valid"].dims, clear))])
+    with pytest.raises(CubeError, match="too few dates that are not impaired"):
+        _ = few[0]
 
 
 # ------------------------------------------------------------------ errors and weights
