@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cubefill.checkpoint_original import check_shapes
+from cubefill.checkpoint_original import Shape, check_shapes, shapes_of
 from cubefill.checkpoint_original import original_pt as original_pt
 from cubefill.errors import MethodError, StoreError
 
@@ -119,7 +119,12 @@ def save(
         weights, text = Path(scratch) / WEIGHTS, Path(scratch) / CARD
         save_file(tensors, str(weights))
         card = replace(card, digest=_sha256(weights), versions=card.versions or versions())
-        text.write_text(json.dumps(asdict(card), indent=2, default=_plain) + "\n")
+        text.write_text(
+            json.dumps(
+                asdict(card), indent=2, default=lambda v: v.item() if hasattr(v, "item") else str(v)
+            )
+            + "\n"
+        )
         os.replace(weights, folder / WEIGHTS)
         os.replace(text, folder / CARD)
     return folder
@@ -136,33 +141,42 @@ def load(folder: str | Path) -> tuple[State, Card]:
     """
     from safetensors.torch import load_file
 
-    folder = Path(folder)
-    card = read_card(folder)
-    path = folder / WEIGHTS
+    path, card = Path(folder) / WEIGHTS, read_card(folder)
     with _whole(path, card):
         state: State = load_file(str(path))
-    found = digest(folder)
+    return state, replace(card, digest=_signed(folder, card))
+
+
+def check(folder: str | Path, name: str = "", shapes: Mapping[str, Shape] | None = None) -> None:
+    """Refuses a checkpoint whose weights are absent, cut short or of another net than `name`.
+
+    Reads the header of the weights alone; `shapes` are those of the net's state, None for any.
+
+    Raises
+    ------
+    StoreError, MethodError
+        As `load` and `load_state`, but for other weights of the right shapes.
+    """
+    from safetensors import safe_open
+
+    path, card = Path(folder) / WEIGHTS, read_card(folder)
+    with _whole(path, card), safe_open(str(path), framework="numpy") as file:
+        found = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
+    if shapes is None or found == shapes:
+        return
+    _signed(folder, card)
+    check_shapes(found, shapes, str(path), name)
+
+
+def _signed(folder: str | Path, card: Card) -> str:
+    """Digest of the weights; refuses weights that are not those of the card."""
+    found, path = digest(folder), Path(folder) / WEIGHTS
     if card.digest and found != card.digest:
         raise StoreError(
             f"{path} has SHA-256 {found[:12]}...: expected {card.digest[:12]}... as {CARD} says. "
             f"The two files are of different checkpoints. {_COPY}"
         )
-    return state, replace(card, digest=found)
-
-
-def check(folder: str | Path) -> None:
-    """Refuses a checkpoint whose weights are absent or cut short; reads their header alone.
-
-    Raises
-    ------
-    StoreError
-        As `load`, but for weights that are not those of the card.
-    """
-    from safetensors import safe_open
-
-    path = Path(folder) / WEIGHTS
-    with _whole(path, read_card(folder)), safe_open(str(path), framework="numpy") as file:
-        file.keys()
+    return found
 
 
 @contextmanager
@@ -251,11 +265,6 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _plain(value: Any) -> Any:
-    """A JSON value for what JSON does not know."""
-    return value.item() if hasattr(value, "item") else str(value)
-
-
 def versions() -> dict[str, str]:
     """Versions of python and of the packages that shape a checkpoint."""
     found = {"python": platform.python_version()}
@@ -326,8 +335,7 @@ def load_state(net: "nn.Module", state: Mapping[str, "Tensor"], source: str = "t
         The first tensor that is missing, unexpected or of another shape, by name.
     """
     name = type(net).__name__
-    wanted = {n: tuple(t.shape) for n, t in net.state_dict().items()}
-    check_shapes({n: tuple(t.shape) for n, t in state.items()}, wanted, source, name)
+    check_shapes(shapes_of(state), shapes_of(net.state_dict()), source, name)
     net.load_state_dict(dict(state))
 
 
@@ -365,9 +373,8 @@ def load_net(
 
     with _LOCK:
         card = read_card(folder)
-        found = digest(folder) if (Path(folder) / WEIGHTS).is_file() else ""
-        if not found or card.digest not in ("", found):
-            load(folder)  # refuses these weights and says why
+        check(folder)
+        found = _signed(folder, card)
         if expected and found != expected:
             raise StoreError(
                 f"{folder} changed: its weights have SHA-256 {found[:12]}..., expected "

@@ -1,7 +1,10 @@
 """Weights as their authors published them: read without running code, checked by name and shape."""
 
+import re
+import warnings
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +14,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 State = dict[str, "Tensor"]
-
+Shape = tuple[int, ...]
 
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
 """What torch raises for files that are cut short or are something else."""
 
 
+def shapes_of(state: "Mapping[str, Tensor]") -> dict[str, Shape]:
+    """Shape of each tensor by name."""
+    return {n: tuple(t.shape) for n, t in state.items()}
+
+
 def check_shapes(
-    found: Mapping[str, tuple[int, ...]],
-    wanted: Mapping[str, tuple[int, ...]],
-    source: str,
-    name: str,
+    found: Mapping[str, Shape], wanted: Mapping[str, Shape], source: str, name: str
 ) -> None:
     """Refuses shapes that are not those wanted.
 
@@ -56,7 +61,7 @@ def _more(names: list[str]) -> str:
 
 def original_pt(
     path: str | Path,
-    expected: Mapping[str, tuple[int, ...]] | None = None,
+    expected: Mapping[str, Shape] | None = None,
     key: str = "",
 ) -> tuple[State, dict[str, Any]]:
     """Tensors of an author's `.pt` file, and what lay beside them; runs no code of the file.
@@ -88,8 +93,7 @@ def original_pt(
         raise StoreError(f"{path} holds {got}: expected {want}.")
     state: State = dict(held)
     if expected is not None:
-        shapes = {n: tuple(t.shape) for n, t in state.items()}
-        check_shapes(shapes, expected, str(path), "the original")
+        check_shapes(shapes_of(state), expected, str(path), "the original")
     others = {n: v for n, v in found.items() if n != key} if key else {}
     return state, {n: vars(v) if isinstance(v, Namespace) else v for n, v in others.items()}
 
@@ -109,16 +113,40 @@ def _restricted(path: Path) -> Any:
                 "themselves. Type `git lfs pull` where it was cloned."
             )
     try:
-        with torch.serialization.safe_globals([Namespace]):
+        with torch.serialization.safe_globals([Namespace]), _quiet():
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        reason = next((x for x in str(error).splitlines() if "GLOBAL" in x or "global" in x), "")
         raise StoreError(
-            f"{path} is refused: it asks for more than tensors and plain values ({reason or error})"
-            ". Nothing in it was run. Expected a state dict; ask its authors for safetensors."
-        ) from error
+            f"{path} is refused: it asks for more than tensors and plain values "
+            f"({_found(str(error))}). Nothing in it was run. Expected a state dict; ask its "
+            "authors for safetensors."
+        ) from None
     except _BROKEN as error:
         raise StoreError(
-            f"{path} ({path.stat().st_size} bytes) cannot be read ({error}): expected a file that "
-            "torch.save wrote. Copy it again."
-        ) from error
+            f"{path} ({path.stat().st_size} bytes) cannot be read ({_found(str(error))}): expected "
+            "a file that torch.save wrote. Copy it again."
+        ) from None
+
+
+_ADVICE = re.compile(r"weights_only|safe_globals|torch\.load|file an issue|[Dd]ocumentation")
+"""What tells torch's advice from what it found."""
+
+
+def _found(text: str) -> str:
+    """What torch found in a file, without its advice to read the file unrestricted."""
+    if "TorchScript" in text:
+        return "it is a TorchScript archive, which holds a program"
+    if named := re.search(r"GLOBAL [\w.]+", text):
+        return named[0]
+    sentences = re.split(r"\n+|(?<=\.)\s+", text.rpartition("WeightsUnpickler error:")[2])
+    told = [x.strip(" .") for x in sentences if not _ADVICE.search(x)]
+    return ". ".join(x for x in told if x) or "torch does not say at what"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without two warnings of torch on files that it then refuses, or reads as it should."""
+    with warnings.catch_warnings():
+        for start in ("Detected pickle protocol", "'torch.load' received a zip file that looks"):
+            warnings.filterwarnings("ignore", message=start, category=UserWarning)
+        yield

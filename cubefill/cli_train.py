@@ -111,7 +111,11 @@ def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any)
     if decloud:
         taken = {name: options[name] for name in ("patch", "most", "dem")}
         table = evaluate_decloud.compare_decloud(
-            chosen, stores, seed=options["seeds"][0], sar=not options["no_sar"], **taken
+            list(chosen.values()),
+            stores,
+            seed=options["seeds"][0],
+            sar=not options["no_sar"],
+            **taken,
         )
         text = evaluate_decloud.markdown(table)
     else:

@@ -123,7 +123,7 @@ def _hide(part: xr.Dataset, gaps: Gaps | None, seed: int) -> tuple[NDArray[np.bo
 def _score(
     fill: xr.Dataset, truth: xr.Dataset, scored: NDArray[np.bool_], bands: list[str]
 ) -> dict[str, Score]:
-    wanted = [m for m in METRICS if m != "NDVI-MAE" or {"B04", "B08"} <= set(bands)]
+    wanted = [m for m in METRICS if m != "NDVI-MAE" or metrics.ndvi_mae(bands)]
     wanted += ["coverage"] if all(f"{b}_std" in fill for b in bands) else []
     return metrics.score(fill, truth, scored, wanted, bands=bands, pixel_set=PIXEL_SET)
 
@@ -143,6 +143,7 @@ def _table(names: list[str], rows: list[dict[str, Score]], shares: list[float]) 
             "pooling": fact.pooling,
             "pixel_set": fact.pixel_set,
             "n": fact.n,
+            "formula": fact.formula,
             "digits": _DIGITS.get(name, 4),
         }
         variables[name.lower().replace("-", "_")] = ("method_name", np.array(values), attrs)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.evaluate_sets import KINDS, SETS
-from cubefill.metrics import Metric, Terms
+from cubefill.metrics import Metric, Terms, formula
 
 Floats = NDArray[np.float64]
 Cell = tuple[str, str]
@@ -103,7 +103,7 @@ def dataset(totals: Totals, baseline: str, resamples: int, seed: int) -> xr.Data
                             single[i, j, c] = metric.value(terms) if terms["n"].sum() else np.nan
         out |= _variables(metric, value, low, high, count, single)
     if "MAE" in totals.metrics:
-        out |= _skill(out["mae"][1], draws, totals.methods, baseline)
+        out |= _skill(out, draws, totals.methods, baseline)
     out["filled"] = _filled(totals)
     ds = xr.Dataset(out, _coordinates(totals, cells))
     ds.attrs = _attrs(totals, by, len(set(units)), resamples)
@@ -168,6 +168,7 @@ def _variables(
         "convention": m.convention,
         "peak": float(getattr(m, "peak", 1.0)),
         "pooling": m.pooling,
+        "formula": formula(m),
         "digits": DIGITS.get(m.name, 4),
     }
     if ideal is not None:
@@ -182,9 +183,13 @@ def _variables(
 
 
 def _skill(
-    mae: Floats, draws: dict[tuple[int, int, int], Floats], methods: list[str], baseline: str
+    scored: dict[str, Any],
+    draws: dict[tuple[int, int, int], Floats],
+    methods: list[str],
+    baseline: str,
 ) -> dict[str, Any]:
-    """1 - MAE / MAE of the baseline, drawn in pairs."""
+    """1 - MAE / MAE of the baseline, drawn in pairs; the facts are those of MAE."""
+    dims, mae, facts = scored["mae"]
     base = methods.index(baseline) if baseline in methods else 0
     with np.errstate(divide="ignore", invalid="ignore"):
         value = np.where(mae[base] > 0, 1 - mae / mae[base], np.nan)
@@ -195,15 +200,15 @@ def _skill(
                 low[i, j, k], high[i, j, k] = _interval(
                     np.where(other > 0, 1 - drawn / other, np.nan)
                 )
-    dims = ("method_name", "pixel_set", "stratum")
     attrs = {
         "long_name": "skill", "units": "1", "higher_is_better": 1, "digits": 3,
         "baseline": methods[base], "comment": f"1 - MAE / MAE of {methods[base]}",
-    }  # fmt: skip
+    } | {n: facts[n] for n in ("convention", "peak", "pooling")}  # fmt: skip
     return {
         "skill": (dims, value, attrs),
         "skill_low": (dims, low, {"long_name": "2.5 % percentile of skill"}),
         "skill_high": (dims, high, {"long_name": "97.5 % percentile of skill"}),
+        "skill_n": (*scored["mae_n"][:2], {"long_name": "values that skill was computed from"}),
     }
 
 

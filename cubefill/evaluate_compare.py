@@ -141,14 +141,14 @@ def compare(
     truths = _truths(truth, named, gaps)
     sets = (*pixel_sets, *((SCREENED,) if screen is not None else ()))
     _check(chosen, named, pixel_sets)
-    wanted = None if metrics is None else [table.resolve(m, convention) for m in metrics]
+    asked = None if metrics is None else list(metrics)
+    wanted = None if asked is None else [table.resolve(m, convention) for m in asked]
     totals = Totals(list(chosen), sets)
     for name, ds in named.items():
         for number in np.atleast_1d(np.asarray(seed)):
             case = _case(name, int(number), ds, truths.get(name), gaps, chosen, screen, max_px,
                          wanted, hidden_as, progress)  # fmt: skip
-            used = wanted or _defaults(case.bands, convention)
-            _add(totals, case, used)
+            _add(totals, case, _used(asked, case.bands, convention))
     out = dataset(totals, baseline, resamples, int(np.atleast_1d(np.asarray(seed))[0]))
     out.attrs |= {
         "gaps": repr(gaps),
@@ -163,9 +163,13 @@ def _said(truth: Any) -> str:
     return "clear observations" if truth is None else "given, cloudless"
 
 
-def _defaults(bands: tuple[str, ...], convention: str) -> list[Metric]:
-    found = [table.resolve(m, convention) for m in table.defaults(bands, convention)]
-    if bands != ("NDVI",):
+def _used(
+    asked: list[str | Metric] | None, bands: tuple[str, ...], convention: str
+) -> list[Metric]:
+    """The metrics asked for, else the defaults, as the bands allow."""
+    chosen = asked or table.defaults(bands, convention)
+    found = [table.resolve(m, convention, bands) for m in chosen]
+    if asked or bands != ("NDVI",):
         return found
     return [m for m in found if m.name not in ("SAM", "ERGAS", "OLS", "EMD", "ENS")]
 
@@ -267,7 +271,7 @@ def _shared(part: xr.Dataset, fills: list[xr.Dataset]) -> tuple[str, ...]:
     bands = tuple(b for b in spectral(part) if all(b in f for f in fills))
     if bands:
         return bands
-    if all("NDVI" in f or {"B04", "B08"} <= set(f.data_vars) for f in fills):
+    if all("NDVI" in f or table.ndvi_mae(map(str, f.data_vars)) for f in fills):
         return ("NDVI",)
     raise CubeError(
         f"compare: the methods give no band in common with {', '.join(spectral(part))}: expected "
@@ -285,7 +289,8 @@ def _truth(part: xr.Dataset, truth: xr.Dataset | None, bands: tuple[str, ...]) -
 
 def _bands(ds: xr.Dataset, bands: tuple[str, ...]) -> dict[str, xr.DataArray]:
     if bands == ("NDVI",) and "NDVI" not in ds:
-        return {"NDVI": ndvi(ds).transpose("time", "y", "x")}
+        found = table.ndvi_mae(map(str, ds.data_vars)) or table.NDVIMAE()
+        return {"NDVI": ndvi(ds, nir=found.nir, red=found.red).transpose("time", "y", "x")}
     return {b: ds[b].transpose("time", "y", "x") for b in bands}
 
 

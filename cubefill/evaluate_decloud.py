@@ -8,6 +8,7 @@ of the date included.
 
 import json
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from html import escape
@@ -19,7 +20,7 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate_tables import Table
+from cubefill.evaluate_tables import Table, facts_line, quoted
 from cubefill.method import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
@@ -45,11 +46,15 @@ def compare_decloud(
 ) -> xr.Dataset:
     """MSE, SSIM, PSNR and SAM on `(test_set, method_name)`, with the samples and values of each.
 
+    `<metric>_n` is the number of values that a metric was computed from, `values` that of MSE.
+
     Parameters
     ----------
     methods
-        Methods with checkpoints; a name without SAR, with SAR, or with SAR and elevation is made
-        from each one's configuration unless a mapping gives names. "linear2" joins MSOP_cld.
+        Methods with checkpoints, or a mapping from the name in the table. Without names a row says
+        what its net is given, in this order within a method: "ssop_unet (without SAR)",
+        "ssop_unet (SAR)", "ssop_unet (SAR + DEM)"; where two rows would read alike, their
+        checkpoints too: "ssop_unet=FOLDER (SAR)". "linear2" joins MSOP_cld.
     cubes
         Cubes, stores of cubes, catalogues, or items, as `samples.make` takes them.
     sets
@@ -76,7 +81,8 @@ def compare_decloud(
     chosen = _rows(methods)
     rows = list(chosen)
     values = {m: np.full((len(sets), len(rows)), np.nan) for m in METRICS}
-    counts = {n: np.zeros((len(sets), len(rows)), np.int64) for n in ("samples", "values")}
+    named = (*_COUNTS, *(f"{k}_n" for k in _KEYS))
+    counts = {n: np.zeros((len(sets), len(rows)), np.int64) for n in named}
     reasons = [""] * len(sets)
     with tempfile.TemporaryDirectory(prefix="cubefill-decloud-") as scratch:
         for i, name in enumerate(sets):
@@ -92,8 +98,9 @@ def compare_decloud(
                 sums = _sums(stored, method)
                 for m in METRICS:
                     values[m][i, j] = metric(m, "decloud").value(sums[m])
+                    counts[f"{m.lower()}_n"][i, j] = int(sums[m]["n"].sum())
                 counts["samples"][i, j] = len(stored)
-                counts["values"][i, j] = int(sums["MSE"]["n"].sum())
+                counts["values"][i, j] = counts["mse_n"][i, j]
     if all(reasons):
         alike: dict[str, list[str]] = {}
         for name, reason in zip(sets, reasons, strict=True):
@@ -122,14 +129,16 @@ def html(ds: xr.Dataset) -> str:
 
 
 def csv(ds: xr.Dataset) -> str:
-    """Long form: one line a test set and method, for the rows that were scored."""
-    lines = [",".join(("test_set", "method", *_KEYS, *_COUNTS))]
-    for test_set in ds["test_set"].values:
-        part = ds.sel(test_set=test_set)
-        for i in np.flatnonzero(part["samples"].values):
-            cells = [str(test_set), f'"{part["method_name"].values[i]}"']
-            cells += [repr(float(part[k].values[i])) for k in _KEYS]
-            lines.append(",".join((*cells, *(str(int(part[k].values[i])) for k in _COUNTS))))
+    """Long form: one line a test set, method and metric, for the rows that were scored."""
+    lines = ["test_set,method,pixel_set,metric,value,n,samples,unit,peak,pooling,convention"]
+    for t, i in np.argwhere(ds["samples"].values > 0):
+        place = (ds["test_set"].values[t], ds["method_name"].values[i], ds.attrs["pixel_set"])
+        for key in _KEYS:
+            attrs = ds[key].attrs
+            numbers = (float(ds[key].values[t, i]), ds[f"{key}_n"].values[t, i])
+            facts = (attrs[n] for n in ("units", "peak", "pooling", "convention"))
+            cells = (*place, attrs["long_name"], *numbers, ds["samples"].values[t, i], *facts)
+            lines.append(",".join(quoted(str(c)) for c in cells))
     return "\n".join(lines) + "\n"
 
 
@@ -168,22 +177,42 @@ def _rows(methods: Any) -> dict[str, Method]:
     if isinstance(methods, Mapping):
         found = {str(n): resolve(m) for n, m in methods.items()}
     else:
-        found = {}
-        for method in (resolve(m) for m in methods):
-            label = name_of(method) + _variant(method)
-            count = sum(n.split(" (")[0] == label for n in found)
-            found[f"{label} ({count + 1})" if count else label] = method
+        found = _labelled([resolve(m) for m in methods])
     if not found:
         raise MethodError("compare_decloud: expected methods, got none. Type ['linear2'].")
     return found
 
 
+def _labelled(methods: list[Method]) -> dict[str, Method]:
+    """Rows of the paper: variants of a method together, that without SAR first."""
+    names = [name_of(m) for m in methods]
+    plain = [name + _variant(m) for name, m in zip(names, methods, strict=True)]
+    order = sorted(range(len(methods)), key=lambda i: (names.index(names[i]), _layers(methods[i])))
+    found: dict[str, Method] = {}
+    counts: Counter[str] = Counter()
+    for i in order:
+        label = plain[i]
+        if plain.count(label) > 1 and (folder := getattr(methods[i], "checkpoint", "")):
+            label = f"{names[i]}={folder}{_variant(methods[i])}"
+        counts[label] += 1
+        found[f"{label} ({counts[label]})" if counts[label] > 1 else label] = methods[i]
+    return found
+
+
+def _layers(method: Any) -> tuple[bool, bool]:
+    """Whether a net is given SAR and elevation."""
+    config = getattr(method, "config", None)
+    return bool(getattr(config, "sar", False)), bool(getattr(config, "dem", False))
+
+
 def _variant(method: Any) -> str:
     """What a net is given besides optical images, as the paper says it."""
-    config = getattr(method, "config", None)
-    if config is None or not hasattr(config, "sar"):
+    if not hasattr(getattr(method, "config", None), "sar"):
         return ""
-    return (" with SAR" if config.sar else " w/o SAR") + (" + DEM" if config.dem else "")
+    sar, dem = _layers(method)
+    if sar:
+        return " (SAR + DEM)" if dem else " (SAR)"
+    return " (DEM, without SAR)" if dem else " (without SAR)"
 
 
 def _stored(
@@ -292,7 +321,9 @@ def _table(ds: xr.Dataset) -> Table:
     ]
     at = {int(i): row for row, i in enumerate(scored)}
     best = {(at.get(_best(ds[k]), -1), column + 1) for column, k in enumerate(_KEYS)}
-    return Table(caption, _HEAD, tuple(rows), frozenset(best))
+    facts = facts_line([ds[k].attrs for k in _KEYS])
+    note = f"{facts} Pixels: {ds.attrs['pixel_set']}; n of MSE: values. Convention decloud; bands "
+    return Table(caption, _HEAD, tuple(rows), frozenset(best), f"{note}{ds.attrs['bands']}.")
 
 
 def _note(table: Table) -> str:

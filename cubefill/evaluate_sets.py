@@ -13,7 +13,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
-from cubefill.method import days_since
 
 Bool = NDArray[np.bool_]
 Floats = NDArray[np.floating[Any]]
@@ -26,7 +25,8 @@ SETS = {
 """Pixel set to what it holds."""
 
 GAP_DAYS = (10, 20, 40, 80)
-"""Days that part the strata of gap length; each belongs to the stratum below it."""
+"""Days from date to date that part the strata of gap length, whatever the time of day; each belongs
+to the stratum below it."""
 CLEAR_SHARE = (0.25, 0.5, 0.75)
 """Clear shares that part the dates."""
 SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -70,7 +70,8 @@ def pixel_set(name: str, seen: Bool, known: Bool) -> Bool:
 def strata(part: xr.Dataset, seen: Bool) -> list[Strata]:
     """Every kind of strata of a cube; land cover where `land_cover(y, x)` is in it."""
     time = part["time"].values
-    before, after = reach(seen, days_since(time, time[0]).astype(np.float32))
+    dates = time.astype("datetime64[D]")
+    before, after = reach(seen, (dates - dates[0]).astype(np.float32))
     found = [
         Strata("gap length", _ranges(GAP_DAYS, " d"), _length(seen, before, after)),
         Strata("position", ("interior", "leading", "trailing"), _position(seen, before, after)),

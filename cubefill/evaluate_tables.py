@@ -88,8 +88,27 @@ def scores(ds: xr.Dataset, pixel_set: str = "occluded", stratum: str = "all") ->
         rows,
         _best(values, facts),
         f"n: {n}. Interval in brackets: 95 %, {ds.attrs.get('interval', '')}. "
-        f"Convention {ds.attrs.get('convention', '')}; bands {ds.attrs.get('bands', '')}.",
+        f"{facts_line(facts)} {_whose(ds)}",
     )
+
+
+def facts_line(facts: list[dict[Any, Any]]) -> str:
+    """Peak and pooling of metrics in one line: "Peak 1. Pooling: pixels and dates."."""
+    said = []
+    for key, title in (("peak", "Peak"), ("pooling", "Pooling:")):
+        groups: dict[str, list[str]] = {}
+        for attrs in (a for a in facts if key in a):
+            value = attrs[key]
+            text = value if isinstance(value, str) else f"{float(value):g}"
+            groups.setdefault(text, []).append(str(attrs["long_name"]))
+        alone = len(groups) == 1
+        cells = (t if alone else f"{t} ({', '.join(names)})" for t, names in groups.items())
+        said.append(f"{title} {'; '.join(cells)}.")
+    return " ".join(said)
+
+
+def _whose(ds: xr.Dataset) -> str:
+    return f"Convention {ds.attrs.get('convention', '')}; bands {ds.attrs.get('bands', '')}."
 
 
 def by_stratum(
@@ -132,6 +151,7 @@ def by_stratum(
         ("method", *titles),
         tuple(rows),
         _best(values, [attrs] * len(values)),
+        f"{facts_line([attrs])} Pixels: {_meaning(ds, pixel_set)}. {_whose(ds)}",
     )
 
 
@@ -240,7 +260,7 @@ def _page(ds: xr.Dataset, metric: str) -> str:
 
 def _csv(ds: xr.Dataset, metric: str) -> str:
     """Long form: one line a method, pixel set, stratum and metric."""
-    lines = ["method,pixel_set,kind,stratum,metric,value,low,high,n,unit,peak,convention"]
+    lines = ["method,pixel_set,kind,stratum,metric,value,low,high,n,unit,peak,pooling,convention"]
     for key in metrics_of(ds):
         attrs = ds[key].attrs
         for m, s, k in np.ndindex(*ds[key].shape):
@@ -248,15 +268,16 @@ def _csv(ds: xr.Dataset, metric: str) -> str:
                 float(ds[f"{key}{e}"].values[m, s, k]) for e in ("", "_low", "_high")
             )
             n = int(ds[f"{key}_n"].values[s, k]) if f"{key}_n" in ds else ""
-            facts = (attrs["units"], attrs.get("peak", ""), attrs.get("convention", ""))
+            facts = (attrs["units"], *(attrs.get(n, "") for n in ("peak", "pooling", "convention")))
             at = (ds["method_name"], ds["pixel_set"], ds["kind"], ds["stratum"])
             where = (str(a.values[i]) for a, i in zip(at, (m, s, k, k), strict=True))
             cells = (*where, attrs["long_name"], value, low, high, n, *facts)
-            lines.append(",".join(_quoted(str(c)) for c in cells))
+            lines.append(",".join(quoted(str(c)) for c in cells))
     return "\n".join(lines) + "\n"
 
 
-def _quoted(cell: str) -> str:
+def quoted(cell: str) -> str:
+    """A cell of CSV."""
     return '"' + cell.replace('"', '""') + '"' if {",", '"'} & set(cell) else cell
 
 

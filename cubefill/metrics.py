@@ -10,7 +10,7 @@ bands before the last step, so that PSNR is the logarithm of one mean. The other
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
 from typing import Any
 
@@ -59,6 +59,8 @@ class Score:
     """Values that were scored: pixels times bands, or pixels for SAM and NDVI."""
     n_missing: int
     """Pixels times bands that `where` asks for and the fill or the truth left NaN."""
+    formula: str = ""
+    """The metric with its settings: peak, window, bands of NDVI."""
 
 
 METRICS: dict[str, dict[str, Metric]] = {
@@ -85,7 +87,7 @@ METRICS: dict[str, dict[str, Metric]] = {
 """Convention to name to metric."""
 
 DEFAULT = ("MAE", "RMSE", "bias", "R2", "PSNR", "SAM", "SSIM", "ERGAS")
-"""Metrics of the convention "cubefill" that any bands allow; NDVI-MAE joins with B04 and B08."""
+"""Metrics of the convention "cubefill" that any bands allow; NDVI-MAE joins with `ndvi_mae`."""
 
 
 def defaults(bands: Iterable[str], convention: str = "cubefill") -> tuple[str, ...]:
@@ -97,13 +99,28 @@ def defaults(bands: Iterable[str], convention: str = "cubefill") -> tuple[str, .
     ('MSE', 'PSNR', 'SSIM', 'SAM')
     """
     if convention == "cubefill":
-        return (*DEFAULT, *(["NDVI-MAE"] if {"B04", "B08"} <= set(bands) else []))
+        return (*DEFAULT, *(["NDVI-MAE"] if ndvi_mae(bands) else []))
     _known_convention(convention)
     return tuple(METRICS[convention])
 
 
-def resolve(metric: str | Metric, convention: str = "cubefill") -> Metric:
-    """A metric from its name.
+def ndvi_mae(bands: Iterable[str]) -> NDVIMAE | None:
+    """The error of NDVI from B08, or from B8A where there is no B08; None where neither will do.
+
+    Examples
+    --------
+    >>> ndvi_mae(["B04", "B8A"])
+    NDVIMAE(red='B04', nir='B8A')
+    """
+    found = set(bands)
+    nir = next((b for b in ("B08", "B8A") if b in found), "")
+    return NDVIMAE(nir=nir) if nir and "B04" in found else None
+
+
+def resolve(
+    metric: str | Metric, convention: str = "cubefill", bands: Iterable[str] = ()
+) -> Metric:
+    """A metric from its name; with `bands`, NDVI-MAE is that of `ndvi_mae`.
 
     Raises
     ------
@@ -125,7 +142,19 @@ def resolve(metric: str | Metric, convention: str = "cubefill") -> Metric:
         raise CubeError(
             f"Unknown metric {metric!r}: expected one of {', '.join(METRICS[convention])}.{hint}"
         )
-    return known[metric.lower()]
+    found = known[metric.lower()]
+    return ndvi_mae(bands) or found if isinstance(found, NDVIMAE) else found
+
+
+def formula(metric: Any) -> str:
+    """A metric with its settings, such as `NDVIMAE(red='B04', nir='B8A')`.
+
+    Examples
+    --------
+    >>> formula(resolve("psnr"))
+    'PSNR(peak=1.0)'
+    """
+    return repr(metric) if is_dataclass(metric) else type(metric).__name__
 
 
 def _known_convention(convention: str) -> None:
@@ -177,7 +206,7 @@ def score(
     _check_shapes(p, t, w)
     if metrics is None:
         metrics = defaults(names, convention)
-    found = [resolve(m, convention) for m in metrics]
+    found = [resolve(m, convention, names) for m in metrics]
     sums: dict[str, Terms] = {}
     missing = 0
     for m in found:
@@ -198,7 +227,7 @@ def _score(m: Metric, terms: Terms, pixel_set: str, missing: int) -> Score:
     n = int(terms["n"].sum())
     return Score(
         m.value(terms), m.unit, m.higher_is_better, m.convention, peak, m.pooling, pixel_set, n,
-        missing,
+        missing, formula(m),
     )  # fmt: skip
 
 
@@ -268,6 +297,8 @@ __all__ = [
     "Terms",
     "add",
     "defaults",
+    "formula",
+    "ndvi_mae",
     "resolve",
     "score",
     "sees",

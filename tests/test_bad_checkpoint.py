@@ -4,7 +4,10 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
+import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +22,12 @@ import cubefill
 from cubefill import checkpoint, train
 from cubefill.cli import main
 from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.method import resolve
 from cubefill.methods.ganfilling import GanFilling
-from cubefill.methods.utilise import Utilise
+from cubefill.methods.utilise import Utilise, UtiliseConfig
 from cubefill.train_recipe import Recipe
-from tests.bad_cases import cube, filled, net
+from tests.bad_cases import TINY, cube, filled, net, whole
+from tests.methods.decloud import made
 
 CUT = "cut short or no safetensors file"
 
@@ -49,6 +54,18 @@ def card(folder: Path, **entries: Any) -> None:
 def signed(folder: Path) -> None:
     """Lets the card name the weights that lie beside it."""
     card(folder, digest=checkpoint.digest(folder))
+
+
+def spoiled(folder: Path, spoil: Callable[[Any], Any]) -> None:
+    """Changes the state and signs it."""
+    path = str(folder / "weights.safetensors")
+    state = load_file(path)
+    spoil(state)
+    save_file(state, path)
+    signed(folder)
+
+
+TINY_CONFIG = UtiliseConfig(**TINY["utilise"])
 
 
 class Hostile:
@@ -92,13 +109,49 @@ def test_a_folder_that_is_none(folder: Path, place: str) -> None:
     ],
 )
 def test_weights_of_another_net(folder: Path, spoil: Callable[[Any], Any], told: str) -> None:
-    path = str(folder / "weights.safetensors")
-    state = load_file(path)
-    spoil(state)
-    save_file(state, path)
-    signed(folder)
-    with pytest.raises(MethodError, match=rf"weights\.safetensors.*{told}.*Type the checkpoint"):
-        filled(cube(), place=folder)
+    spoiled(folder, spoil)
+    told = rf"weights\.safetensors.*{told}.*Type the checkpoint"
+    with pytest.raises(MethodError, match=told) as planned:
+        cube().gapfill("utilise", checkpoint=str(folder))
+    target = folder.parent / "filled.zarr"
+    with pytest.raises(MethodError, match=told):
+        cubefill.run(cube(), target, "utilise", checkpoint=str(folder), progress=False)
+    assert not target.exists(), "refused before anything is written"
+    with pytest.raises(MethodError) as loaded:
+        checkpoint.load_net(folder, lambda card: Utilise(checkpoint=str(folder)).net(TINY_CONFIG))
+    assert str(planned.value) == str(loaded.value)
+
+
+@pytest.mark.parametrize("name", TINY)
+def test_every_net_is_known_while_planning(name: str, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(net(name), tmp_path / "net"))
+    method = resolve(name, checkpoint=str(folder))
+    method.ready()  # type: ignore[attr-defined]
+    spoiled(folder, lambda s: s.pop(next(iter(s))))
+    with pytest.raises(
+        MethodError, match=r"weights\.safetensors lacks .*: expected the \d+ tensors"
+    ):
+        resolve(name, checkpoint=str(folder)).ready()  # type: ignore[attr-defined]
+
+
+class Numbers(Utilise):
+    """A net that torch's meta device cannot make."""
+
+    @classmethod
+    def net(cls, config: Any) -> torch.nn.Module:
+        assert float(torch.ones(2).sum()) == 2
+        return super().net(config)
+
+
+def test_a_net_that_needs_numbers_is_checked_when_it_is_loaded(tmp_path: Path) -> None:
+    method = made(Numbers, **TINY["utilise"])
+    method.ready()
+    whole(cube().gapfill(method).compute(), cube())
+    folder = Path(shutil.copytree(method.checkpoint, tmp_path / "net"))
+    spoiled(folder, lambda s: s.pop("first.0.bias"))
+    lazy = cube().gapfill(Numbers(checkpoint=str(folder)))
+    with pytest.raises(MethodError, match=r"lacks 'first\.0\.bias'"):
+        lazy.compute()
 
 
 @pytest.mark.parametrize("name_them", [False, True])
@@ -116,7 +169,7 @@ def test_weights_of_another_checkpoint(folder: Path) -> None:
     other = Path(net("ganfilling")) / "weights.safetensors"
     shutil.copy(other, folder)
     with pytest.raises(StoreError, match=r"SHA-256 .*expected .* as card\.json says.*Copy"):
-        filled(cube(), place=folder)
+        cube().gapfill("utilise", checkpoint=str(folder))
     with pytest.raises(StoreError, match=r"as card\.json says"):
         checkpoint.load(folder)
 
@@ -193,6 +246,47 @@ READERS: dict[str, Callable[[Path, Path], Any]] = {
 def test_an_authors_file_with_a_foreign_class(tmp_path: Path, key: str) -> None:
     path, target = tmp_path / "theirs.pt", tmp_path / "net"
     torch.save({key: {"conv1.weight": torch.ones(2, 4, 4, 4)}, "options": Foreign()}, path)
-    with pytest.raises(StoreError, match=r"theirs\.pt is refused.*Foreign.*ask its authors for"):
+    told = r"theirs\.pt is refused.*\(GLOBAL \S+Foreign\).*ask its authors for"
+    with pytest.raises(StoreError, match=told) as refused:
         READERS[key](path, target)
     assert not target.exists()
+    shown = "".join(traceback.format_exception(refused.value))
+    assert not re.search(ADVICE, shown)
+
+
+ADVICE = "weights_only|safe_globals|likely succeed|can still be loaded"
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize("legacy", [False, True])
+def test_torchs_advice_is_never_repeated(tmp_path: Path, protocol: int, legacy: bool) -> None:
+    path, struck = tmp_path / "theirs.pt", tmp_path / "struck"
+    torch.save(
+        {"conv.weight": torch.ones(2), "more": Hostile(struck)}, path,
+        pickle_protocol=protocol, _use_new_zipfile_serialization=not legacy,
+    )  # fmt: skip
+    found = r"GLOBAL \w+\.mkdir" if protocol < 4 else r"Unsupported operand \d+"
+    with pytest.raises(StoreError, match=rf"is refused.*\({found}\)\. Nothing in it") as refused:
+        checkpoint.original_pt(path)
+    assert not struck.exists()
+    assert not re.search(ADVICE, "".join(traceback.format_exception(refused.value)))
+
+
+def test_tensors_of_another_pickle_protocol_are_read_in_silence(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "theirs.pt", pickle_protocol=3)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        state, _ = checkpoint.original_pt(tmp_path / "theirs.pt")
+    assert torch.equal(state["a"], torch.ones(2))
+    assert not heard
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit:DeprecationWarning")
+def test_a_program_of_torchscript(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.pt"
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(
+        StoreError, match=r"cannot be read \(it is a TorchScript archive"
+    ) as refused:
+        checkpoint.original_pt(path)
+    assert not re.search(ADVICE, str(refused.value))

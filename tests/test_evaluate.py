@@ -65,6 +65,13 @@ def test_conventions_are_stored(scores: xr.Dataset) -> None:
     assert "Transplant" in scores.attrs["gaps"]
 
 
+def test_near_infrared_may_be_b8a(cube: xr.Dataset, scores: xr.Dataset) -> None:
+    found = self_test(cube.rename(B08="B8A"), ("linear", "nearest"), seed=4)
+    np.testing.assert_array_equal(found["ndvi_mae"], scores["ndvi_mae"])
+    assert found["ndvi_mae"].attrs["formula"] == "NDVIMAE(red='B04', nir='B8A')"
+    assert scores["ndvi_mae"].attrs["formula"] == "NDVIMAE(red='B04', nir='B08')"
+
+
 def test_a_better_method_scores_better(scores: xr.Dataset) -> None:
     assert float(scores["mae"].sel(method_name="linear")) < float(
         scores["mae"].sel(method_name="nearest")

@@ -306,6 +306,24 @@ def test_stores_score_like_cubes(cubes: dict[str, xr.Dataset], tmp_path: Any) ->
     np.testing.assert_allclose(a, b, atol=1e-4)
 
 
+@pytest.mark.parametrize("asked", [None, ["MAE", "NDVI-MAE"]])
+def test_near_infrared_may_be_b8a(cubes: dict[str, xr.Dataset], asked: list[str] | None) -> None:
+    ds = cubes["place 0"]
+    wide, narrow = (
+        compare(METHODS, c, Dates(0.3), metrics=asked) for c in (ds, ds.rename(B08="B8A"))
+    )
+    np.testing.assert_allclose(narrow.ndvi_mae, wide.ndvi_mae, rtol=1e-6)
+    assert narrow.ndvi_mae.attrs["formula"] == "NDVIMAE(red='B04', nir='B8A')"
+    assert wide.ndvi_mae.attrs["formula"] == "NDVIMAE(red='B04', nir='B08')"
+    assert narrow.attrs["bands"] == "B02 B03 B04 B8A"
+
+
+def test_skill_has_the_facts_of_mae(found: xr.Dataset) -> None:
+    for name in ("peak", "pooling", "convention"):
+        assert found.skill.attrs[name] == found.mae.attrs[name]
+    np.testing.assert_array_equal(found.skill_n, found.mae_n)
+
+
 @dataclass(frozen=True)
 class Greenness:
     """Gives NDVI alone, as a net that fuses SAR does: its mean over time."""
@@ -320,9 +338,11 @@ class Greenness:
             yield Filled({"NDVI": np.broadcast_to(mean, block.shape).astype(np.float32)})
 
 
-def test_methods_that_give_ndvi_alone(cubes: dict[str, xr.Dataset]) -> None:
-    methods: dict[str, Any] = {"mean": Greenness(), "linear": "linear"}
-    table = compare(methods, cubes["place 0"], Dates(0.3))
+@pytest.mark.parametrize("nir", ["B08", "B8A"])
+def test_methods_that_give_ndvi_alone(cubes: dict[str, xr.Dataset], nir: str) -> None:
+    mean = Greenness(needs=Needs(bands=("B04", nir)))
+    methods: dict[str, Any] = {"mean": mean, "linear": "linear"}
+    table = compare(methods, cubes["place 0"].rename(B08=nir), Dates(0.3))
     row = table.sel(pixel_set="occluded", stratum="all")
     assert table.attrs["bands"] == "NDVI"
     assert "sam" not in table

@@ -11,9 +11,10 @@ import pytest
 import torch
 import xarray as xr
 
-from cubefill import samples, simulate
+from cubefill import metrics, samples, simulate
 from cubefill.errors import CubeError
-from cubefill.evaluate_decloud import BANDS, compare_decloud, markdown, write
+from cubefill.evaluate_decloud import BANDS, _rows, compare_decloud, markdown, write
+from cubefill.method import resolve
 from cubefill.methods.msop import MsopUnet
 from cubefill.methods.ssop import SsopUnet
 from tests.methods.decloud import made
@@ -49,7 +50,7 @@ def test_rows_are_those_of_the_paper(found: tuple[xr.Dataset, Path]) -> None:
     assert ds.test_set.values.tolist() == ["ssop", "msop", "msop_cld"]
     rows = ds.method_name.values.tolist()
     assert rows == [
-        "ssop_unet w/o SAR", "ssop_unet with SAR", "msop_unet with SAR", "msop_unet with SAR + DEM",
+        "ssop_unet (without SAR)", "ssop_unet (SAR)", "msop_unet (SAR)", "msop_unet (SAR + DEM)",
         "linear2",
     ]  # fmt: skip
     scored = ds.samples.values > 0
@@ -60,6 +61,35 @@ def test_rows_are_those_of_the_paper(found: tuple[xr.Dataset, Path]) -> None:
     np.testing.assert_allclose(
         ds.psnr.values[scored], 10 * np.log10(1e8 / ds.mse.values[scored]), rtol=1e-9
     )
+
+
+def test_variants_of_a_method_stand_together_in_the_papers_order(nets: list[Any]) -> None:
+    rows = _rows(["linear2", nets[3], nets[1], nets[2], nets[0]])
+    assert list(rows) == [
+        "linear2", "msop_unet (SAR)", "msop_unet (SAR + DEM)", "ssop_unet (without SAR)",
+        "ssop_unet (SAR)",
+    ]  # fmt: skip
+    assert rows["ssop_unet (SAR)"] is nets[1]
+
+
+def test_checkpoints_of_one_variant_are_told_apart(nets: list[Any]) -> None:
+    other = made(SsopUnet, layout="ssop", **SMALL)
+    rows = _rows([nets[1], other, nets[0], other, "linear2", "linear2"])
+    assert list(rows) == [
+        "ssop_unet (without SAR)",
+        f"ssop_unet={nets[1].checkpoint} (SAR)",
+        f"ssop_unet={other.checkpoint} (SAR)",
+        f"ssop_unet={other.checkpoint} (SAR) (2)",
+        "linear2",
+        "linear2 (2)",
+    ]
+    assert [rows[n] for n in list(rows)[:3]] == [nets[0], nets[1], other]
+
+
+def test_own_names_and_their_order_are_kept(nets: list[Any]) -> None:
+    mine = {"second": nets[1], "first": nets[0], "line": "linear2"}
+    assert _rows(mine) == {**mine, "line": resolve("linear2")}
+    assert list(_rows(mine)) == list(mine)
 
 
 def test_linear_scores_as_by_hand(found: tuple[xr.Dataset, Path]) -> None:
@@ -91,6 +121,11 @@ def test_tables_in_markdown(found: tuple[xr.Dataset, Path]) -> None:
     ]  # fmt: skip
     assert text.count("| linear2 |") == 1
     assert "samples | values |" in text
+    notes = [x for x in text.splitlines() if x.startswith("Peak")]
+    assert len(notes) == 3, "one line below each table"
+    assert notes[0].startswith("Peak 10000 (MSE, PSNR); 1 (SSIM, SAM). Pooling: pixels, dates, ban")
+    assert "cosines of pixels, dates and cubes, then the angle (SAM)" in notes[0]
+    assert "Pixels: clear pixels of the target image; n of MSE: values." in notes[0]
 
 
 def test_tables_of_files_hold_the_values(found: tuple[xr.Dataset, Path], tmp_path: Path) -> None:
@@ -106,11 +141,19 @@ def test_tables_of_files_hold_the_values(found: tuple[xr.Dataset, Path], tmp_pat
     assert f"**{best:.0f}**" in markdown(ds)
     with write(ds, tmp_path / "t.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert len(rows) == int((ds.samples.values > 0).sum())
+    assert len(rows) == 4 * int((ds.samples.values > 0).sum())
     for row in rows:
         one = ds.sel(test_set=row["test_set"], method_name=row["method"])
-        for key in ("mse", "ssim", "psnr", "sam", "samples", "values"):
-            assert float(row[key]) == float(one[key])
+        score = metrics.resolve(row["metric"], "decloud")
+        key = row["metric"].lower()
+        assert float(row["value"]) == float(one[key])
+        assert (int(row["n"]), int(row["samples"])) == (int(one[f"{key}_n"]), int(one.samples))
+        assert (row["unit"], row["pooling"]) == (score.unit, score.pooling)
+        assert float(row["peak"]) == getattr(score, "peak", 1.0)
+        assert (row["convention"], row["pixel_set"]) == ("decloud", ds.attrs["pixel_set"])
+    msop = {row["metric"]: int(row["n"]) for row in rows if row["method"] == "linear2"}
+    assert msop["MSE"] == msop["PSNR"] == 4 * msop["SAM"], "bands of a pixel, and its one angle"
+    assert 0 < msop["SSIM"] < msop["MSE"], "windows have borders"
     read = json.loads((write(ds, tmp_path / "t.json")).read_text())
     values = np.array(read["data_vars"]["mse"]["data"], float)
     np.testing.assert_array_equal(values, ds.mse.values)

@@ -47,9 +47,27 @@ def test_gap_length_is_between_the_observations_around() -> None:
 
 
 def test_edges_belong_to_the_shorter_stratum() -> None:
-    for days, name in ((10, "0-10 d"), (10.5, "10-20 d"), (20, "10-20 d"), (40, "20-40 d"),
-                       (80, "40-80 d"), (80.5, ">80 d")):  # fmt: skip
+    for days, name in ((10, "0-10 d"), (11, "10-20 d"), (20, "10-20 d"), (40, "20-40 d"),
+                       (80, "40-80 d"), (81, ">80 d")):  # fmt: skip
         assert names_of("gap length", column("x.x"), [0, 4, days])[1] == [name]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_the_time_of_day_does_not_matter(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    seen = rng.random((9, 2, 3)) < 0.5
+    days = np.cumsum(rng.choice([5, 10, 20, 40], 9))
+    hours = rng.uniform(0, 1, 9)
+    assert names_of("gap length", seen, days) == names_of("gap length", seen, days + hours)
+    assert names_of("position", seen, days) == names_of("position", seen, days + hours)
+
+
+@pytest.mark.parametrize("seconds", [-7, 0, 7])
+def test_a_gap_of_ten_days_is_one_whatever_the_seconds(seconds: int) -> None:
+    middle = [0.456, 5.456, 10.456 + seconds / 86_400]
+    assert names_of("gap length", column("x.x"), middle)[1] == ["0-10 d"]
+    assert names_of("gap length", column("x.."), middle)[2] == ["0-10 d"]
 
 
 def test_at_the_ends_the_only_neighbour_counts() -> None:

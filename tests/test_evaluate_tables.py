@@ -38,6 +38,17 @@ def test_scores_in_markdown(found: xr.Dataset) -> None:
     assert f"**{table.rows[1][1]}**" in lines[5]
     assert "bootstrap over 2 seeds" in lines[-1]
     assert "Convention cubefill; bands B02 B03 B04 B08" in lines[-1]
+    assert (
+        "Peak 1. Pooling: pixels, dates and bands (MAE, bias, PSNR, skill); pixels and dates (SAM)."
+    ) in lines[-1]
+
+
+def test_every_table_says_peak_and_pooling(found: xr.Dataset) -> None:
+    ds = found.copy()
+    ds["psnr"] = ds["psnr"].assign_attrs(peak=2.0)
+    for text in (tables.markdown(ds, "psnr"), tables.html(ds, "psnr")):
+        assert text.count("Peak 1 (MAE, bias, SAM, skill); 2 (PSNR). Pooling: ") == 2
+        assert text.count("Peak 2. Pooling: pixels, dates and bands. Pixels: pixels with a t") == 1
 
 
 def test_the_best_is_lowest_highest_or_nearest_to_the_ideal(found: xr.Dataset) -> None:
@@ -90,6 +101,11 @@ def test_files(found: xr.Dataset, tmp_path: Path, name: str) -> None:
         )
         assert (row["peak"], row["unit"], row["convention"]) == ("1.0", "dB", "cubefill")
         assert int(row["n"]) == int(found.psnr_n[0, 0])
+        for row in rows:
+            attrs = found[row["metric"].lower()].attrs
+            assert row["pooling"] == attrs["pooling"] != ""
+            assert float(row["peak"]) == attrs["peak"]
+            assert int(row["n"]) >= 0, "each value has its n, skill too"
     if name == "t.json":
         assert json.loads(path.read_text())["attrs"]["cases"] == 2
     if name == "t.nc":

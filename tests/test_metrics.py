@@ -35,6 +35,29 @@ def test_score_equals_the_metric_on_the_whole() -> None:
         assert got.higher_is_better == m.higher_is_better
 
 
+def test_ndvi_is_taken_from_b8a_where_there_is_no_b08() -> None:
+    pred, true, where = example()
+    wide = metrics.score(pred, true, where)["NDVI-MAE"]
+    p, t = (ds.rename(B08="B8A") for ds in (pred, true))
+    found = metrics.score(p, t, where)
+    assert set(found) == {*metrics.DEFAULT, "NDVI-MAE"}
+    assert found["NDVI-MAE"].value == wide.value
+    assert wide.formula == "NDVIMAE(red='B04', nir='B08')"
+    assert found["NDVI-MAE"].formula == "NDVIMAE(red='B04', nir='B8A')"
+    assert metrics.score(p, t, where, ["ndvi-mae"])["NDVI-MAE"] == found["NDVI-MAE"]
+    p, t = (ds.assign(B8A=ds["B08"] ** 2) for ds in (pred, true))
+    assert metrics.score(p, t, where)["NDVI-MAE"] == wide
+
+
+@pytest.mark.parametrize("bands", [["B04"], ["B8A", "B02"], ["B08"], []])
+def test_without_red_or_near_infrared_there_is_no_ndvi(bands: list[str]) -> None:
+    assert metrics.ndvi_mae(bands) is None
+    assert "NDVI-MAE" not in metrics.defaults(bands)
+    zero = {b: np.zeros((1, 2, 2)) for b in bands or ["B02"]}
+    with pytest.raises(CubeError, match="expected bands B04 and B08"):
+        metrics.score(zero, zero, np.ones((1, 2, 2), bool), ["NDVI-MAE"])
+
+
 def test_a_score_stores_what_it_stands_for() -> None:
     pred, true, where = example()
     got = asdict(metrics.score(pred, true, where, ["PSNR"], pixel_set="occluded")["PSNR"])
@@ -44,6 +67,7 @@ def test_a_score_stores_what_it_stands_for() -> None:
         "unit": "dB", "higher_is_better": True, "convention": "cubefill", "peak": 1.0,
         "pooling": "pixels, dates and bands", "pixel_set": "occluded",
         "n": 2 * int(where.sum()) - missing, "n_missing": missing,
+        "formula": "PSNR(peak=1.0)",
     }  # fmt: skip
 
 

@@ -10,6 +10,7 @@ GPU blocks go in batches of one fixed size, the last one padded; the next batch 
 copied while the device works on the last.
 """
 
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -26,8 +27,8 @@ from torch import nn
 
 from cubefill import checkpoint
 from cubefill.checkpoint import Card
-from cubefill.checkpoint_original import check_shapes
-from cubefill.errors import MethodError
+from cubefill.checkpoint_original import Shape, check_shapes, shapes_of
+from cubefill.errors import CubefillError, MethodError
 from cubefill.method import Block, Filled, Flag, Needs, name_of
 from cubefill.methods._footprint import footprint
 from cubefill.methods._pass import Answer, Pass, check_precision, device_of
@@ -36,6 +37,8 @@ from cubefill.nn.objective import Learning, Objective, Supervised
 from cubefill.planning_bytes import Scratch
 
 Arrays = dict[str, NDArray[Any]]
+
+log = logging.getLogger("cubefill")
 
 GPU_BATCH = 8
 """Blocks per pass that a GPU starts with; halved where its memory runs out."""
@@ -211,16 +214,15 @@ class TorchMethod:
         method = cls().configured(**{**found, **config})
         state = cls.from_original(path, method.config)
         with torch.device("meta"):
-            wanted = {n: tuple(t.shape) for n, t in cls.net(method.config).state_dict().items()}
-        shapes = {n: tuple(t.shape) for n, t in state.items()}
-        check_shapes(shapes, wanted, str(path), method._named())
+            wanted = shapes_of(cls.net(method.config).state_dict())
+        check_shapes(shapes_of(state), wanted, str(path), method._named())
         card = card_of(method, recipe=recipe, licence=licence)
         return checkpoint.save(folder, state, card, overwrite=overwrite)
 
     def ready(self) -> None:
         """Refuses while planning what `fill` would refuse later.
 
-        That is no checkpoint or a broken one, and a device or a precision that is not there.
+        That is no checkpoint, a broken one or another net's, and a device or precision not there.
         """
         if not self.checkpoint:
             raise MethodError(
@@ -228,7 +230,7 @@ class TorchMethod:
                 "`cubefill train RECIPE.toml FOLDER` to make one, then "
                 f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
             )
-        checkpoint.check(self.checkpoint)
+        checkpoint.check(self.checkpoint, *_state_of(type(self), self.config))
         check_precision(self.precision, device_of(self.device))
 
     def scratch(self, block: Block) -> Scratch:
@@ -358,6 +360,25 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
+
+
+_STATES: dict[tuple[type, str], tuple[str, dict[str, Shape] | None]] = {}
+
+
+def _state_of(kind: type[TorchMethod], config: Any) -> tuple[str, dict[str, Shape] | None]:
+    """Name and shapes of a net's state; None for shapes that only real tensors would tell."""
+    key = (kind, repr(config))
+    if key not in _STATES:
+        try:
+            with torch.device("meta"):
+                net = kind.net(config)
+            _STATES[key] = type(net).__name__, shapes_of(net.state_dict())
+        except CubefillError:
+            raise
+        except Exception as error:  # a net may need real numbers while it is made
+            log.info("The plan does not check the weights of %s: %s", kind.__name__, error)
+            _STATES[key] = kind.__name__, None
+    return _STATES[key]
 
 
 def _tuple(value: Any) -> Any:
