@@ -73,7 +73,8 @@ def facts(cube: xr.Dataset, out: xr.Dataset | None = None, max_px: int = 192) ->
     clear = got["clear"].values.astype(bool)
     seen = clear | got["covered"].values.astype(bool)
     time = small["time"].values
-    lengths, ends = gap_lengths(clear, days_since(time, time[0]))
+    dates = time.astype("M8[D]")
+    lengths, ends = gap_lengths(clear, days_since(dates, dates[0]))
     count = clear.sum(0)
     flags, lost = _flags(out, max_px)
     if "missing" in got:
