@@ -51,7 +51,8 @@ def fit(
 
     The score of an epoch is the loss on the validation samples, else the mean loss of its updates.
     A run that was killed goes on from its last state when it is called again, and ends with the
-    weights that it would have had. Under `torchrun` each process takes its share of every batch.
+    weights that it would have had. Under `torchrun` each process takes its share of every batch;
+    what processes beside the first draw at random is then drawn anew after a kill.
 
     Parameters
     ----------

@@ -2,11 +2,13 @@
 
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
-from math import cos, pi
+from itertools import pairwise
+from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from cubefill.nn.settings import Adam
 SHIPPED = Path(__file__).parent / "recipes"
 
 SCHEDULES = ("constant", "steps", "cosine", "plateau")
+PRECISIONS = ("float32", "bfloat16")
 
 TABLES = ("config", "samples")
 """Entries of a recipe that are tables."""
@@ -79,7 +82,7 @@ class Recipe:
     patience: int = 0
     """Epochs without a better score after which training stops; 0 for never."""
     better_by: float = 0.0
-    """How much lower a score must be to count as better."""
+    """How much lower a score must be to count as better, for `patience` and `plateau`."""
 
     seed: int = 0
     device: str = "auto"
@@ -95,16 +98,10 @@ class Recipe:
             if isinstance(getattr(self, name), list):
                 object.__setattr__(self, name, tuple(getattr(self, name)))
         for f in fields(self):
-            _check_type(f.name, getattr(self, f.name), type(_default(f)))
-        if self.schedule not in SCHEDULES:
-            raise CubefillError(
-                f"schedule = {self.schedule!r}: expected one of {', '.join(SCHEDULES)}."
-            )
-        for name in ("epochs", "batch", "log_every"):
-            if getattr(self, name) < 1:
-                raise CubefillError(f"{name} = {getattr(self, name)}: expected 1 or more.")
-        if self.rate <= 0:
-            raise CubefillError(f"rate = {self.rate}: expected more than 0.")
+            value, default = getattr(self, f.name), _default(f)
+            _check_type(f.name, value, default)
+            _check_range(f.name, value, default)
+        _check_together(self)
 
     @property
     def adam(self) -> Adam:
@@ -149,18 +146,7 @@ def from_dict(values: Mapping[str, Any], source: str = "the recipe") -> Recipe:
         A key is unknown (the valid ones are listed, the nearest is suggested), or a value is of
         another type.
     """
-    known = [f.name for f in fields(Recipe)]
-    unknown = [k for k in values if k not in known]
-    if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise CubefillError(
-            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}.{hint}"
-        )
-    try:
-        return Recipe(**values)
-    except CubefillError as error:
-        raise CubefillError(f"{source}: {error}") from error
+    return _made(Recipe, values, source)
 
 
 def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
@@ -179,8 +165,7 @@ def with_options(recipe: Recipe, options: Mapping[str, Any]) -> Recipe:
     {'patch': 32, 'pad': 4}
     """
     whole = {n: v for n, v in options.items() if "." not in n}
-    from_dict(whole, "the options")
-    made = replace(recipe, **whole)
+    made = _made(partial(replace, recipe), whole, "the options")
     for name, value in options.items():
         table, dot, entry = name.partition(".")
         if dot and (table not in TABLES or not entry):
@@ -226,15 +211,101 @@ def shipped() -> list[str]:
     return sorted(p.stem for p in SHIPPED.glob("*.toml"))
 
 
+def _made(make: Callable[..., Recipe], values: Mapping[str, Any], source: str) -> Recipe:
+    known = [f.name for f in fields(Recipe)]
+    unknown = [k for k in values if k not in known]
+    if unknown:
+        near = get_close_matches(unknown[0], known, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        raise CubefillError(
+            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}.{hint}"
+        )
+    try:
+        return make(**values)
+    except CubefillError as error:
+        raise CubefillError(f"{source}: {error}") from error
+
+
+# ------------------------------------------------------------------ what an entry may be
+
+_Test = tuple[str, Callable[[Any], bool]]
+
+_ABOVE: _Test = ("more than 0", lambda v: v > 0)
+_ANY: _Test = ("0 or more", lambda v: v >= 0)
+_SOME: _Test = ("1 or more", lambda v: v >= 1)
+_BETAS: _Test = (
+    "two numbers from 0 to less than 1",
+    lambda v: len(v) == 2 and all(_is_number(b) and 0 <= b < 1 for b in v),
+)
+
+_RANGES: dict[str, _Test] = {
+    **dict.fromkeys(("rate", "adversary_rate", "eps"), _ABOVE),
+    **dict.fromkeys(("epochs", "batch", "plateau", "log_every"), _SOME),
+    **dict.fromkeys(("decay", "weight", "clip", "least_rate", "better_by"), _ANY),
+    **dict.fromkeys(("updates", "micro", "patience", "workers", "keep_every"), _ANY),
+    **dict.fromkeys(("betas", "adversary_betas"), _BETAS),
+    "ema": ("0 or more and less than 1", lambda v: 0 <= v < 1),
+    "factor": ("more than 0 and at most 1", lambda v: 0 < v <= 1),
+    "seed": ("0 to 2**63 - 1", lambda v: 0 <= v < 2**63),
+    "schedule": (f"one of {', '.join(SCHEDULES)}", lambda v: v in SCHEDULES),
+    "precision": (f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS),
+    "milestones": (
+        "epochs that increase, each 1 or more",
+        lambda v: (
+            all(isinstance(m, int) and not isinstance(m, bool) for m in v)
+            and all(a < b for a, b in pairwise((0, *v)))
+        ),
+    ),
+}
+"""What is expected of an entry, in words, and the test of it."""
+
+_TYPED = {"milestones": (50, 100), "method": "utilise"}
+"""What to type where the default says nothing."""
+
+
 def _default(f: Any) -> Any:
     return f.default if not callable(f.default_factory) else f.default_factory()
 
 
-def _check_type(name: str, value: Any, kind: type) -> None:
+def _typed(name: str, default: Any) -> str:
+    value = _TYPED.get(name, default)
+    if isinstance(value, dict):
+        return f" Type {name}={{'KEY': 'VALUE'}}."
+    shown = str(list(value)).replace(" ", "") if isinstance(value, tuple) else repr(value)
+    return f" Type {name}={shown}."
+
+
+def _check_type(name: str, value: Any, default: Any) -> None:
+    kind = type(default)
     wanted: tuple[type, ...] = (kind,)
     if kind is float:
         wanted = (float, int)
     elif kind is dict:
         wanted = (Mapping,)
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind is not bool):
-        raise CubefillError(f"{name} = {value!r}: expected {kind.__name__}.")
+        raise CubefillError(f"{name} = {value!r}: expected {kind.__name__}.{_typed(name, default)}")
+
+
+def _check_range(name: str, value: Any, default: Any) -> None:
+    if isinstance(default, float) and not isfinite(value):
+        raise CubefillError(f"{name} = {value!r}: expected a number.{_typed(name, default)}")
+    expected, holds = _RANGES.get(name, ("", lambda _: True))
+    if not holds(value):
+        raise CubefillError(f"{name} = {value!r}: expected {expected}.{_typed(name, default)}")
+
+
+def _check_together(recipe: Recipe) -> None:
+    if recipe.schedule == "steps" and not recipe.milestones:
+        raise CubefillError(
+            "schedule = 'steps' without milestones: expected epochs after which the rate falls. "
+            "Type milestones=[50,100], or schedule='constant'."
+        )
+    if recipe.least_rate > recipe.rate:
+        raise CubefillError(
+            f"least_rate = {recipe.least_rate}: expected at most the rate, {recipe.rate}. Type "
+            "least_rate=0.0."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

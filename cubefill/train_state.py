@@ -5,7 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -30,22 +30,25 @@ class Standing:
     """Batches of the epoch that are done."""
     update: int = 0
     best: float = inf
-    """Lowest score so far."""
+    """Lowest score so far, of the weights that are kept."""
     stale: int = 0
-    """Epochs since the best score."""
+    """Epochs since a score was better."""
     waited: int = 0
-    """Epochs since the best score or the last plateau."""
+    """Epochs since a score was better, or since the last plateau."""
     plateaus: int = 0
     total: float = 0.0
     """Sum of the losses of the epoch's updates."""
+    reference: float = inf
+    """The last score that was better by `better_by`, which the next one is compared with."""
 
     def stepped(self, loss: float) -> "Standing":
         """After one more update."""
         return replace(self, batch=self.batch + 1, update=self.update + 1, total=self.total + loss)
 
     def judged(self, score: float, recipe: Recipe) -> tuple["Standing", bool]:
-        """After an epoch with a score, and whether it is the best."""
-        better = score < self.best - (recipe.better_by if self.best < inf else 0)
+        """After an epoch with a score, and whether it is the lowest."""
+        lowest = score < self.best
+        better = score < self.reference - recipe.better_by
         stale = 0 if better else self.stale + 1
         waited = 0 if better else self.waited + 1
         plateau = recipe.schedule == "plateau" and waited >= recipe.plateau
@@ -54,12 +57,30 @@ class Standing:
             epoch=self.epoch + 1,
             batch=0,
             total=0.0,
-            best=score if better else self.best,
+            best=score if lowest else self.best,
             stale=stale,
             waited=0 if plateau else waited,
             plateaus=self.plateaus + plateau,
+            reference=score if better else self.reference,
         )
-        return then, better
+        return then, lowest
+
+    @classmethod
+    def taken_up(cls, held: Mapping[str, Any], path: Path) -> "Standing":
+        """Of a state; one without `reference` was judged by its best score.
+
+        Raises
+        ------
+        StoreError
+            The state is not one of this version.
+        """
+        try:
+            return cls(**{"reference": held["best"], **held})
+        except (TypeError, KeyError) as error:
+            raise StoreError(
+                f"{path} is of another version ({error}): expected a state of "
+                f"{', '.join(f.name for f in fields(cls))}. Type overwrite=True to begin again."
+            ) from error
 
 
 class Average:
@@ -172,7 +193,7 @@ class Run:
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
-        return Standing(**state["standing"])
+        return Standing.taken_up(state["standing"], path)
 
 
 class Log:
@@ -206,30 +227,43 @@ class Log:
             self.board.close()
 
     def _rows(self) -> list[dict[str, str]]:
+        """Lines that were written to their end."""
         if not self.path.is_file():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        with self.path.open(newline="", errors="replace") as file:
+            lines = [line for line in file if line.endswith("\n")]
+        return [row for row in csv.DictReader(lines) if _is_whole(row)]
 
     def _widen(self, new: list[str]) -> None:
         """Writes the log anew with more columns."""
         rows = self._rows()
         self.fields += new
-        with self.path.open("w", newline="") as file:
+        self._write(rows)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Replaces the log; a kill while writing leaves the one before."""
+        scratch = self.path.with_name(f"{LOG}.writing")
+        with scratch.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.fields, restval="")
             writer.writeheader()
             writer.writerows(rows)
+        os.replace(scratch, self.path)
 
     def _forget_after(self, now: Standing) -> None:
         """Drops lines of updates that the state taken up does not hold."""
-        rows = self._rows()
-        self.path.unlink()
-        kept = [r for r in rows if int(r["update"]) <= now.update]
+        kept = [r for r in self._rows() if int(r["update"]) <= now.update]
         kept = [r for r in kept if r["kind"] != "epoch" or int(r["epoch"]) < now.epoch]
         if kept:
-            self._widen(list(kept[0]))
-            with self.path.open("a", newline="") as file:
-                csv.DictWriter(file, self.fields).writerows(kept)
+            self.fields = list(kept[0])
+            self._write(kept)
+        else:
+            self.path.unlink()
+
+
+def _is_whole(row: Mapping[str | None, Any]) -> bool:
+    """False for what a kill left of a line."""
+    full = None not in row and None not in row.values() and "kind" in row
+    return full and all(str(row.get(n, "")).isdecimal() for n in ("epoch", "update"))
 
 
 def _board(folder: Path) -> Any:

@@ -106,7 +106,20 @@ def test_training_stops_early_and_keeps_the_best(tmp_path: Path) -> None:
     recipe = replace(RECIPE, epochs=50, rate=1e-12, patience=2, better_by=1e-3)
     folder = fit(tmp_path / "net", recipe, validation=samples(4))
     assert len(log(folder, "epoch")) == 3
-    assert checkpoint.read_card(folder).scores["epoch"] == 1
+    scores = [float(r["score"]) for r in log(folder, "epoch")]
+    assert checkpoint.read_card(folder).scores["loss"] == min(scores)
+    assert max(scores) - min(scores) < 1e-3
+
+
+def test_the_weights_of_the_lowest_score_are_kept_however_little_better(tmp_path: Path) -> None:
+    recipe = replace(RECIPE, epochs=3, rate=1e-3, better_by=0.5, ema=0.0)
+    whole = fit(tmp_path / "a", recipe, validation=samples(4))
+    scores = [float(r["score"]) for r in log(whole, "epoch")]
+    assert scores[0] > scores[1] > scores[2] > scores[0] - 0.5
+    assert checkpoint.read_card(whole).scores["epoch"] == 3
+    last = torch.load(whole / "training" / "state.pt", weights_only=True)["objective"]["net"]
+    for name, tensor in state(whole).items():
+        assert torch.equal(tensor, last[name])
 
 
 def test_a_number_of_updates_is_enough(tmp_path: Path) -> None:

@@ -53,6 +53,19 @@ def test_shipped_recipes_have_the_settings_of_their_papers() -> None:
     assert all(r.loss in losses.LOSSES for r in found.values())
 
 
+def test_recipes_of_nets_that_were_trained_with_keras_have_its_defaults() -> None:
+    found = {n: read(n) for n in shipped()}
+    keras = {"stpconv", "cnnrnn", "mowing", "ssop", "msop"}
+    for name, recipe in found.items():
+        assert recipe.adam.eps == (1e-7 if name in keras else 1e-8), name
+    plateaus = {n for n, r in found.items() if r.schedule == "plateau"}
+    assert plateaus == {"cnnrnn"}
+    assert found["cnnrnn"].better_by == 1e-4
+    assert (found["cnnrnn"].factor, found["cnnrnn"].plateau) == (0.5, 3)
+    stopping = {n: (r.better_by, r.patience) for n, r in found.items() if r.patience}
+    assert stopping == {"ssop": (1e-4, 10), "msop": (1e-4, 10)}
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -68,6 +81,55 @@ def test_recipes_that_are_no_recipes(tmp_path: Path, text: str, message: str) ->
     (tmp_path / "mine.toml").write_text(text)
     with pytest.raises(CubefillError, match=message):
         read(tmp_path / "mine.toml")
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"micro": -1}, r"micro = -1: expected 0 or more. Type micro=0."),
+        ({"workers": -1}, r"workers = -1: expected 0 or more. Type workers=0."),
+        ({"updates": -1}, r"updates = -1: expected 0 or more. Type updates=0."),
+        ({"patience": -1}, r"patience = -1: expected 0 or more. Type patience=0."),
+        ({"keep_every": -1}, r"keep_every = -1: expected 0 or more. Type keep_every=0."),
+        ({"clip": -1.0}, r"clip = -1.0: expected 0 or more. Type clip=0.0."),
+        ({"better_by": -1.0}, r"better_by = -1.0: expected 0 or more. Type better_by=0.0."),
+        ({"decay": -0.1}, r"decay = -0.1: expected 0 or more. Type decay=0.0."),
+        ({"weight": -1}, r"weight = -1: expected 0 or more. Type weight=100.0."),
+        ({"ema": 1.5}, r"ema = 1.5: expected 0 or more and less than 1. Type ema=0.0."),
+        ({"ema": 1}, r"ema = 1: expected 0 or more and less than 1"),
+        ({"precision": "float16"}, r"'float16': expected one of float32, bfloat16. Type prec"),
+        ({"betas": [0.9]}, r"betas = \(0.9,\): expected two numbers .*Type betas=\[0.9,0.999\]."),
+        ({"betas": [0.9, 1.0]}, r"expected two numbers from 0 to less than 1"),
+        ({"betas": ["a", "b"]}, r"expected two numbers from 0 to less than 1"),
+        ({"adversary_betas": [0.5, -1]}, r"Type adversary_betas=\[0.5,0.999\]."),
+        ({"adversary_rate": 0}, r"adversary_rate = 0: expected more than 0"),
+        ({"eps": 0}, r"eps = 0: expected more than 0. Type eps=1e-08."),
+        ({"rate": float("nan")}, r"rate = nan: expected a number. Type rate=0.001."),
+        ({"weight": float("inf")}, r"weight = inf: expected a number"),
+        ({"milestones": ["a"]}, r"milestones = \('a',\): expected epochs that increase"),
+        ({"milestones": [3, 3]}, r"expected epochs that increase.*Type milestones=\[50,100\]."),
+        ({"milestones": [0, 3]}, r"each 1 or more"),
+        ({"schedule": "steps"}, r"'steps' without milestones: expected .*Type milestones="),
+        ({"plateau": 0}, r"plateau = 0: expected 1 or more. Type plateau=3."),
+        ({"log_every": 0}, r"log_every = 0: expected 1 or more. Type log_every=10."),
+        ({"factor": 0}, r"factor = 0: expected more than 0 and at most 1. Type factor=0.5."),
+        ({"least_rate": 1.0}, r"least_rate = 1.0: expected at most the rate, 0.001. Type least_r"),
+        ({"seed": -1}, r"seed = -1: expected 0 to 2\*\*63 - 1. Type seed=0."),
+        ({"batch": 1.5}, r"batch = 1.5: expected int. Type batch=4."),
+    ],
+)
+def test_entries_that_are_out_of_range(entries: dict[str, Any], message: str) -> None:
+    with pytest.raises(CubefillError, match=message):
+        Recipe(**entries)
+    with pytest.raises(CubefillError, match=f"the options: .*{message}"):
+        with_options(Recipe(), entries)
+
+
+def test_options_are_judged_with_the_entries_that_they_leave() -> None:
+    recipe = Recipe(milestones=(2, 4), rate=0.1, least_rate=0.05)
+    made = with_options(recipe, {"schedule": "steps", "least_rate": 0.06})
+    assert (made.schedule, made.least_rate) == ("steps", 0.06)
+    assert Recipe(ema=0.0, betas=(0, 0.5), eps=1, milestones=()).betas == (0, 0.5)
 
 
 def test_an_unknown_recipe_lists_the_shipped() -> None:
@@ -111,7 +173,8 @@ def test_samples_have_the_dates_of_the_configuration() -> None:
     one = train.cube_samples(
         [ds.isel(time=slice(0, 4))], Utilise().configured(**small), Recipe(), {}
     )
-    assert len(one[0]["days"]) == 4
+    assert len(one[0]["days"]) == 10
+    assert (one[0]["days"][4:] == 0).all(), "four dates are filled up"
 
 
 def test_one_cube_may_be_named_without_a_list(tmp_path: Path) -> None:

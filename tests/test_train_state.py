@@ -1,10 +1,12 @@
 """What a run keeps: its log, averaged weights, and the state from which it goes on."""
 
+import csv
 import os
+import socket
 import subprocess
 import sys
 import textwrap
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 
 from cubefill.errors import StoreError
 from cubefill.train_recipe import Recipe
-from cubefill.train_state import Average, Standing
+from cubefill.train_state import Average, Log, Standing
 from tests.methods.test_torch import Demo, DemoConfig, DemoNet
 from tests.torch_thread import one_thread as one_thread
 from tests.train_runs import RECIPE, ROOT, Watched, close, fit, log, samples, state
@@ -121,8 +123,43 @@ def test_plateaus_and_the_best_score() -> None:
         now, better = now.judged(score, recipe)
         found.append((better, now.plateaus, now.stale))
     assert found == [
-        (True, 0, 0), (False, 0, 1), (False, 1, 2), (False, 1, 3), (True, 1, 0), (False, 1, 1)
+        (True, 0, 0), (True, 0, 1), (False, 1, 2), (False, 1, 3), (True, 1, 0), (True, 1, 1)
     ]  # fmt: skip
+    assert (now.best, now.reference) == (0.79, 0.8)
+
+
+def test_small_steps_add_up_to_a_better_score() -> None:
+    recipe = Recipe(better_by=0.1, patience=3)
+    now, stale = Standing(), []
+    for score in (1.0, 0.95, 0.92, 0.89, 0.85, float("nan"), 0.86):
+        now, _ = now.judged(score, recipe)
+        stale.append(now.stale)
+    assert stale == [0, 1, 2, 0, 1, 2, 3]
+    assert (now.best, now.reference) == (0.85, 0.89)
+
+
+def test_a_state_without_a_reference_was_judged_by_its_best(tmp_path: Path) -> None:
+    held = asdict(Standing(epoch=3, best=0.4, stale=2))
+    del held["reference"]
+    now = Standing.taken_up(held, tmp_path)
+    assert now == Standing(epoch=3, best=0.4, stale=2, reference=0.4)
+    assert now.judged(0.35, Recipe(better_by=0.1))[0].stale == 3
+    assert Standing.taken_up(asdict(now), tmp_path) == now
+    for other in (held | {"mood": 1}, {"epoch": 3}):
+        with pytest.raises(StoreError, match=r"of another version .*expected .*overwrite=True"):
+            Standing.taken_up(other, tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
+    folder = fit(tmp_path / "net", validation=samples(4))
+    path = folder / "training" / "state.pt"
+    kept = torch.load(path, weights_only=True)
+    del kept["standing"]["reference"]
+    torch.save(kept, path)
+    fit(folder, replace(RECIPE, epochs=4), validation=samples(4))
+    once = fit(tmp_path / "once", replace(RECIPE, epochs=4), validation=samples(4))
+    assert log(folder, "epoch") == log(once, "epoch")
+    close(folder, once, atol=1e-6)
 
 
 # ------------------------------------------------------------------ after a kill
@@ -215,6 +252,94 @@ def test_another_recipe_or_a_foreign_checkpoint_is_not_mixed_in(tmp_path: Path) 
     (tmp_path / "net" / "training" / "state.pt").unlink()
     with pytest.raises(StoreError, match="holds a checkpoint"):
         fit(tmp_path / "net")
+
+
+TWO = """
+import os, sys
+sys.path.insert(0, {root!r})
+from tests.train_runs import *
+torch.set_num_threads(1)
+folder, noted = Path(sys.argv[1]), []
+given = CubeSamples([smooth_cube()], Opposed(), Blobs(), count=8, real=(1, 4))
+options = dict(method=Opposed(), samples=given)
+window = Adversarial._window
+
+def watched(self, pred, like):
+    draws = torch.Generator()
+    draws.set_state(self.draws.get_state())
+    noted.append([*torch.randint(1000, (9,), generator=draws).tolist(), torch.initial_seed()])
+    return window(self, pred, like)
+
+Adversarial._window = watched
+fit(folder, replace(RECIPE, epochs=int(sys.argv[2])), **options)
+(folder / f"drawn-{{os.environ['RANK']}}").write_text(repr(noted[0]))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_draw_apart_after_going_on(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(TWO.format(root=str(ROOT)))
+    for epochs in ("1", "2"):
+        with socket.socket() as s:
+            s.bind(("127.0.0.1", 0))
+            port = s.getsockname()[1]
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+        command += ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        command += [str(tmp_path / "run.py"), str(tmp_path / "net"), epochs]
+        subprocess.run(command, check=True, timeout=60, cwd=ROOT)
+    first, second = ((tmp_path / "net" / f"drawn-{i}").read_text() for i in range(2))
+    assert first.split(",")[:9] != second.split(",")[:9]
+    assert first.split(",")[9] != second.split(",")[9]
+
+
+# ------------------------------------------------------------------ a log that was cut off
+
+
+@pytest.mark.parametrize(
+    "left",
+    ["upd", "update,2", "update,2,1", "update,2,6,0.01,0.1", "epoch,,,\r\n", "a,b,c,d,e,f,g,h\r\n",
+     "update,x,6,0.01,0.1,\r\n", "update,2,6.5,0.01,0.1,\r\n", "\x00\x00\x00"],
+)  # fmt: skip
+def test_what_a_kill_left_of_a_line_is_dropped(tmp_path: Path, left: str) -> None:
+    folder = fit(tmp_path / "net")
+    path = folder / "training" / "log.csv"
+    whole = path.read_bytes()
+    path.write_bytes(whole + left.encode())
+    fit(folder, replace(RECIPE, epochs=4))
+    once = fit(tmp_path / "once", replace(RECIPE, epochs=4))
+    assert path.read_bytes() == (once / "training" / "log.csv").read_bytes()
+
+
+def test_a_log_of_half_a_header_begins_anew(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("kind,ep")
+    written = Log(tmp_path, Standing(update=2))
+    written.line("update", Standing(update=3), {"loss": 0.5})
+    assert (tmp_path / "log.csv").read_text() == "kind,epoch,update,loss\nupdate,0,3,0.5\n"
+
+
+def test_a_kill_while_the_log_is_written_anew_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = Log(tmp_path, Standing())
+    written.line("update", Standing(update=1), {"loss": 0.5})
+    before = (tmp_path / "log.csv").read_bytes()
+
+    def struck(*_: Any) -> None:
+        raise InterruptedError("the lights went out")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv.DictWriter, "writerows", struck)
+        with pytest.raises(InterruptedError):
+            written.line("epoch", Standing(update=1), {"score": 0.4})
+        with pytest.raises(InterruptedError):
+            Log(tmp_path, Standing(update=1))
+    assert (tmp_path / "log.csv").read_bytes() == before
+    Log(tmp_path, Standing(update=1)).line("epoch", Standing(update=1), {"score": 0.4})
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    assert rows == ["kind,epoch,update,loss,score", "update,0,1,0.5,", "epoch,0,1,,0.4"]
+
+
+# ------------------------------------------------------------------ states of others
 
 
 class Hostile:

@@ -3,7 +3,8 @@
 Inputs, as the authors store and scale them: reflectance as it is, clouds included, -1 where there
 is no data; sigma0 as `1 + 65534 (ln(|x| + 1e-6) + 10) / 13` of the linear power, cut to 1..65535,
 0 where there is none, over 65535; elevation in m times 1e-4. Elevation and the 20 m bands are the
-means of 2 x 2 pixels of the cube's 10 m grid. The bands that a net gives at 20 m are repeated.
+means of 2 x 2 pixels of the cube's 10 m grid, counted from its first row and column. The bands that
+a net gives at 20 m are repeated.
 
 For every date to give, a layout chooses the acquisitions of the patch. Where none meets its
 conditions the next best one stands in, so that every date of any cube is given: before the
@@ -15,25 +16,31 @@ With `mosaic=n` the slots before and after the date are put together pixel by pi
 nearest acquisitions of their side, see `sources`. The authors' processor does so with the nearest
 12 and takes, by a fault in its order, the farthest pair of them that has data and a SAR image
 within the gap, clouds or not; here the nearest clear pixel is taken, and SAR as it stands there.
+
+A recipe with the loss "carl" trains as Meraner et al. (2020) do, which the authors leave out: see
+`nn.losses.carl`. It needs a layout that shows the optical image of the date to give.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from cubefill import layout
 from cubefill.errors import MethodError
 from cubefill.layout import Layout
 from cubefill.method import Block, Filled, Flag, Float, Needs
 from cubefill.methods._torch import Arrays, TorchMethod
-from cubefill.nn import keras
+from cubefill.nn import keras, losses
+from cubefill.nn.objective import Learning, Objective, Supervised
 from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring
 from cubefill.nn.unet_keras import from_keras, initialise
 from cubefill.windows import Span, Whole
@@ -83,7 +90,7 @@ class DecloudMethod(TorchMethod):
         return Needs(
             bands=c.bands + c.bands_20m,
             time=Whole(),
-            space=Span(c.patch, c.patch - 2 * c.pad, c.blend),
+            space=Span(c.patch, c.patch - 2 * c.pad, c.blend, align=2),
             sar=bool(self.wiring.sar_dates),
             dem=c.dem,
         )
@@ -199,13 +206,40 @@ class DecloudMethod(TorchMethod):
         """`target` and `where` `(band, y, x)`: every clear pixel of the wanted date.
 
         `truth` holds that date alone, or all dates of `gapped`. Pixels that the net was shown
-        count as those of the authors do, whose targets are clear images.
+        count as those of the authors do, whose targets are clear images. `clear` `(1, y, x)` says
+        which those are, where the net is shown the date's own image.
         """
         wanted = wanted_of(gapped)
+        near = int(np.argmin(np.abs(gapped.time - wanted)))
         step = 0 if len(truth.time) == 1 else int(np.argmin(np.abs(truth.time - wanted)))
         bands = np.stack([np.asarray(a[step], np.float32) for a in truth.bands.values()])
         where = np.isfinite(bands) & truth.valid[step]
-        return {"target": np.where(where, bands, np.float32(0)), "where": where}
+        found: Arrays = {"target": np.where(where, bands, np.float32(0)), "where": where}
+        if self._own_image >= 0:
+            seen = np.isfinite([a[near] for a in gapped.bands.values()]).all(0)
+            found["clear"] = (gapped.valid[near] & seen)[None]
+        return found
+
+    def objective(self, net: nn.Module, recipe: Learning) -> Objective:
+        """By the loss that the recipe names; "carl" also keeps what was shown of the date."""
+        if recipe.loss != "carl":
+            return Supervised(net, losses.named(recipe.loss), recipe, unseen=("clear",))
+        if self._own_image < 0:
+            raise MethodError(
+                f"loss='carl' for layout {self.layout.name!r}: expected one that shows the optical "
+                "image of the date to give, such as 'ssop' or 'msop'. Type loss='l1'."
+            )
+        extra = ("clear", "optical", *(["optical_20m"] if self.config.bands_20m else []))
+        loss = _regularised(self._own_image)
+        return Supervised(net, loss, recipe, extra, "samples", unseen=("clear",))
+
+    @cached_property
+    def _own_image(self) -> int:
+        """Which image of `optical` is that of the date to give; -1 where it is not shown."""
+        if self.layout.synthesis:
+            return -1
+        own = self.layout.inputs.index(self.layout.origin.name)
+        return sum("s2" in k for k in self._kinds[:own]) if "s2" in self._kinds[own] else -1
 
     # -------------------------------------------------------------- all dates
 
@@ -286,7 +320,7 @@ def _optical(
 ) -> Float:
     """`(slot, band, y, x)` as it was seen, clouds included."""
     seen = np.stack([_taken(block.bands[n], sources) for n in bands], axis=1).astype(np.float32)
-    return np.where(np.isnan(seen), np.float32(nodata), seen)
+    return np.where(np.isfinite(seen), seen, np.float32(nodata))
 
 
 def _taken(a: NDArray[Any], sources: NDArray[np.int64]) -> NDArray[Any]:
@@ -327,6 +361,27 @@ def kinds_of(chosen: Layout, sar: bool) -> tuple[str, ...]:
         optical = slot.optical and not (slot.origin and chosen.generates)
         kinds.append(("s1" if slot.sar and sar else "") + ("s2" if optical else ""))
     return tuple(kinds)
+
+
+# ------------------------------------------------------------------ learning
+
+
+def _regularised(own: int) -> Callable[..., Tensor]:
+    """`losses.carl` with image `own` of `optical`, and the wholly clear pixels of `optical_20m`."""
+
+    def loss(
+        pred: Tensor, true: Tensor, where: Tensor, clear: Tensor, optical: Tensor, *coarse: Tensor
+    ) -> Tensor:
+        given = optical[:, own]
+        kept = clear.to(given.dtype).expand_as(given)
+        for images in coarse:
+            means = F.interpolate(images[:, own], scale_factor=2.0)
+            whole = 1 - F.interpolate(F.max_pool2d(1 - kept[:, :1], 2), scale_factor=2.0)
+            given = torch.cat([given, means], 1)
+            kept = torch.cat([kept, whole.expand_as(means)], 1)
+        return losses.carl(pred, true, where, given, kept)
+
+    return loss
 
 
 # ------------------------------------------------------------------ the authors' weights

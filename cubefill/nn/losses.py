@@ -2,7 +2,8 @@
 
 `where` is boolean, or a weight per value (0 leaves out), and broadcasts to the prediction. The
 truth may be anything, NaN included, where `where` is 0: nothing of it reaches loss or gradient.
-Each loss is a weighted mean over all scored values of the batch, 0 where nothing is scored.
+Each loss is a weighted mean over all scored values of the batch, 0 where nothing is scored; `carl`
+is a mean over all values.
 """
 
 from collections.abc import Callable
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from cubefill.errors import MethodError
 
-Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+Loss = Callable[..., Tensor]
 
 SSIM_SIZE = 11
 SSIM_SIGMA = 1.5
@@ -97,20 +98,25 @@ def ssim_map(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     return (top / ((mx * mx + my * my + c1) * (vx + vy + c2))).reshape(shape)
 
 
-def carl(pred: Tensor, true: Tensor, where: Tensor, given: Tensor, weight: float = 1.0) -> Tensor:
+def carl(
+    pred: Tensor, true: Tensor, where: Tensor, given: Tensor, clear: Tensor, weight: float = 1.0
+) -> Tensor:
     """Cloud-adaptive regularised loss of DSen2-CR: the truth in gaps, the input where it was clear.
 
-    `mean(|where (pred - true) + (1 - where) (pred - given)|) + weight mean(|pred - true|)` over
-    all values; here `where` is 1 in cloud and shadow, and the truth is known everywhere.
+    `mean(|(1 - clear) (pred - true) + clear (pred - given)|) + weight mean(|pred - true|)` over
+    all values; `clear` is 0 in cloud and shadow of the input. A difference from an unknown truth
+    counts as 0, so that passes with equally many samples add up; `given` may be anything, NaN
+    included, where it is not clear.
 
     References
     ----------
     Meraner et al. (2020), Cloud removal in Sentinel-2 imagery using a deep residual neural network
     and SAR-optical data fusion, ISPRS Journal of Photogrammetry and Remote Sensing 166.
     """
-    hidden = where.to(pred.dtype)
-    kept = hidden * (pred - true) + (1 - hidden) * (pred - given)
-    return kept.abs().mean() + weight * (pred - true).abs().mean()
+    known, true = _scored(pred, true, where)
+    kept, given = _scored(pred, given, clear)
+    missed, moved = (pred - true).abs() * known, (pred - given).abs() * kept
+    return (missed * (1 - kept) + moved).mean() + weight * missed.mean()
 
 
 def l1_ssim(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
@@ -131,22 +137,31 @@ LOSSES: dict[str, Loss] = {
     "l1_ssim": l1_ssim,
     "laplace": laplace_nll,
     "bce": bce,
+    "carl": carl,
 }
-"""Losses that a recipe may name."""
+"""Losses that a recipe may name; `carl` takes more than a prediction and the truth."""
+
+OF_DECLOUD = "ssop_mer, ssop_unet, msop_unet, msop_david"
+"""Methods that learn by `carl`."""
 
 
 def named(name: str) -> Loss:
-    """The loss of a name.
+    """The loss of a name, of `(pred, true, where)`.
 
     Raises
     ------
     MethodError
-        The name is unknown; the nearest one is suggested.
+        The name is unknown, and the nearest one is suggested; or it is "carl".
     """
     if name not in LOSSES:
         near = get_close_matches(name, LOSSES, n=1)
         hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(f"Unknown loss {name!r}: expected one of {', '.join(LOSSES)}.{hint}")
+    if name == "carl":
+        raise MethodError(
+            "loss='carl' compares with the cloudy image of the date to give: expected a method "
+            f"that is shown it, one of {OF_DECLOUD}. Type loss='l1'."
+        )
     return LOSSES[name]
 
 

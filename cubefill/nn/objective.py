@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy
 
+from cubefill.errors import MethodError
+from cubefill.nn import losses
 from cubefill.nn.settings import Adam as Adam
 from cubefill.nn.update import (
     Batch,
@@ -108,6 +110,8 @@ class Supervised:
         Settings.
     extra
         Further entries of the batch that the loss takes.
+    unseen
+        Further entries of the batch that the net does not take.
     share
         What weighs a pass in the whole batch: its sum of "where", for a loss that is a mean over
         scored values, or its "samples".
@@ -120,9 +124,10 @@ class Supervised:
         recipe: Learning,
         extra: tuple[str, ...] = (),
         share: str = "where",
+        unseen: tuple[str, ...] = (),
     ) -> None:
         self.net, self.loss, self.recipe = net, loss, recipe
-        self.extra, self.share = extra, share
+        self.extra, self.share, self.unseen = extra, share, {"target", "where", *unseen}
         self.optimizer = adam(recipe.adam, net.parameters())
         self.wrapped = distributed(net)
 
@@ -176,7 +181,7 @@ class Supervised:
 
     def _loss(self, net: nn.Module, part: Batch) -> Tensor:
         there = moved(part, self.net)
-        pred = forward(net, there, self.recipe.precision, {"target", "where", *self.extra})
+        pred = forward(net, there, self.recipe.precision, self.unseen)
         more = [there[n] for n in self.extra]
         return self.loss(pred, there["target"], there["where"], *more)
 
@@ -197,12 +202,23 @@ class Adversarial:
     discriminator sees; the net's answers are `(sample, time, band, y, x)`. The discriminator gives
     probabilities.
 
+    Raises
+    ------
+    MethodError
+        The recipe names another loss than "l1".
+
     References
     ----------
     GANFilling, ISPRS Journal of Photogrammetry and Remote Sensing 220 (2025), 637-648.
     """
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, recipe: Learning) -> None:
+        losses.named(recipe.loss)
+        if recipe.loss != "l1":
+            raise MethodError(
+                f"loss={recipe.loss!r} beside an adversary: expected 'l1', the reconstruction of "
+                "GANFilling. Type loss='l1'."
+            )
         self.net, self.discriminator, self.recipe = generator, discriminator, recipe
         self.optimizer = adam(recipe.adam, generator.parameters())
         self.opponent = adam(recipe.adversary, discriminator.parameters())
@@ -252,12 +268,18 @@ class Adversarial:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on where `state_dict` was taken."""
+        """Goes on where `state_dict` was taken.
+
+        The state is that of the first process: every other one draws anew, from it and its rank.
+        """
         self.net.load_state_dict(state["net"])
         self.discriminator.load_state_dict(state["discriminator"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.opponent.load_state_dict(state["opponent"])
         self.draws.set_state(state["draws"].cpu())
+        if rank():
+            drawn = int(torch.randint(2**62, (), generator=self.draws))
+            self.draws.manual_seed(drawn + rank())
 
     def _teach_discriminator(self, parts: list[Batch], weights: list[float]) -> dict[str, float]:
         self.opponent.zero_grad(set_to_none=True)

@@ -9,6 +9,9 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from cubefill.errors import MethodError
+from cubefill.method import resolve
+from cubefill.method_table import METHODS
+from cubefill.methods._decloud import DecloudMethod
 from cubefill.nn import losses
 
 Double = NDArray[np.float64]
@@ -149,19 +152,52 @@ def test_structure_and_level() -> None:
 
 
 def test_carl() -> None:
-    pred, true, where = images()
-    given = true + np.where(where, 0.5, 0.01)
-    hidden = where.astype(np.float64)
+    pred, true, cloudy = images()
+    given = true + np.where(cloudy, 0.5, 0.01)
+    hidden = cloudy.astype(np.float64)
     expected = np.abs(hidden * (pred - true) + (1 - hidden) * (pred - given)).mean()
     expected += 2 * np.abs(pred - true).mean()
-    p, t, w, g = torched(pred, true, where, given)
-    assert float(losses.carl(p, t, w, g, 2)) == pytest.approx(float(expected), 1e-5)
+    p, t, k, g, c = torched(pred, true, np.ones_like(cloudy), given, ~cloudy)
+    assert float(losses.carl(p, t, k, g, c, 2)) == pytest.approx(float(expected), 1e-5)
+
+
+def test_carl_leaves_out_what_is_not_known() -> None:
+    pred, true, known = images()
+    clear = np.random.default_rng(8).random(known.shape) < 0.5
+    known, clear = (np.broadcast_to(a, pred.shape).copy() for a in (known, clear))
+    given = true + 0.01
+    total = np.where(clear, np.abs(pred - given), np.where(known, np.abs(pred - true), 0))
+    expected = total.mean() + np.where(known, np.abs(pred - true), 0).mean()
+    spoilt = np.where(known, true, np.nan), np.where(clear, given, np.nan)
+    other = np.where(known, true, 7), np.where(clear, given, -1)
+    gradients = []
+    for truth, shown in (spoilt, other):
+        p, t, k, g, c = torched(pred, truth, known, shown, clear)
+        value = losses.carl(p.requires_grad_(), t, k, g, c)
+        value.backward()
+        assert float(value.detach()) == pytest.approx(float(expected), 1e-5)
+        assert p.grad is not None
+        gradients.append(p.grad)
+    assert torch.isfinite(gradients[0]).all()
+    assert torch.equal(gradients[0], gradients[1])
+    assert (gradients[0].numpy()[~known & ~clear] == 0).all()
+
+
+def test_passes_of_carl_add_up() -> None:
+    pred, true, known = images()
+    p, t, k, g, c = torched(pred, true, known, true + 0.01, ~known)
+    whole = float(losses.carl(p, t, k, g, c))
+    parts = [float(losses.carl(p[i], t[i], k[i], g[i], c[i])) for i in range(len(p))]
+    assert np.mean(parts) == pytest.approx(whole, 1e-5)
 
 
 # ------------------------------------------------------------------ what is not scored
 
 
-@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+PLAIN = sorted(set(losses.LOSSES) - {"carl"})
+
+
+@pytest.mark.parametrize("name", PLAIN)
 def test_what_is_not_scored_never_matters(name: str) -> None:
     pred, true, where = images()
     if name == "bce":
@@ -187,7 +223,7 @@ def test_what_is_not_scored_never_matters(name: str) -> None:
     assert (picked[~where5] == 0).all()
 
 
-@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+@pytest.mark.parametrize("name", PLAIN)
 def test_nothing_scored_is_a_loss_of_zero_with_a_gradient(name: str) -> None:
     pred, true, where = images()
     p, t, w = torched(pred, true, where & False)
@@ -247,6 +283,15 @@ def test_an_unknown_loss_lists_the_known() -> None:
         losses.named("l3")
     with pytest.raises(MethodError, match="Did you mean 'laplace'"):
         losses.named("laplas")
+
+
+def test_carl_is_refused_for_nets_that_see_no_date_to_give() -> None:
+    with pytest.raises(MethodError, match=r"loss='carl' .*expected a method .*Type loss='l1'") as e:
+        losses.named("carl")
+    kinds = {n: type(resolve(n)) for n in METHODS}
+    takers = {n for n, kind in kinds.items() if issubclass(kind, DecloudMethod)}
+    assert set(losses.OF_DECLOUD.split(", ")) == takers
+    assert losses.OF_DECLOUD in str(e.value)
 
 
 def test_losses_of_other_nets_are_refused() -> None:

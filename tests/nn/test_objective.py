@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from cubefill.nn import losses
+from cubefill.errors import MethodError
+from cubefill.nn import losses, objective
 from cubefill.nn.objective import Adversarial, Objective, Supervised
 from cubefill.nn.settings import Adam
 
@@ -122,9 +123,16 @@ def test_a_long_gradient_is_cut() -> None:
 
 def test_a_loss_may_take_more_of_the_batch() -> None:
     net = Generator()
-    found = supervised() | {"given": supervised()["x"]}
-    learns = Supervised(net, losses.carl, Settings(), extra=("given",), share="samples")
+    found = supervised() | {"clear": ~supervised()["where"]}
+
+    def kept(pred: Tensor, true: Tensor, where: Tensor, clear: Tensor, x: Tensor) -> Tensor:
+        return losses.carl(pred, true, where, x, clear)
+
+    learns = Supervised(net, kept, Settings(), ("clear", "x"), "samples", unseen=("clear",))
+    b = found
+    expected = float(kept(net(b["x"]), b["target"], b["where"], b["clear"], b["x"]).detach())
     first = learns.step(found)["loss"]
+    assert first == pytest.approx(expected, 1e-5)
     assert learns.score(found)[1] == len(found["x"])
     assert learns.step(found)["loss"] < first
 
@@ -190,6 +198,12 @@ def test_the_steps_of_ganfilling() -> None:
     assert found["adversarial"] == pytest.approx(fooled, abs=1e-6)
     assert found["loss"] == pytest.approx(fooled + 100 * float(kept.detach()), abs=1e-4)
     assert next(iter(found)) == "loss"
+
+
+@pytest.mark.parametrize("loss", ["carl", "l2", "l3"])
+def test_an_adversary_takes_no_other_loss(loss: str) -> None:
+    with pytest.raises(MethodError, match=rf"{loss}.*expected"):
+        adversarial(Settings(loss=loss))
 
 
 def test_windows_are_cut_from_the_answers() -> None:
@@ -260,6 +274,27 @@ def test_going_on_from_a_state_is_as_if_it_never_stopped(kind: str) -> None:
         second.step(given)
     for p, q in zip(straight.parameters(), second.parameters(), strict=True):
         assert torch.equal(p, q)
+
+
+def test_every_process_draws_its_own_windows_after_going_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first = adversarial()
+    first.step(batch())
+
+    def drawn(number: int) -> list[int]:
+        monkeypatch.setattr(objective, "rank", lambda: number)
+        again = adversarial()
+        again.load_state_dict(deepcopy(first.state_dict()))
+        return torch.randint(1000, (20,), generator=again.draws).tolist()
+
+    alone, second, third = (drawn(number) for number in range(3))
+    assert drawn(1) == second
+    monkeypatch.setattr(objective, "rank", lambda: 0)
+    assert alone == torch.randint(1000, (20,), generator=deepcopy(first).draws).tolist()
+    assert len({*map(tuple, (alone, second, third))}) == 3
+    first.step(batch())
+    assert drawn(1) != second
 
 
 def test_settings_are_values() -> None:
