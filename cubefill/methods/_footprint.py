@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from cubefill.checkpoint_original import Shape, shapes_of
+from cubefill.errors import CubefillError
 from cubefill.method import Block
 from cubefill.methods._pass import device_of, turns
 from cubefill.nn.memory import pass_bytes, weight_bytes
@@ -79,3 +81,22 @@ def counted(kind: "type[TorchMethod]", config: Any, shapes: Shapes) -> tuple[int
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _COUNTED[key] = weight_bytes(net), pass_bytes(net, dict(shapes))
     return _COUNTED[key]
+
+
+_STATES: dict[tuple[type, str], tuple[str, dict[str, Shape] | None]] = {}
+
+
+def state_of(kind: "type[TorchMethod]", config: Any) -> tuple[str, dict[str, Shape] | None]:
+    """Name and shapes of a net's state; None for shapes that only real tensors would tell."""
+    key = (kind, repr(config))
+    if key not in _STATES:
+        try:
+            with torch.device("meta"):
+                net = kind.net(config)
+            _STATES[key] = type(net).__name__, shapes_of(net.state_dict())
+        except CubefillError:
+            raise
+        except Exception as error:  # a net may need real numbers while it is made
+            log.info("The plan does not check the weights of %s: %s", kind.__name__, error)
+            _STATES[key] = kind.__name__, None
+    return _STATES[key]

@@ -1,6 +1,10 @@
 """One pass of a net over samples: device, precision, turns of threads, and memory that runs out."""
 
+import importlib
+import os
+import shutil
 import threading
+import warnings
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -63,6 +67,39 @@ def fast_bfloat16() -> bool:
     """True where this CPU multiplies bfloat16 in hardware."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(known.get("avx512_bf16") or known.get("amx_bf16") or known.get("bf16"))
+
+
+# ------------------------------------------------------------------ compiled nets
+
+COMPILERS = ("g++", "clang++", "c++", "cl")
+
+
+def check_compiler(device: torch.device) -> None:
+    """Refuses to compile for a CPU where torch finds no C++ compiler.
+
+    Raises
+    ------
+    DeviceError
+        There is none.
+    """
+    names = [*filter(None, [os.environ.get("CXX")]), *COMPILERS]
+    if device.type == "cpu" and not any(map(shutil.which, names)):
+        raise DeviceError(
+            f"compiled=True needs a C++ compiler: expected one of {', '.join(names)} on the path. "
+            "Type compiled=False, or install one."
+        )
+
+
+@lru_cache(maxsize=4)
+def compiled_net(net: nn.Module) -> Any:
+    """The net, compiled anew for each shape when it is given it first; one per process.
+
+    No kernel is shared by several shapes, so that an answer does not depend on which came before.
+    """
+    with warnings.catch_warnings():  # a module that the compiler loads warns of torch's own use
+        warnings.simplefilter("ignore", DeprecationWarning)
+        importlib.import_module("torch.utils.mkldnn")
+    return torch.compile(net, dynamic=False)
 
 
 # ------------------------------------------------------------------ a pass

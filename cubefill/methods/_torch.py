@@ -27,11 +27,18 @@ from torch import nn
 
 from cubefill import checkpoint
 from cubefill.checkpoint import Card
-from cubefill.checkpoint_original import Shape, check_shapes, shapes_of
-from cubefill.errors import CubefillError, MethodError
+from cubefill.checkpoint_original import check_shapes, shapes_of
+from cubefill.errors import MethodError
 from cubefill.method import Block, Filled, Flag, Needs, name_of
-from cubefill.methods._footprint import footprint
-from cubefill.methods._pass import Answer, Pass, check_precision, device_of
+from cubefill.methods._footprint import footprint, state_of
+from cubefill.methods._pass import (
+    Answer,
+    Pass,
+    check_compiler,
+    check_precision,
+    compiled_net,
+    device_of,
+)
 from cubefill.nn import losses
 from cubefill.nn.objective import Learning, Objective, Supervised
 from cubefill.planning_bytes import Scratch
@@ -61,6 +68,9 @@ class TorchMethod:
     """Blocks per pass; 0 for one on a CPU and for what fits on a GPU."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type that the net computes in."""
+    compiled: bool = False
+    """True compiles the net by torch for each shape it is given: tens of seconds for the first
+    pass of a process, then faster on a CPU. Answers differ by rounding, about 1e-7."""
     digest: str = field(default="", init=False)
     """SHA-256 of the weights, from the checkpoint's card."""
 
@@ -230,8 +240,10 @@ class TorchMethod:
                 "`cubefill train RECIPE.toml FOLDER` to make one, then "
                 f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
             )
-        checkpoint.check(self.checkpoint, *_state_of(type(self), self.config))
+        checkpoint.check(self.checkpoint, *state_of(type(self), self.config))
         check_precision(self.precision, device_of(self.device))
+        if self.compiled:
+            check_compiler(device_of(self.device))
 
     def scratch(self, block: Block) -> Scratch:
         """Bytes of the net: its weights once, and the activations of one pass for each turn.
@@ -266,6 +278,7 @@ class TorchMethod:
             expected=self.digest,
             channels_last=self.channels_last,
         )
+        net = compiled_net(net) if self.compiled else net
         run = Pass(net, device, self.precision, (self.digest, str(device), self.batch))
         size = self._size(device)
         ahead = 0 if device.type == "cpu" else 1
@@ -360,25 +373,6 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
-
-
-_STATES: dict[tuple[type, str], tuple[str, dict[str, Shape] | None]] = {}
-
-
-def _state_of(kind: type[TorchMethod], config: Any) -> tuple[str, dict[str, Shape] | None]:
-    """Name and shapes of a net's state; None for shapes that only real tensors would tell."""
-    key = (kind, repr(config))
-    if key not in _STATES:
-        try:
-            with torch.device("meta"):
-                net = kind.net(config)
-            _STATES[key] = type(net).__name__, shapes_of(net.state_dict())
-        except CubefillError:
-            raise
-        except Exception as error:  # a net may need real numbers while it is made
-            log.info("The plan does not check the weights of %s: %s", kind.__name__, error)
-            _STATES[key] = kind.__name__, None
-    return _STATES[key]
 
 
 def _tuple(value: Any) -> Any:

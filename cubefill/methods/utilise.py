@@ -86,6 +86,7 @@ class Utilise(TorchMethod):
 
     name: ClassVar[str] = "utilise"
     Config: ClassVar[type] = UtiliseConfig
+    channels_last: ClassVar[bool] = True
 
     @property
     def needs(self) -> Needs:
