@@ -4,6 +4,7 @@ The best weights are a checkpoint, `weights.safetensors` and `card.json`; what a
 after a kill lies apart, in the folder `training` beside them.
 """
 
+import atexit
 import json
 import logging
 import os
@@ -200,7 +201,10 @@ def _net(learner: TorchMethod) -> nn.Module:
 
 @contextmanager
 def _processes(recipe: Recipe) -> Iterator[torch.device]:
-    """The device of this process, and torch's process group where `torchrun` started several."""
+    """The device of this process, and torch's process group where `torchrun` started several.
+
+    The group stays until the process ends: a second one would wait for the keys of the first.
+    """
     device = device_of(recipe.device)
     check_precision(recipe.precision, device)
     together = torch.distributed.is_available() and not torch.distributed.is_initialized()
@@ -210,12 +214,9 @@ def _processes(recipe: Recipe) -> Iterator[torch.device]:
         torch.cuda.set_device(device)
     if several:
         torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield device
-        _wait()
-    finally:
-        if several:
-            torch.distributed.destroy_process_group()
+        atexit.register(torch.distributed.destroy_process_group)
+    yield device
+    _wait()
 
 
 def _wait() -> None:

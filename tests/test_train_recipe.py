@@ -222,6 +222,31 @@ def test_shapes_that_differ_in_a_batch_are_refused_by_any_number_of_processes(
     assert "expected equal ones. Type dates=" in done.stderr
 
 
+TWICE = """
+import sys
+sys.path.insert(0, {root!r})
+from tests.train_runs import *
+torch.set_num_threads(1)
+for name in ("a", "b"):
+    fit(Path(sys.argv[1]) / name, replace(RECIPE, batch=2), samples=samples(4))
+"""
+
+
+@pytest.mark.slow
+def test_processes_train_one_net_after_another(tmp_path: Path) -> None:
+    (tmp_path / "run.py").write_text(TWICE.format(root=str(ROOT)))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--nnodes=1"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    command += [str(tmp_path / "run.py"), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    a, b = (checkpoint.load(tmp_path / name)[0] for name in ("a", "b"))
+    assert all(bool((a[n] == b[n]).all()) for n in a)
+
+
 def test_a_recipe_runs_on_stored_cubes(tmp_path: Path) -> None:
     for seed in (0, 1):
         write_cube(smooth_cube(seed), tmp_path / f"{seed}.zarr", progress=False)
