@@ -245,7 +245,8 @@ def seams(method: TorchMethod, sar: bool) -> list[float]:
         for ds in (filled, made.truth)
     ]
     found: list[float] = []
-    for grid in (1, math.gcd(space.keep, wiring.multiple if wiring else 1)):
+    phase = math.gcd(space.keep, wiring.multiple if wiring else 1)
+    for grid in (1, phase // 2 if phase == space.keep else phase):
         fill, truth = (
             [seam_ratio(image[..., s:, s:], space.keep, grid) for s in starts] for image in images
         )
