@@ -363,8 +363,9 @@ def main(arguments: list[str] | None = None) -> int:
             "simulated": scenes(True, seeds=(31, 32)),
             **{n: [p] for n, p in places.items()},
         }
+        compared_with = {**methods, "linear2": resolve("linear2")}
         tables = [
-            compare_decloud(methods, cubes, patch=64, sar=True, dem=True)
+            compare_decloud(compared_with, cubes, patch=64, sar=True, dem=True)
             for cubes in held_out.values()
         ]
     else:
