@@ -6,7 +6,6 @@ Every pair is measured in turn in one run; ratios first. `--json` for machines.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -24,7 +23,7 @@ import numpy as np
 import xarray as xr
 
 import cubefill
-from benchmarks.context import context
+from benchmarks.context import context, show
 from cubefill import job, planning, store
 from cubefill.method import Block
 from cubefill.methods.linear import Linear
@@ -250,13 +249,7 @@ def main() -> None:
             "peak memory, cube 8 x larger": peak(512, 30, Path(folder)),
             "context": context() | {"size": args.size, "dates": args.dates, "bands": len(BANDS)},
         }
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for title, row in rows.items():
-        print(f"\n{title}")
-        for key, value in row.items():
-            print(f"  {key:<40}{value}")
+    show(rows, args.json)
 
 
 if __name__ == "__main__":

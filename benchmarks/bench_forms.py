@@ -14,7 +14,6 @@ scales every net: 64 is as published.
 """
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -30,7 +29,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.bench_infer import alternate
-from benchmarks.context import context
+from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
 from cubefill.method import Block, resolve
 from cubefill.methods._footprint import first_pass
@@ -238,18 +237,7 @@ def main() -> None:
         "width": args.width,
         "dates": args.dates,
     }
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for title, row in rows.items():
-        print(f"\n{title}")
-        for key, value in row.items():
-            if not isinstance(value, dict):
-                print(f"  {key:<24}{value}")
-                continue
-            print(f"  {key}")
-            for n, v in value.items():
-                print(f"    {n:<22}{v}")
+    show(rows, args.json)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ transfers are in `bench_forms.py`.
 """
 
 import argparse
-import json
 import tempfile
 import time
 import warnings
@@ -25,7 +24,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 import cubefill
-from benchmarks.context import context
+from benchmarks.context import context, show
 from cubefill import checkpoint
 from cubefill.methods._generator import GeneratorConfig, from_names, original_shapes, sizes_of
 from cubefill.methods.ganfilling import GanFilling
@@ -190,13 +189,7 @@ def main() -> None:
         "device": args.device,
         "gflop_per_series": gflop,
     }
-    if args.json:
-        print(json.dumps(rows, indent=1))
-        return
-    for title, row in rows.items():
-        print(f"\n{title}")
-        for key, value in row.items():
-            print(f"  {key:<24}{value}")
+    show(rows, args.json)
 
 
 if __name__ == "__main__":

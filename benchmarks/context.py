@@ -1,9 +1,11 @@
 """What a figure was measured on: no figure without it."""
 
+import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -60,3 +62,17 @@ def _memory_gb() -> float:
         return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
     except (ValueError, OSError, AttributeError):
         return float("nan")
+
+
+def show(rows: Mapping[str, Mapping[str, Any]], as_json: bool) -> None:
+    """Prints figures by title and name, or as JSON."""
+    if as_json:
+        print(json.dumps(rows, indent=1))
+        return
+    for title, row in rows.items():
+        print(f"\n{title}")
+        for name, value in row.items():
+            if isinstance(value, Mapping):
+                print(f"  {name}", *(f"    {n:<38}{v}" for n, v in value.items()), sep="\n")
+            else:
+                print(f"  {name:<40}{value}")

@@ -1,5 +1,8 @@
 """What cubefill raises: one class per thing that a caller may want to catch."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class CubefillError(Exception):
     """Something that cubefill refuses or cannot do; the message says what to type."""
@@ -43,3 +46,15 @@ class JobError(CubefillError, RuntimeError):
 
 class CubefillWarning(UserWarning):
     """Something was decided for the user that the user may want to know."""
+
+
+def did_you_mean(name: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest known one, "" where none is near.
+
+    Examples
+    --------
+    >>> did_you_mean("liner", ["linear", "nearest"])
+    " Did you mean 'linear'?"
+    """
+    near = get_close_matches(str(name), list(known), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

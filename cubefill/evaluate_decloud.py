@@ -20,7 +20,7 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate_tables import Table, facts_line, quoted
+from cubefill.evaluate_tables import Table, facts_line, quoted, save
 from cubefill.method import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
@@ -150,18 +150,7 @@ def write(ds: xr.Dataset, path: str | Path) -> Path:
     CubeError
         The suffix is unknown.
     """
-    path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix == ".nc":
-        ds.to_netcdf(path, engine="h5netcdf")
-    elif suffix in _TEXTS:
-        path.write_text(_TEXTS[suffix](ds), encoding="utf-8")
-    else:
-        raise CubeError(
-            f"{path.name}: expected a name that ends in {', '.join(_TEXTS)} or .nc, got "
-            f"{suffix or 'no suffix'!r}."
-        )
-    return path
+    return save(ds, Path(path), _TEXTS)
 
 
 def _json(ds: xr.Dataset) -> str:

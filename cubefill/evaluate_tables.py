@@ -1,7 +1,9 @@
 """The dataset of `evaluate.compare` as tables for people: Markdown, HTML, CSV, and a figure."""
 
 import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+PICTURES = (".png", ".svg", ".pdf")
+"""Endings of pictures that `write` makes."""
 LINE, OTHER = "#0072b2", "#555555"
 _THIN = "\u2009"
 
@@ -229,17 +233,35 @@ def write(ds: xr.Dataset, path: str | Path, metric: str = "mae") -> Path:
         The suffix is unknown.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix in (".png", ".svg", ".pdf"):
+    if path.suffix.lower() in PICTURES:
         plot(ds, metric).savefig(path, dpi=130)
-    elif suffix == ".nc":
+        return path
+    texts = {suffix: partial(text, metric=metric) for suffix, text in _TEXTS.items()}
+    return save(ds, path, texts, PICTURES)
+
+
+def save(
+    ds: xr.Dataset,
+    path: Path,
+    texts: Mapping[str, Callable[[xr.Dataset], str]],
+    others: Sequence[str] = (),
+) -> Path:
+    """The file of a dataset: netCDF for .nc, else what its suffix has in `texts`.
+
+    Raises
+    ------
+    CubeError
+        The suffix is none of these; the message names `others` too.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".nc":
         ds.to_netcdf(path, engine="h5netcdf")
-    elif suffix in _TEXTS:
-        path.write_text(_TEXTS[suffix](ds, metric), encoding="utf-8")
+    elif suffix in texts:
+        path.write_text(texts[suffix](ds), encoding="utf-8")
     else:
         raise CubeError(
-            f"{path.name}: expected a name that ends in {', '.join(_TEXTS)}, .nc, .png, .svg or "
-            f".pdf, got {suffix or 'no suffix'!r}."
+            f"{path.name}: expected a name that ends in {', '.join([*texts, '.nc', *others])}, got "
+            f"{suffix or 'no suffix'!r}. Type scores.md."
         )
     return path
 

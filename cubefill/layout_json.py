@@ -8,7 +8,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cubefill.errors import MethodError
+from cubefill.errors import MethodError, did_you_mean
 from cubefill.layout_slots import Draw, Layout, Slot, wrong
 
 
@@ -36,10 +36,9 @@ def load(name: str | Path) -> Layout:
         return _parsed(name, "given")
     path = Path(name)
     if not path.is_file():
-        near = get_close_matches(str(name), names(), n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(
-            f"No layout {str(name)!r}: expected a JSON file or one of {', '.join(names())}.{hint}"
+            f"No layout {str(name)!r}: expected a JSON file or one of {', '.join(names())}."
+            f"{did_you_mean(name, names())}"
         )
     return _parsed(path.read_bytes(), path.stem)
 

@@ -4,7 +4,6 @@ import importlib
 import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, Protocol, cast, runtime_checkable
@@ -12,7 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.errors import MethodError
+from cubefill.errors import MethodError, did_you_mean
 from cubefill.method_table import AUTO, METHODS, name_for, register, table, target_of
 from cubefill.windows import Axis, Span, Whole
 
@@ -329,11 +328,9 @@ def _build(cls: Any, name: str, options: Mapping[str, Any]) -> Method:
     valid = options_of(cls)
     unknown = [o for o in options if o not in valid]
     if unknown:
-        near = get_close_matches(unknown[0], valid, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise MethodError(
             f"Method {name!r} has no option {unknown[0]!r}: expected "
-            f"{', '.join(valid) or 'no options'}.{hint}"
+            f"{', '.join(valid) or 'no options'}.{did_you_mean(unknown[0], valid)}"
         )
     return cast(Method, cls(**options))
 

@@ -1,9 +1,8 @@
 """The table of names: which class stands for which method's name, and how more are added."""
 
-from difflib import get_close_matches
 from importlib.metadata import entry_points
 
-from cubefill.errors import MethodError
+from cubefill.errors import MethodError, did_you_mean
 
 METHODS: dict[str, str] = {
     "nearest": "cubefill.methods.linear:Nearest",
@@ -79,11 +78,9 @@ def target_of(name: str) -> str:
         return known[name]
     if ":" in name:
         return name
-    near = get_close_matches(name, known, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
     raise MethodError(
         f"Unknown method {name!r}: expected one of {', '.join(sorted(known))}, "
-        f"or 'package.module:Class'.{hint}"
+        f"or 'package.module:Class'.{did_you_mean(name, known)}"
     )
 
 

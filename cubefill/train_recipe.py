@@ -4,7 +4,6 @@ import json
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
 from itertools import pairwise
@@ -12,7 +11,7 @@ from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
-from cubefill.errors import CubefillError
+from cubefill.errors import CubefillError, did_you_mean
 from cubefill.nn.settings import Adam
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -215,10 +214,9 @@ def _made(make: Callable[..., Recipe], values: Mapping[str, Any], source: str) -
     known = [f.name for f in fields(Recipe)]
     unknown = [k for k in values if k not in known]
     if unknown:
-        near = get_close_matches(unknown[0], known, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise CubefillError(
-            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}.{hint}"
+            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}."
+            f"{did_you_mean(unknown[0], known)}"
         )
     try:
         return make(**values)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import xarray as xr
 
 from cubefill import minicube
 from cubefill import samples as stored
-from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.method import name_of
 from cubefill.methods._series import SeriesMethod
 from cubefill.methods._torch import TorchMethod
@@ -97,7 +96,7 @@ def cube_samples(
     if name not in (*GAPS, "none"):
         raise CubefillError(
             f"[samples] has unknown gaps = {name!r}: expected one of {', '.join(GAPS)}, none."
-            f"{_near(name, [*GAPS, 'none'])}"
+            f"{did_you_mean(name, [*GAPS, 'none'])}"
         )
     _check(values, OF_CUBES, ("cubes", "validation", "store", "hdf5", "gaps"))
     if values.get("count", 1) < 1:
@@ -168,7 +167,7 @@ def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str])
         if name not in known:
             raise CubefillError(
                 f"[samples] has unknown key {name!r}: expected of {', '.join(names)}."
-                f"{_near(name, names)}"
+                f"{did_you_mean(name, names)}"
             )
         default = _DEFAULTS.get(name, False)
         wanted = (list, tuple) if isinstance(default, tuple) else (type(default),)
@@ -180,11 +179,6 @@ def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str])
 
 _DEFAULTS = {f.name: f.default for f in fields(CubeSamples) if f.name in OF_CUBES}
 _DEFAULTS["clean_windows"] = "windows.json"
-
-
-def _near(name: Any, names: Iterable[str]) -> str:
-    near = get_close_matches(str(name), names, n=1)
-    return f" Did you mean {near[0]!r}?" if near else ""
 
 
 def _listed(value: Any) -> list[Any]:

@@ -8,7 +8,7 @@ import re
 import shutil
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +28,9 @@ from cubefill.methods.utilise import Utilise, UtiliseConfig
 from cubefill.train_recipe import Recipe
 from tests.bad_cases import TINY, cube, filled, net, whole
 from tests.methods.decloud import made
+from tests.torch_thread import one_thread as one_thread
 
 CUT = "cut short or no safetensors file"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ Where each kind is tested, "here" for this file and test_bad_checkpoint.py:
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +45,7 @@ from cubefill.windows import Span
 from tests.bad_cases import BANDS, PATCHES, TINY, WITH_SAR, cube, filled, gives, net, same, whole
 from tests.methods.decloud import made
 from tests.strategies import Neighbours
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
+from tests.torch_thread import one_thread as one_thread
 
 # ------------------------------------------------------------------ bands and SAR
 

@@ -7,14 +7,13 @@ blocks need several processes or large cubes and stay text.
 import re
 import shlex
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from click.testing import CliRunner
 
 import cubefill
@@ -28,18 +27,11 @@ from cubefill.nn.losses import LOSSES
 from cubefill.testing import synthetic_cube
 from cubefill.train_recipe import SCHEDULES, Recipe, shipped
 from cubefill.train_samples import GAPS, CubeSamples
+from tests.torch_thread import one_thread as one_thread
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "training.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, flags=re.DOTALL | re.MULTILINE)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rows(head: str) -> dict[str, tuple[str, ...]]:

@@ -1,27 +1,18 @@
 """Blocks of GeoTIFF files, read, written and trained on."""
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import rasterio
-import torch
 
 from cubefill import gapblocks, train
 from cubefill.errors import StoreError
 from cubefill.gapblocks import BlockSamples, GapBlock
 from cubefill.methods.stpconv import ConfigSTpconv, STpconv
 from cubefill.train_recipe import Recipe
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_thread import one_thread as one_thread
 
 
 def test_blocks_are_read_and_written(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -28,7 +27,7 @@ from torch import nn
 from cubefill import checkpoint
 from cubefill.checkpoint import Card
 from cubefill.checkpoint_original import check_shapes, shapes_of
-from cubefill.errors import MethodError
+from cubefill.errors import MethodError, did_you_mean
 from cubefill.method import Block, Filled, Flag, Needs, name_of
 from cubefill.methods._footprint import footprint, state_of
 from cubefill.methods._pass import (
@@ -151,11 +150,9 @@ class TorchMethod:
         known = [f.name for f in fields(self.Config)]
         unknown = [n for n in values if n not in known]
         if unknown:
-            near = get_close_matches(unknown[0], known, n=1)
-            hint = f" Did you mean {near[0]!r}?" if near else ""
             raise MethodError(
                 f"{self._named()!r} has no configuration {unknown[0]!r}: expected of "
-                f"{', '.join(known)}.{hint}"
+                f"{', '.join(known)}.{did_you_mean(unknown[0], known)}"
             )
         if self.checkpoint:
             raise MethodError(

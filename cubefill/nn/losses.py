@@ -7,12 +7,11 @@ is a mean over all values.
 """
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
 import torch
 from torch import Tensor
 
-from cubefill.errors import MethodError
+from cubefill.errors import MethodError, did_you_mean
 
 Loss = Callable[..., Tensor]
 
@@ -154,9 +153,10 @@ def named(name: str) -> Loss:
         The name is unknown, and the nearest one is suggested; or it is "carl".
     """
     if name not in LOSSES:
-        near = get_close_matches(name, LOSSES, n=1)
-        hint = f" Did you mean {near[0]!r}?" if near else ""
-        raise MethodError(f"Unknown loss {name!r}: expected one of {', '.join(LOSSES)}.{hint}")
+        raise MethodError(
+            f"Unknown loss {name!r}: expected one of {', '.join(LOSSES)}."
+            f"{did_you_mean(name, LOSSES)}"
+        )
     if name == "carl":
         raise MethodError(
             "loss='carl' compares with the cloudy image of the date to give: expected a method "

@@ -1,6 +1,5 @@
 """CNN-RNN fusion: its grid and features, the authors' data, the laws of a method."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -23,17 +22,10 @@ from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train_recipe import Recipe
 from cubefill.train_samples import CubeSamples
 from tests.methods import decloud
+from tests.torch_thread import one_thread as one_thread
 
 TINY = ConfigCnnRnn(steps=8, coherence=False, convs=(2, 3), features=4, units=3)
 DAY = np.timedelta64(1, "D")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

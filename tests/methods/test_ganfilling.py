@@ -1,6 +1,5 @@
 import pickle
 from argparse import Namespace
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
@@ -31,16 +30,9 @@ from cubefill.train import fit
 from cubefill.train_recipe import Recipe, read
 from cubefill.train_samples import CubeSamples
 from tests.nn.convlstm_reference import by_formula, generate
+from tests.torch_thread import one_thread as one_thread
 
 BANDS = ("B02", "B03", "B04", "B08")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def tensors(width: int) -> dict[str, torch.Tensor]:

@@ -1,12 +1,10 @@
 """The mowing net in the engine: its features, and how it is taught."""
 
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import xarray as xr
 
 from cubefill import checkpoint, events, train
@@ -18,16 +16,9 @@ from cubefill.testing import synthetic_cube
 from cubefill.train_recipe import Recipe
 from tests.methods import decloud
 from tests.methods.test_cnnrnn import block_of
+from tests.torch_thread import one_thread as one_thread
 
 TINY = ConfigMowing(steps=8, features=4, convs=(2, 3), units=3)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

@@ -8,21 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from cubefill import checkpoint
 from cubefill.errors import DeviceError, MethodError, PlanError
 from cubefill.method import Block
 from cubefill.methods import _pass
 from tests.methods.test_torch import Demo, DemoNet, blocks, trained
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    checkpoint._NETS.clear()
-    _pass._FITS.clear()
-    yield
-    torch.set_num_threads(before)
+from tests.torch_thread import nothing_loaded as nothing_loaded
+from tests.torch_thread import one_thread as one_thread
 
 
 @pytest.fixture

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -16,14 +15,7 @@ from cubefill.nn.objective import Supervised
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train_recipe import Recipe
 from tests.methods.test_ganfilling import BANDS, block, trained
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_thread import one_thread as one_thread
 
 
 @pytest.mark.slow

@@ -1,7 +1,6 @@
 """STpconv: the author's weights on the author's blocks, and the laws of a method."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -22,17 +21,10 @@ from cubefill.nn.partialconv import PartialUNet3d
 from cubefill.testing import MethodTests, synthetic_cube
 from tests.methods import decloud
 from tests.nn.test_keras import keras_file
+from tests.torch_thread import one_thread as one_thread
 
 TINY = ConfigSTpconv(filters=(2, 3), size=20)
 SHORT = ConfigSTpconv(filters=(2,), kernels=(3,), strides=((2, 2, 2),), size=8, offset=0.1, scale=2)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @cache

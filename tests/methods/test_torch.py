@@ -1,5 +1,5 @@
 import pickle
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,22 +14,12 @@ from torch import Tensor, nn
 from cubefill import checkpoint, engine, job
 from cubefill.errors import MethodError, StoreError
 from cubefill.method import Block, Filled, Flag, Needs
-from cubefill.methods import _pass
 from cubefill.methods._torch import TorchMethod, card_of
 from cubefill.store import open_cube, write_cube
 from cubefill.windows import Span, Whole
 from tests.strategies import cube
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    checkpoint._NETS.clear()
-    _pass._FITS.clear()
-    yield
-    torch.set_num_threads(before)
-
+from tests.torch_thread import nothing_loaded as nothing_loaded
+from tests.torch_thread import one_thread as one_thread
 
 # ------------------------------------------------------------------ methods of the tests
 

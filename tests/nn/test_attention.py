@@ -1,23 +1,14 @@
 """U-TILISE's net against the original's output, and its laws."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pytest
 import torch
 
 from cubefill.methods.utilise import from_names
 from cubefill.nn.attention import Sizes, TemporalAttentionUNet, mix, positions
 from tests.nn.formula import formula_field, formula_weights, shapes_of, torch_fan_in
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_thread import one_thread as one_thread
 
 
 def count(sizes: Sizes) -> int:

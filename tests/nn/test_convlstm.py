@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,9 @@ from cubefill.nn.convlstm import (
 from tests.nn import convlstm_reference as reference
 from tests.nn.convlstm_reference import by_formula
 from tests.nn.formula import formula_field
+from tests.torch_thread import one_thread as one_thread
 
 Names = dict[str, tuple[str, ...]]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def theirs(net: nn.Module, names: Names) -> dict[str, Tensor]:

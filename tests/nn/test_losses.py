@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from math import log, sqrt
 
 import numpy as np
@@ -13,16 +13,9 @@ from cubefill.method import resolve
 from cubefill.method_table import METHODS
 from cubefill.methods._decloud import DecloudMethod
 from cubefill.nn import losses
+from tests.torch_thread import one_thread as one_thread
 
 Double = NDArray[np.float64]
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def images(seed: int = 0) -> tuple[Double, Double, NDArray[np.bool_]]:

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,16 +10,7 @@ from cubefill.errors import MethodError
 from cubefill.nn import losses, objective
 from cubefill.nn.objective import Adversarial, Objective, Supervised
 from cubefill.nn.settings import Adam
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
-
+from tests.torch_thread import one_thread as one_thread
 
 ADAM, ADVERSARY = Adam(1e-2), Adam(1e-2, (0.5, 0.999))
 

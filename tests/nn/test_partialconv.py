@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,17 +8,9 @@ import torch
 
 from cubefill.methods.stpconv import STpconv
 from cubefill.nn.partialconv import PartialConv3d, PartialUNet3d, Seen, Sizes, reached
+from tests.torch_thread import one_thread as one_thread
 
 TINY = Sizes(filters=(3, 4))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 def sizes(filters: tuple[int, ...], convs: int = 1) -> Sizes:

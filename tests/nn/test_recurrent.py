@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,15 +18,7 @@ from cubefill.nn.recurrent import (
     keras_names,
     starts,
 )
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
+from tests.torch_thread import one_thread as one_thread
 
 
 def test_parity_of_the_fusion_net(reference_folder: Path) -> None:

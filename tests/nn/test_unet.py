@@ -1,6 +1,5 @@
 """Decloud nets against the originals' outputs, and against TensorFlow's rules of padding."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,20 +20,13 @@ from cubefill.nn.unet import (
 )
 from cubefill.nn.unet_keras import from_keras, initialise, layer_names
 from tests.nn.formula import Float, formula_field, formula_weights, keras_fan_in, shapes_of
+from tests.torch_thread import one_thread as one_thread
 
 BOTH: tuple[Kind, ...] = ("s1s2",)
 THREE: tuple[Kind, ...] = ("s1s2", "s1s2", "s1s2")
 OS1: tuple[Kind, ...] = ("s1s2", "s1", "s1s2")
 SIX: tuple[Kind, ...] = ("s2",) * 6
 TWELVE: tuple[Kind, ...] = ("s2",) * 6 + ("s1",) * 6
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def small(dates: tuple[Kind, ...], bands_20m: int = 0, dem: bool = False) -> Wiring:
