@@ -209,7 +209,7 @@ def _dots(ax: "Axes", part: xr.Dataset, metric: str) -> None:
     ax.plot(value, where, "o", color=LINE, markersize=5)
     ax.set_yticks(where, names, fontsize=8)
     ax.tick_params(axis="x", labelsize=8)
-    ax.set_title("all, with 95 % interval", loc="left", fontsize=9)
+    ax.set_title("all, with 95 % interval" if known.any() else "all", loc="left", fontsize=9)
 
 
 def _curves(ax: "Axes", part: xr.Dataset, metric: str) -> None:

@@ -159,9 +159,7 @@ def test_tables_of_files_hold_the_values(found: tuple[xr.Dataset, Path], tmp_pat
     np.testing.assert_array_equal(values, ds.mse.values)
     with xr.open_dataset(write(ds, tmp_path / "t.nc"), engine="h5netcdf") as back:
         np.testing.assert_array_equal(back["sam"], ds["sam"])
-    with pytest.raises(
-        CubeError, match=r"ends in \.md, \.html, \.csv, \.json, \.nc, got '\.png'"
-    ):
+    with pytest.raises(CubeError, match=r"ends in \.md, \.html, \.csv, \.json, \.nc, got '\.png'"):
         write(ds, tmp_path / "t.png")
 
 

@@ -86,7 +86,12 @@ def test_a_picture(found: xr.Dataset) -> None:
     dots, curves = fig.axes
     assert [t.get_text() for t in dots.get_yticklabels()] == ["nearest", "linear"]
     assert len(curves.lines) == 2
+    assert dots.get_title("left") == "all, with 95 % interval"
     fig.canvas.draw()
+    alone = found.copy()
+    for name in ("mae_low", "mae_high"):
+        alone[name] = alone[name] * np.nan
+    assert tables.plot(alone).axes[0].get_title("left") == "all"
 
 
 @pytest.mark.parametrize("name", ["t.md", "t.html", "t.csv", "t.json", "t.nc", "t.png"])

@@ -5,6 +5,7 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from cubefill.checkpoint_original import Shape, shapes_of
 from cubefill.errors import CubefillError
@@ -74,13 +75,18 @@ def counted(kind: "type[TorchMethod]", config: Any, shapes: Shapes) -> tuple[int
     """Bytes of the weights and of one pass of a net, counted once for a configuration."""
     key = (kind, repr(config), shapes)
     if key not in _COUNTED:
-        with torch.device("meta"):
-            net = kind.net(config)
-        net = net.to("meta").eval().requires_grad_(False)
+        net = on_meta(kind, config).to("meta").eval().requires_grad_(False)
         if kind.channels_last:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         _COUNTED[key] = weight_bytes(net), pass_bytes(net, dict(shapes))
     return _COUNTED[key]
+
+
+def on_meta(kind: "type[TorchMethod]", config: Any) -> nn.Module:
+    """A net of shapes alone, on torch's meta device."""
+    with torch.device("meta"):
+        net: nn.Module = kind.net(config)
+    return net
 
 
 _STATES: dict[tuple[type, str], tuple[str, dict[str, Shape] | None]] = {}
@@ -91,8 +97,7 @@ def state_of(kind: "type[TorchMethod]", config: Any) -> tuple[str, dict[str, Sha
     key = (kind, repr(config))
     if key not in _STATES:
         try:
-            with torch.device("meta"):
-                net = kind.net(config)
+            net = on_meta(kind, config)
             _STATES[key] = type(net).__name__, shapes_of(net.state_dict())
         except CubefillError:
             raise

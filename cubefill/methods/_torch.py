@@ -29,7 +29,7 @@ from cubefill.checkpoint import Card
 from cubefill.checkpoint_original import check_shapes, shapes_of
 from cubefill.errors import MethodError, did_you_mean
 from cubefill.method import Block, Filled, Flag, Needs, name_of
-from cubefill.methods._footprint import footprint, state_of
+from cubefill.methods._footprint import footprint, on_meta, state_of
 from cubefill.methods._pass import (
     Answer,
     Pass,
@@ -220,8 +220,7 @@ class TorchMethod:
         found, recipe = cls.original_settings(path)
         method = cls().configured(**{**found, **config})
         state = cls.from_original(path, method.config)
-        with torch.device("meta"):
-            wanted = shapes_of(cls.net(method.config).state_dict())
+        wanted = shapes_of(on_meta(cls, method.config).state_dict())
         check_shapes(shapes_of(state), wanted, str(path), method._named())
         card = card_of(method, recipe=recipe, licence=licence)
         return checkpoint.save(folder, state, card, overwrite=overwrite)
