@@ -100,6 +100,8 @@ def conform(ds: xr.Dataset, *, scale: float | None = None) -> xr.Dataset:
             if scale is None:
                 raise CubeError(_DIGITAL.format(name=name, what=f"dtype {ds[name].dtype}"))
             ds[name] = (ds[name].where(ds[name] != 0) * np.float32(scale)).astype(np.float32)
+        elif ds[name].dtype != np.float32:
+            ds[name] = ds[name].astype(np.float32)
     return ds
 
 

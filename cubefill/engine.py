@@ -58,7 +58,8 @@ def gapfill(
     Parameters
     ----------
     ds
-        A cube: bands (reflectance, float32) on time, y and x in any order, and `valid` or `SCL`.
+        A cube: bands (reflectance; floating point, read as float32) on time, y and x in any order
+        and any layout in memory, and `valid` or `SCL`.
     method
         A name (`cubefill.list_methods()`), a method object or class, or "package.module:Class".
         "auto" stands for the default method.
@@ -108,9 +109,13 @@ def gapfill(
 
 
 def announce(method: Any, asked: Request) -> None:
-    """Says once in the log which method "auto" stands for."""
+    """Says once in the log which method "auto" stands for, and which bands become float32."""
     if method == "auto":
         log.info("method 'auto' is %r (%s)", AUTO, asked.name)
+    types = {b: asked.variables[b].dtype.newbyteorder("=") for b in asked.work.bands}
+    other = [f"{b} ({d})" for b, d in types.items() if d != np.float32]
+    if other:
+        log.info("%s: read as float32, and so is the result", ", ".join(other))
 
 
 def prepared(asked: Request) -> Work:

@@ -86,9 +86,13 @@ def halo_of(space: Axis) -> int:
 
 
 def _read_bytes(work: Work, name: str, cell: int) -> int:
-    if isinstance(work.sources[name], source.ArraySource):
-        return 0
-    return cell if name in work.bands else 1 if name.endswith("valid") else 4
+    mask = name.endswith("valid")
+    found = work.sources[name]
+    if isinstance(found, source.ArraySource):
+        value = bool if mask else np.float32
+        if found.dtype == value and source.in_rows(found.array):
+            return 0
+    return cell if name in work.bands else 1 if mask else 4
 
 
 # ------------------------------------------------------------------ a block without a cube

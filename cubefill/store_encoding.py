@@ -97,15 +97,16 @@ def encode(array: NDArray[Any], encoding: Encoding) -> tuple[NDArray[Any], int]:
     if array.dtype == encoding.dtype:
         return array, 0
     if encoding.scale is None or encoding.nodata is None:
-        return array.astype(encoding.dtype), 0
+        with np.errstate(over="ignore"):
+            return array.astype(encoding.dtype), 0
     low, high = limits(encoding)
     flat = np.ascontiguousarray(array).reshape(-1)
     out = np.empty(flat.shape, encoding.dtype)
     factor = np.float32(round(1 / encoding.scale))
     clipped = 0
     for start in range(0, flat.size, _PIECE):
-        part = flat[start : start + _PIECE].astype(np.float32, copy=False)
         with np.errstate(over="ignore"):
+            part = flat[start : start + _PIECE].astype(np.float32, copy=False)
             counts = part * factor
         top, bottom = np.fmax.reduce(counts), np.fmin.reduce(counts)
         if top > high + 0.5 or bottom < low - 0.5:

@@ -17,7 +17,7 @@ from cubefill.cube import check_values
 from cubefill.errors import MethodError
 from cubefill.method import Block, Bool, Filled
 from cubefill.putback import finish
-from cubefill.source import StoreSource
+from cubefill.source import StoreSource, as_rows
 from cubefill.windows import Axis, Span, Whole, Window
 from cubefill.work import Area, Arrays, Work
 
@@ -63,7 +63,7 @@ def fill_region(
     MethodError
         The method returned an array of another shape or type than it declared.
     """
-    arrays = {n: _readonly(a) for n, a in arrays.items()}
+    arrays = {n: _declared(work, n, a) for n, a in arrays.items()}
     where = region(work, tile)
     core = tuple(
         slice(t.start - r.start, t.stop - r.start) for t, r in zip(tile, where, strict=True)
@@ -99,7 +99,9 @@ def sample(work: Work, fetch: Callable[[str, Area], NDArray[Any]] | None = None)
                 for n, s in plain.sources.items()
             }
         )
-    arrays = {n: np.concatenate([p[n] for p in parts], axis=-2) for n in parts[0]}
+    arrays = {
+        n: _declared(plain, n, np.concatenate([p[n] for p in parts], axis=-2)) for n in parts[0]
+    }
     _check_units(plain, arrays)
     merged = _merge(plain, arrays)
     t = work.axes.time
@@ -133,8 +135,17 @@ def _read_one(work: Work, name: str, where: Area) -> NDArray[Any]:
     return source.read(index)
 
 
-def _readonly(a: NDArray[Any]) -> NDArray[Any]:
-    view = a.view()
+_MASKS = ("valid", "source_missing")
+
+
+def _declared(work: Work, name: str, a: NDArray[Any]) -> NDArray[Any]:
+    """A read-only array as methods and kernels are promised it, whatever the cube holds.
+
+    Pixels of a row side by side, float32 (int16 for counts) or bool in native byte order; a view
+    where the cube has it so.
+    """
+    value = np.int16 if work.counts is not None and name in work.bands else np.float32
+    view = as_rows(a, np.dtype(bool if name in _MASKS else value)).view()
     view.flags.writeable = False
     return view
 
@@ -156,7 +167,8 @@ def _merge(work: Work, arrays: Arrays) -> dict[str, NDArray[Any]]:
         return dict(arrays)
     groups = work.axes.groups
     first = [g[0] for g in groups]
-    merged = {n: a[first] if a.ndim == 3 else a for n, a in arrays.items()}
+    # np.take gives C order; a[first] may give any
+    merged = {n: np.take(a, first, axis=0) if a.ndim == 3 else a for n, a in arrays.items()}
     for k, group in enumerate(groups):
         if len(group) > 1:
             for name in work.bands:

@@ -7,7 +7,7 @@ whatever pixels stand beside it.
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -20,7 +20,9 @@ from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
+from cubefill.errors import MethodError
 from cubefill.method import Counts
+from cubefill.source import in_rows
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -59,7 +61,19 @@ class Kernel:
         self._lock = threading.Lock()
 
     def __call__(self, dtype: "np.dtype[Any]", *args: Any) -> Any:
-        """The function's answer for blocks of `dtype`, float32 or int16."""
+        """The function's answer for blocks of `dtype`, float32 or int16.
+
+        Raises
+        ------
+        MethodError
+            Another type, or a block whose rows the kernel would misread.
+        """
+        check_rows(a for a in args if isinstance(a, np.ndarray) and a.ndim == 3)
+        if dtype not in (np.float32, np.int16):
+            raise MethodError(
+                f"The block holds {dtype}: expected float32, or int16 counts. Type "
+                "band.astype('float32'), or give the cube to gapfill, which converts."
+            )
         return (self._ready.get(dtype.name) or self._get(dtype.name))(*args)
 
     def stats(self) -> dict[str, int]:
@@ -78,6 +92,23 @@ class Kernel:
                 made.disable_compile()
                 self._ready[name] = made
         return self._ready[name]
+
+
+def check_rows(arrays: Iterable[Array]) -> None:
+    """Refuses arrays whose pixels along x do not lie side by side: kernels step by one value.
+
+    Raises
+    ------
+    MethodError
+        The strides of the array, and how to get one that is right.
+    """
+    for a in arrays:
+        if not in_rows(a):
+            raise MethodError(
+                f"A block holds an array {a.shape} of {a.dtype.str} with strides {a.strides}: "
+                "expected native values side by side along x. Type numpy.ascontiguousarray(array), "
+                "or give the cube to gapfill, which takes any layout."
+            )
 
 
 def kernel(signature: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Kernel]:

@@ -13,6 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
+from cubefill.errors import MethodError
 from cubefill.methods._rows import (
     FAR,
     NAN,
@@ -20,6 +21,7 @@ from cubefill.methods._rows import (
     VALID,
     Array,
     as_row,
+    check_rows,
     cube_type,
     decode,
     encode,
@@ -34,7 +36,20 @@ CLEAR = np.float32(-2)
 
 
 def addresses(arrays: Sequence[Array]) -> Array:
-    """Address and strides of time and y of each array, in bytes."""
+    """Address and strides of time and y of each array, in bytes; all of one type.
+
+    Raises
+    ------
+    MethodError
+        A kernel that goes to these addresses would misread an array.
+    """
+    check_rows(arrays)
+    types_of = {a.dtype for a in arrays}
+    if len(types_of) > 1:
+        raise MethodError(
+            f"The bands of a block hold {' and '.join(sorted(map(str, types_of)))}: expected one "
+            "type, float32 or int16. Type band.astype('float32')."
+        )
     return np.array([[a.ctypes.data, a.strides[0], a.strides[1]] for a in arrays], np.int64)
 
 

@@ -280,8 +280,7 @@ class Linear(_Scan):
     ) -> tuple[Codes, list[int]]:
         """Flags and all bands in one pass on the dates given, where no limit is set."""
         free = self.max_gap is None and self.max_extrapolate is None
-        rows = all(a.strides[2] == a.itemsize for a in (*bands, *outs))
-        if not (free and rows and axes.same and len(bands) > 1):
+        if not (free and axes.same and len(bands) > 1):
             return super().curves(bands, valid, axes, outs)
         flag = np.empty(valid.shape, np.uint8)
         lost = np.zeros(len(bands), np.int64)
