@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,11 @@ def every_second(a: Array, axis: int) -> Array:
     return wide[(slice(None),) * axis + (slice(None, None, 2),)]
 
 
+def backwards(a: Array, axis: int) -> Array:
+    """The same values, held in reverse order along an axis."""
+    return np.flip(np.flip(a, axis).copy(), axis)
+
+
 def window(a: Array) -> Array:
     """The same values, as a window of a larger array."""
     return np.pad(a, [(0, 0), (1, 2), (2, 1)], constant_values=1)[:, 1:-2, 2:-1]
@@ -72,10 +78,8 @@ def one_of_a_stack(a: Array) -> Array:
 
 LAYOUTS: dict[str, Callable[[Array], Array]] = {
     "contiguous": np.ascontiguousarray,
-    **{f"strided {d}": lambda a, i=i: every_second(a, i) for i, d in enumerate(DIMS)},
-    **{
-        f"reversed {d}": lambda a, i=i: np.flip(np.flip(a, i).copy(), i) for i, d in enumerate(DIMS)
-    },
+    **{f"strided {d}": partial(every_second, axis=i) for i, d in enumerate(DIMS)},
+    **{f"reversed {d}": partial(backwards, axis=i) for i, d in enumerate(DIMS)},
     "Fortran": np.asfortranarray,
     "y first": lambda a: laid(a, (1, 0, 2)),
     "x before y": lambda a: laid(a, (0, 2, 1)),
@@ -289,31 +293,25 @@ def test_conform_gives_float32() -> None:
 
 
 @pytest.mark.parametrize("method", CLASSIC)
-@pytest.mark.parametrize("layout", ["strided x", "reversed x", "Fortran", "unaligned"])
+@pytest.mark.parametrize("layout", ["strided x", "reversed x", "Fortran"])
 @pytest.mark.parametrize("what", ["band", "valid"])
 def test_kernels_refuse_what_they_would_misread(method: str, layout: str, what: str) -> None:
     ds = cube()
     band, valid, time = ds["B04"].values, ds["valid"].values, ds["time"].values
-    if what == "band":
-        band = LAYOUTS[layout](band)
-    elif layout != "unaligned":  # a byte is always aligned
-        valid = LAYOUTS[layout](valid)
-    else:
-        return
+    band = LAYOUTS[layout](band) if what == "band" else band
+    valid = LAYOUTS[layout](valid) if what == "valid" else valid
     block = Block({"B04": band, "B08": band}, valid, time, time)
     with pytest.raises(MethodError, match="side by side along x"):
         list(resolve(method, **options(method)).fill([block]))
 
 
 @pytest.mark.parametrize("method", CLASSIC)
-@pytest.mark.parametrize("types", [("f8", "f8"), (">f4", ">f4"), ("f4", "i2")])
+@pytest.mark.parametrize("types", [("f8", "f8"), (">f4", ">f4"), ("f4", "f8")])
 def test_kernels_refuse_types_that_they_would_misread(method: str, types: tuple[str, str]) -> None:
     ds = cube()
     bands = {b: ds[b].values.astype(t) for b, t in zip(("B04", "B08"), types, strict=True)}
     block = Block(bands, ds["valid"].values, ds["time"].values, ds["time"].values)
-    if types[0] == "f4" and method not in ("linear", "whittaker"):
-        return
-    with pytest.raises(MethodError, match="expected (float32|one type|native)"):
+    with pytest.raises(MethodError, match=r"expected (float32|one type|native)"):
         list(resolve(method, **options(method)).fill([block]))
 
 
