@@ -18,7 +18,7 @@ from cubefill.method_table import listed
 from cubefill.ownership import claim_files
 from cubefill.pictures import align, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports_facts import Facts, facts, flag_rows, warnings_of, words
-from cubefill.reports_html import Section, page, tiles
+from cubefill.reports_html import GENERATOR, Section, page, tiles
 
 EAGER = 512 * 2**20
 """Bytes up to which a lazy result is computed once and kept."""

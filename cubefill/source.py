@@ -270,10 +270,9 @@ def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
 
 def stores_of(cube: xr.Dataset) -> list[Any]:
     """Every store or file that a cube is read from, as far as its graph and xarray tell."""
-    found = [s.store for s in sources_of(cube) if isinstance(s, StoreSource)]
-    for holder in (cube, *cube.variables.values()):
-        if isinstance(name := holder.encoding.get("source"), str):
-            found.append(name)
+    found: list[Any] = [s.store for s in sources_of(cube) if isinstance(s, StoreSource)]
+    named = [v.encoding.get("source") for v in (cube, *cube.variables.values())]
+    found += [name for name in named if isinstance(name, str)]
     for variable in cube.variables.values():
         source = variable._data if not variable._in_memory else None
         layers = getattr(getattr(source, "dask", None), "layers", {})

@@ -21,6 +21,7 @@ from cubefill.store_template import (
     create,
     exists,
     grid_mapping_of,
+    refuse_existing,
     refuse_own_source,
     transform_of,
     write_region,
