@@ -46,7 +46,7 @@ def claim(
     """Refuses to replace what is at `path`, unless we made it, all of it, and `overwrite` is True.
 
     Every writer asks here about what is there. `ours` says whether it carries our mark, `foreign`
-    names files in it that we did not write; `hint` is a further way out, such as resume=True.
+    names files in it that we did not write; `hint` is a further way out.
 
     Raises
     ------
@@ -55,8 +55,8 @@ def claim(
     """
     if not ours:
         raise error(
-            f"{path} is there and is no {what} that cubefill wrote: it is left alone, with "
-            "overwrite=True too. Choose another path."
+            f"{path} is there and is no {what} that cubefill wrote: it is left alone. "
+            "Choose another path."
         )
     if (other := next(iter(foreign), None)) is not None:
         raise error(
@@ -65,7 +65,7 @@ def claim(
         )
     if not overwrite:
         raise error(
-            f"{path} exists: expected a new {what}. Type overwrite=True to replace it{hint}."
+            f"{path} exists: expected a new {what}. Type {hint}overwrite=True to replace it."
         )
 
 

@@ -204,7 +204,7 @@ def exists(store: Place) -> bool:
 
 
 def refuse_existing(
-    store: Place, overwrite: bool, hint: str = " or resume=True to finish it"
+    store: Place, overwrite: bool, hint: str = "resume=True to finish it or "
 ) -> None:
     """Raises StoreError unless a new store may be made here."""
     name, attrs = describe(store), marks(store)
