@@ -124,7 +124,7 @@ def test_what_others_made_survives(door: Write, foreign: Write, tmp_path: Path) 
 def test_what_we_made_is_replaced_unless_others_put_something_in(
     door: Write, tmp_path: Path
 ) -> None:
-    path = tmp_path / "ours.zarr"
+    path = tmp_path / "ours"
     door(path)
     door(path)
     for name in ("thesis.docx", "extra/notes.txt"):
@@ -138,7 +138,7 @@ def test_what_we_made_is_replaced_unless_others_put_something_in(
 
 
 def test_files_among_chunks_and_foreign_arrays_are_seen(tmp_path: Path) -> None:
-    path = tmp_path / "ours.zarr"
+    path = tmp_path / "ours"
     write(path)
     (path / "B02" / "c" / "notes.txt").write_text("x")
     with pytest.raises(StoreError, match=r"B02/c/notes\.txt"):

@@ -140,5 +140,5 @@ def test_refusals(tmp_path: Path) -> None:
         stac.write_catalogue(ds, tmp_path / "e")
     stac.write_catalogue(ds, tmp_path / "e", overwrite=True)
     (tmp_path / "f").write_text("")
-    with pytest.raises(CatalogueError, match="is a file"):
+    with pytest.raises(CatalogueError, match="left alone"):
         stac.write_catalogue(ds, tmp_path / "f")
