@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from cubefill.checkpoint_original import Shape, check_shapes, shapes_of
 from cubefill.checkpoint_original import original_pt as original_pt
 from cubefill.errors import MethodError, StoreError
+from cubefill.ownership import claim, document
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -102,11 +103,7 @@ def save(
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    if (folder / CARD).exists() and not overwrite:
-        raise StoreError(
-            f"{folder} holds a checkpoint: expected a new folder. "
-            "Type overwrite=True to replace it."
-        )
+    admit(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     floats = getattr(torch, precision)
     tensors = {
@@ -128,6 +125,21 @@ def save(
         os.replace(weights, folder / WEIGHTS)
         os.replace(text, folder / CARD)
     return folder
+
+
+def admit(folder: str | Path, overwrite: bool) -> None:
+    """Refuses to write over files that no `save` wrote; over a checkpoint without `overwrite`."""
+    folder = Path(folder)
+    if folder.exists() and not folder.is_dir():
+        claim(folder, "checkpoint", ours=False)
+    there = [p for p in (folder / CARD, folder / WEIGHTS) if p.exists() or p.is_symlink()]
+    if there:
+        claim(there[0], "checkpoint", ours=_is_card(folder / CARD), overwrite=overwrite)
+
+
+def _is_card(path: Path) -> bool:
+    found = document(path)
+    return found is not None and set(found) == {f.name for f in fields(Card)}
 
 
 def load(folder: str | Path) -> tuple[State, Card]:

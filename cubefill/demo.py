@@ -17,6 +17,7 @@ from cubefill import job, plot, reports, simulate, stac, store
 from cubefill.demo_server import serving
 from cubefill.errors import CubefillError
 from cubefill.indices import ndvi
+from cubefill.ownership import WRITER, claim, document
 
 BANDS = ("B02", "B03", "B04", "B08")
 """Bands of the simulated catalogue."""
@@ -24,8 +25,8 @@ BANDS = ("B02", "B03", "B04", "B08")
 MARKER = "demo.json"
 """File by which a folder is known as a demo's own."""
 
-PARTS = ("catalogue", "cube.zarr", "filled.zarr")
-"""What a later demo replaces in its folder."""
+PARTS = ("catalogue", "cube.zarr", "filled.zarr", "report.html", "compare.png", MARKER)
+"""What a later demo replaces in its folder, each by the rule of its writer."""
 
 Say = Callable[[str], Any]
 
@@ -114,7 +115,7 @@ def run_demo(
     with steps("simulate a scene"):
         scene = simulate.scene(size=size, dates=dates, seed=seed, bands=BANDS)
     with steps("write a catalogue"):
-        catalogue = stac.write_catalogue(scene.cube, root / "catalogue")
+        catalogue = stac.write_catalogue(scene.cube, root / "catalogue", overwrite=True)
     with steps("search and load it to Zarr"):
         cube = _load(catalogue, root / "cube.zarr", serve)
     with steps("fill the gaps, make NDVI"):
@@ -131,7 +132,8 @@ def run_demo(
         root, catalogue, root / "cube.zarr", root / "filled.zarr", report, picture,
         steps.seconds, errors,
     )  # fmt: skip
-    (root / MARKER).write_text(json.dumps({"seconds": steps.seconds, "errors": errors}, indent=1))
+    told = {"description": WRITER, "seconds": steps.seconds, "errors": errors}
+    (root / MARKER).write_text(json.dumps(told, indent=1))
     return result
 
 
@@ -172,23 +174,19 @@ class _Steps:
 
 
 def _claim(root: Path) -> Path:
-    """The folder, emptied of an earlier demo."""
-    if root.is_file():
-        raise CubefillError(f"{root} is a file: expected a folder. Type another name.")
+    """The folder, which is new or holds an earlier demo and nothing else."""
+    there = sorted(p.name for p in root.iterdir()) if root.is_dir() else []
+    if there or (root.exists() and not root.is_dir()):
+        ours = WRITER in (document(root / MARKER) or {}).values()
+        others = (n for n in there if n not in PARTS)
+        claim(root, "demo", ours=ours, foreign=others, overwrite=True, error=CubefillError)
     root.mkdir(parents=True, exist_ok=True)
-    if any(root.iterdir()) and not (root / MARKER).exists():
-        raise CubefillError(
-            f"{root} holds files that no demo wrote: expected a new folder. "
-            f"Type cubefill demo {root}/demo."
-        )
-    (root / MARKER).write_text("{}")
-    for name in PARTS:
-        shutil.rmtree(root / name, ignore_errors=True)
+    (root / MARKER).write_text(json.dumps({"description": WRITER}))
     return root
 
 
 def _load(catalogue: Path, target: Path, serve: bool) -> xr.Dataset:
     with serving(catalogue) if serve else nullcontext(str(catalogue)) as source:
         ds = stac.load(stac.search(source), bands=BANDS, sar=True, dem=True)
-        store.write_cube(ds, target, progress=False)
+        store.write_cube(ds, target, overwrite=True, progress=False)
     return store.open_cube(target)

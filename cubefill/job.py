@@ -11,15 +11,16 @@ import xarray as xr
 
 from cubefill import engine, planning, store
 from cubefill.budget import Memory, budget_bytes, refuse_above, size
-from cubefill.errors import CubefillError, CubefillWarning, StoreError
+from cubefill.errors import CubefillError, CubefillWarning
 from cubefill.indices import NDVI_ATTRS
 from cubefill.job_tiles import Job, dtype_of, memory_of, run_tiles, threads_of
 from cubefill.ledger import Ledger, Progress, Report, Tile
 from cubefill.ledger import tiles as grid_of
 from cubefill.method import Counts, Method, parameters
+from cubefill.ownership import overlap, refuse_source, same_place
 from cubefill.planning import Request
 from cubefill.planning_bytes import fitting, scratch_of
-from cubefill.source import LazySource, Place, StoreSource, describe, place
+from cubefill.source import LazySource, Place, StoreSource, describe, place, stores_of
 from cubefill.store_encoding import Profile, encoding_of
 from cubefill.windows import Whole
 from cubefill.work import Work
@@ -161,7 +162,7 @@ def run(
     log.info("%s", plan)
     asked = replace(asked, work=_stored_counts(engine.prepared(asked)))
     job = Job(asked.work, _targets(asked, target, bands, ndvi_store), plan.step, bands)
-    _check_targets(job)
+    _check_targets(ds, job, resume, overwrite)
     options_of_store = {"profile": profile, "chunk": _chunk(plan), "shard": plan.tile}
     todo = _begin(asked, job, options_of_store, resume=resume, overwrite=overwrite)
     done = plan.tiles - len(todo)
@@ -265,19 +266,20 @@ def _targets(
     targets = dict.fromkeys(asked.work.outputs, here)
     if bands:
         there = place(ndvi_store) if ndvi_store is not None else here
+        if overlap(here, there):
+            refuse_source(there, [] if same_place(here, there) else [here], describe(there))
+            there = here
         names = ["NDVI", "NDVI_flag", *(["NDVI_std"] if asked.work.std else [])]
         targets |= dict.fromkeys(names, there)
     return targets
 
 
-def _check_targets(job: Job) -> None:
+def _check_targets(ds: xr.Dataset, job: Job, resume: bool, overwrite: bool) -> None:
+    """Refuses any of the targets before the first is touched."""
     sources = [s.store for s in job.work.sources.values() if isinstance(s, StoreSource)]
-    same = [where for where in job.stores if where in sources]
-    if same:
-        raise StoreError(
-            f"{describe(same[0])} is both source and target: expected another path for the filled "
-            "cube, because the job would overwrite what it reads. Type another target."
-        )
+    for target in job.stores:
+        refuse_source(target, [*sources, *stores_of(ds)], describe(target))
+        store.admit(target, resume=resume, overwrite=overwrite)
 
 
 def _begin(

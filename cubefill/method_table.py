@@ -56,6 +56,11 @@ def table() -> dict[str, str]:
     return {**found, **METHODS}
 
 
+def listed(name: str) -> bool:
+    """True for a name of the table: all that a file or a store may name, never a dotted path."""
+    return name == "auto" or name in table()
+
+
 def target_of(name: str) -> str:
     """The "package.module:Class" that a name stands for; such a string stands for itself.
 

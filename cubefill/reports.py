@@ -11,12 +11,14 @@ import xarray as xr
 
 from cubefill import reports_sections as parts
 from cubefill.cube import describe
-from cubefill.errors import CubeError, CubefillError
+from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
 from cubefill.method import AUTO, Flag, Method, name_of, resolve
+from cubefill.method_table import listed
+from cubefill.ownership import claim_files
 from cubefill.pictures import align, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports_facts import Facts, facts, flag_rows, warnings_of, words
-from cubefill.reports_html import Section, page, tiles
+from cubefill.reports_html import GENERATOR, Section, page, tiles
 
 EAGER = 512 * 2**20
 """Bytes up to which a lazy result is computed once and kept."""
@@ -50,6 +52,7 @@ class Report:
     def save(self, path: str | Path) -> Path:
         """Writes one self-contained HTML file, and returns its path."""
         target = Path(path)
+        claim_files([target], "report", _is_report)
         target.write_text(self.html(), encoding="utf-8")
         return target
 
@@ -65,6 +68,11 @@ class Report:
 
     def __str__(self) -> str:
         return self.text
+
+
+def _is_report(path: Path) -> bool:
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return GENERATOR in file.read(1000)
 
 
 def report(
@@ -128,6 +136,8 @@ def report(
     scores, reason = _scores(cube, out, method, self_test)
     spots = parts.find_spots(cube, out, thin)
     warnings = (*warnings_of(found), *_score_warnings(scores))
+    if scores is not None and reason:
+        warnings = (reason, *warnings)
     sections = (
         parts.warning_section(warnings),
         *parts.picture_section(cube, out, found, spots),
@@ -213,24 +223,33 @@ def _scores(
     if cube is None:
         return None, "The cube before filling is not at hand: pass before= to measure the error."
     try:
-        chosen = _method(out, method)
+        chosen, said = _method(out, method)
         same = name_of(chosen) == "linear"
-        return held_out(cube, methods=(chosen, "nearest" if same else "linear")), ""
+        return held_out(cube, methods=(chosen, "nearest" if same else "linear")), said
     except CubefillError as error:
         return None, f"Not measured: {error}"
 
 
-def _method(out: xr.Dataset | None, method: Any) -> Method:
-    """1. `method`. 2. The method that the attributes name, with its parameters. 3. The default."""
+def _method(out: xr.Dataset | None, method: Any) -> tuple[Method, str]:
+    """1. `method`. 2. The method that the attributes name, with its parameters. 3. The default.
+
+    Attributes may come from anybody: they name a method of the table and its options, never code.
+    The text says why it is the default.
+    """
     if method is not None:
-        return resolve(method)
+        return resolve(method), ""
     attrs = {} if out is None else out.attrs
-    name = str(attrs.get("gapfill_method", AUTO))
+    name = attrs.get("gapfill_method", AUTO)
     try:
+        if not isinstance(name, str) or not listed(name):
+            raise MethodError("it is not among cubefill.list_methods()")
         options = json.loads(attrs.get("gapfill_parameters", "{}"))
-        return resolve(name, **options)
-    except (ValueError, TypeError):
-        return resolve(name)
+        return resolve(name, **options), ""
+    except (ValueError, TypeError, CubefillError) as error:
+        return resolve(AUTO), (
+            f"The attributes name the method {str(name)[:80]!r}, which cannot be measured "
+            f"({error}): measured is {AUTO}. Pass method= to measure another."
+        )
 
 
 def _score_warnings(scores: xr.Dataset | None) -> list[str]:

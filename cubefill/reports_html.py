@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from cubefill.drawing import BACKGROUND, require
 from cubefill.pictures import FLAG_COLOURS
 
+GENERATOR = '<meta name="generator" content="cubefill">'
+"""The mark of a report."""
+
 STEPS = 40
 """Places where the before/after slider can stand, less one."""
 
@@ -146,7 +149,7 @@ def page(title: str, lead: str, sections: Sequence[Section], fragment: bool = Fa
         return inner
     return (
         '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'{GENERATOR}<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)}</title><style>{_PAGE}</style></head><body>{inner}</body></html>\n"
     )
 

@@ -19,9 +19,21 @@ from cubefill.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
 from cubefill.gaps import Gaps
 from cubefill.minicube import CleanWindow
+from cubefill.ownership import (
+    ID,
+    WRITER,
+    claim,
+    claim_files,
+    document,
+    foreign_in_store,
+    local,
+    marks,
+    refuse_source,
+    remove_store,
+)
 from cubefill.samples_asked import BANDS as BANDS
 from cubefill.samples_asked import Wanted, opened_cubes, wanted_of, with_rules
-from cubefill.samples_form import Writer
+from cubefill.samples_form import KIND, Writer
 from cubefill.samples_places import SPLITS, Place, Source, assign, places
 from cubefill.samples_search import Picks, facts, none_found, ordered, pick, season, windows
 from cubefill.samples_store import StoredSamples as StoredSamples
@@ -29,6 +41,7 @@ from cubefill.samples_store import opened
 from cubefill.samples_windows import mined
 from cubefill.samples_windows import write_clean_windows as write_clean_windows
 from cubefill.samples_write import attributes, footprints, hidden_bar, write_all
+from cubefill.source import stores_of
 
 Limits = tuple[int, int, int]
 
@@ -146,13 +159,16 @@ def make(
     wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear, drop_impaired)
     path = _new(target, overwrite)
     sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
+    read = [p for s in sources for p in stores_of(s.ds)]
+    refuse_source(path, [*read, *(c for c in cubes if isinstance(c, str | Path))])
     coherence = wanted.rules.sar and all(n in s.ds for s in sources for n in COHERENCE)
     wanted = replace(wanted, coherence=coherence)
     where = places(sources, wanted.patch, block)
     found, removed, tried = _searched(sources, where, wanted, progress)
     split = _split(where, found, limits, splits, np.random.default_rng([seed, 11]), removed, tried)
     part = path.with_name(path.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+    if part.exists():
+        shutil.rmtree(part)
     writer = Writer(part, wanted.form(dtype))
     try:
         chosen = _thinned(sources, where, found, split, limits, seasons, seed)
@@ -163,7 +179,7 @@ def make(
         shutil.rmtree(part, ignore_errors=True)
         raise
     if path.exists():
-        shutil.rmtree(path)
+        remove_store(path)
     part.rename(path)
     footprints(path, where, writer.rows, sources)
     first = next(n for n, share in zip(SPLITS, splits, strict=True) if share)
@@ -314,11 +330,19 @@ def _thinned(
 
 
 def _new(target: str | Path, overwrite: bool) -> Path:
-    path = Path(target)
-    if path.exists():
-        if not overwrite:
-            raise StoreError(f"{path} exists: expected a new store. Type overwrite=True.")
-        opened(path)
+    """The path, once all that would be replaced is known to be ours."""
+    path = Path(local(str(target)))
+    path = path.resolve() if path.is_symlink() else path
+    for place, again in ((path, overwrite), (path.with_name(path.name + ".part"), True)):
+        if place.is_dir() and not any(place.iterdir()):
+            continue
+        if place.exists() or place.is_symlink():
+            attrs = marks(str(place)) or {}
+            ours = attrs.get("kind") == KIND or (place != path and ID in attrs)
+            foreign = foreign_in_store(place, attrs) if ours else ()
+            claim(place, "store of samples", ours=ours, foreign=foreign, overwrite=again)
+    beside = path.with_suffix(".geojson")
+    claim_files([beside], "map of samples", lambda p: WRITER in (document(p) or {}).values())
     return path
 
 

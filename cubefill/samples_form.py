@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import zarr
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 
 from cubefill.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubefillWarning
+from cubefill.ownership import ID, MEMBERS
 from cubefill.store_encoding import Encoding, array_options, encode
 
 KIND = "cubefill samples"
@@ -130,7 +132,8 @@ class Writer:
 
     def begin(self, most: int) -> None:
         """Makes the store, with room for `most` samples."""
-        self._group = zarr.open_group(self.path, mode="w", zarr_format=3)
+        mark = {ID: uuid4().hex}
+        self._group = zarr.create_group(self.path, attributes=mark, zarr_format=3)
         edge = self.form.patch
         names = ("sample", "layer", "y", "x")
         self._array = self._made("data", (most, self.form.layers, edge, edge), names)
@@ -172,7 +175,8 @@ class Writer:
         if self.real_codes:
             self._fact("real_split", np.array(self.real_codes, np.int8), "window")
         form = asdict(self.form)
-        self._group.attrs.update({"kind": KIND, "form": form, "layers": self.form.names, **attrs})
+        known = {"kind": KIND, "form": form, "layers": self.form.names, **attrs}
+        self._group.attrs.update({**known, MEMBERS: sorted(self._group)})
         if self.clipped:
             warnings.warn(
                 f"{self.clipped} values are beyond what int16 holds and were cut. Type "

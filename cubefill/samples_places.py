@@ -14,6 +14,7 @@ from cubefill import cube as cubes_of
 from cubefill import valid as validity
 from cubefill.axes import time_axes
 from cubefill.errors import CubeError
+from cubefill.ownership import WRITER
 
 SPLITS = ("train", "validation", "test")
 """Names of the splits, in the order of their codes."""
@@ -260,5 +261,7 @@ def write_footprints(path: Path, features: Iterable[tuple[Place, dict[str, Any]]
         }
         for p, properties in features
     ]
-    path.write_text(json.dumps({"type": "FeatureCollection", "features": entries}))
+    path.write_text(
+        json.dumps({"type": "FeatureCollection", "description": WRITER, "features": entries})
+    )
     return path

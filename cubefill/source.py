@@ -19,6 +19,7 @@ from zarr.storage import FsspecStore, LocalStore
 
 from cubefill.errors import StoreError
 from cubefill.method import Counts
+from cubefill.ownership import local
 
 Index = tuple[slice, ...]
 Place = str | Store
@@ -292,6 +293,27 @@ def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
     return [s for name in layers if (s := _REGISTRY.get(name)) is not None]
 
 
+def stores_of(cube: xr.Dataset) -> list[Any]:
+    """Every store or file that a cube is read from, as far as its graph and xarray tell."""
+    found: list[Any] = [s.store for s in sources_of(cube) if isinstance(s, StoreSource)]
+    named = [v.encoding.get("source") for v in (cube, *cube.variables.values())]
+    found += [name for name in named if isinstance(name, str)]
+    for variable in cube.variables.values():
+        source = variable._data if not variable._in_memory else None
+        layers = getattr(getattr(source, "dask", None), "layers", {})
+        arrays = [v for n in layers if n.startswith("original-") for v in layers[n].values()]
+        found += [s for a in (source, *arrays) if (s := _store_under(a)) is not None]
+    return found
+
+
+def _store_under(array: Any) -> Store | None:
+    """The zarr store below the wrappers that xarray and dask put around an array."""
+    while array is not None and not isinstance(array, zarr.Array):
+        inner = (getattr(array, n, None) for n in ("array", "_array", "value"))
+        array = next((a for a in inner if a is not None and a is not array), None)
+    return None if array is None else array.store
+
+
 def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Place:
     """A store as cubefill keeps it: absolute path, URL, or the zarr store itself.
 
@@ -308,7 +330,7 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Plac
         raise StoreError(
             f"Expected a store (a path, a URL or a zarr store), got {type(target).__name__}."
         )
-    text = os.fspath(target)
+    text = local(os.fspath(target))
     if "://" in text:
         return FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
     if storage_options:

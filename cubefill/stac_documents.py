@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cubefill.ownership import WRITER
+
 
 def write_documents(root: Path, items: list[dict[str, Any]], bbox: list[float]) -> None:
     """Writes `catalog.json`, a folder a collection with its items, and `items.json`."""
@@ -14,7 +16,7 @@ def write_documents(root: Path, items: list[dict[str, Any]], bbox: list[float]) 
         "type": "Catalog",
         "id": root.name or "cubefill",
         "stac_version": "1.1.0",
-        "description": "Written by cubefill",
+        "description": WRITER,
         "links": [root_link, *links],
     }
     _write(root / "catalog.json", catalogue)

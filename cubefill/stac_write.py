@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from cubefill.bands import BANDS, SAR_BANDS, SCL
 from cubefill.errors import CatalogueError, CubeError
+from cubefill.ownership import WRITER, claim, document, refuse_source
+from cubefill.source import stores_of
 from cubefill.stac_area import outline, quiet
 from cubefill.stac_documents import write_documents
 from cubefill.stac_items import BASELINE_OFFSET, SCALE
@@ -81,7 +83,7 @@ def write_catalogue(
         Bands on (time, y, x) with SCL, or with `valid` (written as classes 4 and 9); optionally
         VV and VH on `time` or `sar_time`, and DEM. Dask cubes are computed date by date.
     folder
-        New, empty, or an earlier catalogue with `overwrite=True`.
+        New, empty, or an earlier catalogue (nothing else in it) with `overwrite=True`.
     quirk
         One of `QUIRKS`: "offset" (counts + 1000 and metadata that says so), "offset_applied"
         (metadata says -0.1, pixels need none), "no_raster_bands", "stac11_bands",
@@ -109,27 +111,53 @@ def write_catalogue(
         raise CatalogueError(f"quirk={quirk!r}: expected one of {', '.join(QUIRKS)}, or None.")
     place = _place(cube)
     bands = _bands(cube)
-    root = _claim(Path(folder), overwrite)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        items = list(pool.map(lambda make: make(), _makers(cube, bands, root, place, quirk)))
-    write_documents(root, items, place.bbox)
+    root = _claim(Path(folder), overwrite, cube)
+    try:
+        with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
+            items = list(pool.map(lambda make: make(), _makers(cube, bands, root, place, quirk)))
+        write_documents(root, items, place.bbox)
+    except BaseException:
+        # Without its list of items nobody could tell what is of the catalogue: nothing stays.
+        for name in (OPTICAL, RADAR, ELEVATION):
+            shutil.rmtree(root / name, ignore_errors=True)
+        for name in ("items.json", "catalog.json"):
+            (root / name).unlink(missing_ok=True)
+        raise
     return root
 
 
-def _claim(root: Path, overwrite: bool) -> Path:
-    if root.is_file():
-        raise CatalogueError(f"{root} is a file: expected a folder. Type another name.")
-    ours = [root / n for n in ("catalog.json", "items.json", OPTICAL, RADAR, ELEVATION)]
-    found = [p for p in ours if p.exists()]
-    if found and not overwrite:
-        raise CatalogueError(
-            f"{root} holds {found[0].name}: expected a new folder. Type overwrite=True to replace "
-            "the catalogue in it."
-        )
-    for path in found:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+def _claim(root: Path, overwrite: bool, cube: xr.Dataset) -> Path:
+    """The folder, emptied of an earlier catalogue of ours; any other file in it is refused."""
+    there = sorted(root.rglob("*")) if root.is_dir() else []
+    if there or (root.exists() and not root.is_dir()):
+        items = document(root / "items.json")
+        ours = document(root / "catalog.json")
+        known = _files(root, items) if items is not None else set()
+        files = (p.relative_to(root).as_posix() for p in there if p.is_symlink() or not p.is_dir())
+        claim(
+            root, "catalogue", ours=ours is not None and ours.get("description") == WRITER,
+            foreign=(f for f in files if f not in known), overwrite=overwrite, error=CatalogueError,
+        )  # fmt: skip
+        refuse_source(root, stores_of(cube))
+        # The mark goes last: what a kill leaves is known as ours.
+        for path in sorted(there, key=lambda p: (p.name == "items.json", p.name == "catalog.json")):
+            if not path.is_dir():
+                path.unlink()
+        for path in reversed(there):
+            if path.is_dir():
+                path.rmdir()
     root.mkdir(parents=True, exist_ok=True)
     return root
+
+
+def _files(root: Path, items: Mapping[str, Any]) -> set[str]:
+    """Files of a catalogue, as its list of items names them."""
+    found = {"catalog.json", "items.json"}
+    for item in items.get("features", []):
+        folder = f"{item['collection']}/{item['id']}"
+        found |= {f"{item['collection']}/collection.json", f"{folder}/{item['id']}.json"}
+        found |= {a["href"].removeprefix("./") for a in item["assets"].values()}
+    return found
 
 
 @dataclass(frozen=True)

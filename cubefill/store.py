@@ -13,6 +13,7 @@ import zarr
 from cubefill import cube
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ledger import Ledger, Progress, Report, Tile, tiles
+from cubefill.ownership import ID, marks
 from cubefill.source import ArraySource, Place, StoreSource, describe, find, place, sources_of
 from cubefill.store_encoding import SCALE, Profile, plain
 from cubefill.store_open import UNTRACKED, Chunks, missing_tiles, opened
@@ -20,6 +21,7 @@ from cubefill.store_template import (
     create,
     exists,
     grid_mapping_of,
+    refuse_existing,
     refuse_own_source,
     transform_of,
     write_region,
@@ -183,17 +185,30 @@ def begin(
     options = dict(create_options or {})
     size = (template.sizes["y"], template.sizes["x"])
     shard = int(options.get("shard", 1024))
-    if exists(where) and not overwrite:
+    if not admit(where, resume=resume, overwrite=overwrite):
         refuse_own_source(template, where)
-        ledger = Ledger(where)
-        if resume and not ledger.exists:
-            raise StoreError(
-                f"{describe(where)} exists and has no record of tiles, so it cannot be finished. "
-                "Type overwrite=True to replace it, or choose another path."
-            )
-        return ledger.begin(fingerprint, size, shard, resume=resume)
+        return Ledger(where).begin(fingerprint, size, shard)
     create(where, template, overwrite=overwrite, fingerprint=fingerprint, finish=finish, **options)
     return tiles(size, shard)
+
+
+def admit(where: Place, *, resume: bool, overwrite: bool) -> bool:
+    """True where a new store may be made, False where one of ours is there to be finished.
+
+    Raises
+    ------
+    StoreError
+        Anything else is there.
+    """
+    if not overwrite and resume and exists(where) and ID in (marks(where) or {}):
+        if Ledger(where).exists:
+            return False
+        raise StoreError(
+            f"{describe(where)} exists and has no record of tiles, so it cannot be finished. "
+            "Type overwrite=True to replace it, or choose another path."
+        )
+    refuse_existing(where, overwrite)
+    return True
 
 
 def fingerprint_of(ds: xr.Dataset) -> dict[str, Any]:

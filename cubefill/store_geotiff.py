@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from cubefill.cube import crs_of, spectral
 from cubefill.errors import CubeError, StoreError
 from cubefill.ledger import Tile, tiles
+from cubefill.ownership import claim_files
 from cubefill.store_encoding import Encoding, encode, encoding_of
 from cubefill.store_template import transform_of
 
@@ -67,6 +68,7 @@ def to_geotiff(
     """
     ds = _at(ds, time)
     images = _images(ds, Path(folder), _names(ds, bands))
+    claim_files((i.path for i in images), "image", _is_ours)
     there = [i.path for i in images if i.path.exists()]
     if there and not overwrite:
         raise StoreError(
@@ -82,6 +84,16 @@ def to_geotiff(
             "uncompressed images. Choose another folder."
         ) from error
     return [i.path for i in images]
+
+
+def _is_ours(path: Path) -> bool:
+    import rasterio
+
+    try:
+        with rasterio.open(path) as file:
+            return bool(file.tags().get("TIFFTAG_SOFTWARE") == "cubefill")
+    except rasterio.RasterioIOError:
+        return False
 
 
 def _write(ds: xr.Dataset, images: list[_Image]) -> None:
@@ -214,7 +226,9 @@ def _nodata(encoding: Encoding) -> float | None:
 def _describe(file: Any, ds: xr.Dataset, image: _Image) -> None:
     stamp = pd.Timestamp(ds["time"].values[image.step])
     tags = {k: str(ds.attrs[k]) for k in ("boa_offset_harmonized", "history") if k in ds.attrs}
-    file.update_tags(TIFFTAG_DATETIME=stamp.strftime("%Y:%m:%d %H:%M:%S"), **tags)
+    file.update_tags(
+        TIFFTAG_SOFTWARE="cubefill", TIFFTAG_DATETIME=stamp.strftime("%Y:%m:%d %H:%M:%S"), **tags
+    )
     if image.encoding.scale is not None:
         file.scales = [image.encoding.scale] * len(image.names)
         file.offsets = [0.0] * len(image.names)

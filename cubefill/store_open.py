@@ -14,8 +14,9 @@ from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
 from cubefill.ledger import Ledger
+from cubefill.ownership import ID, MEMBERS
 from cubefill.source import LazySource, Place, StoreSource, as_dask, describe
-from cubefill.store_template import GEOZARR, ID, ORDER, grid_mapping_of
+from cubefill.store_template import GEOZARR, ORDER, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
 
@@ -40,7 +41,7 @@ def opened(where: Place, chunks: Chunks) -> xr.Dataset:
         for name, v in ds.data_vars.items()
     }
     cube = xr.Dataset(_ordered(variables, group.attrs.get(ORDER)), coords=_coordinates(ds))
-    ours = (*GEOZARR, ID, ORDER)
+    ours = (*GEOZARR, ID, MEMBERS, ORDER)
     cube.attrs = {k: v for k, v in ds.attrs.items() if not str(k).startswith(ours)}
     cube.encoding = {"source": describe(where), ID: identity}
     mapping = grid_mapping_of(ds)

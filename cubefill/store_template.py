@@ -15,8 +15,18 @@ from numpy.typing import NDArray
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
-from cubefill.ledger import Ledger
-from cubefill.source import Index, Place, describe, place, sources_of
+from cubefill.ledger import GROUP, Ledger
+from cubefill.ownership import (
+    ID,
+    MEMBERS,
+    UNFINISHED,
+    claim,
+    foreign_in_store,
+    marks,
+    refuse_source,
+    remove_store,
+)
+from cubefill.source import Index, Place, describe, place, stores_of
 from cubefill.store_encoding import (
     Encoding,
     Profile,
@@ -27,14 +37,8 @@ from cubefill.store_encoding import (
     warn_format_2,
 )
 
-ID = "cubefill_id"
-"""Root attribute: unlike that of any other store, new at each creation."""
-
 ORDER = "cubefill_variables"
 """Root attribute: names of the variables in their order."""
-
-UNFINISHED = "cubefill_creating"
-"""Root attribute while the template is being written; such a store counts as absent."""
 
 GEOZARR = ("zarr_conventions", "proj:", "spatial:")
 """Beginnings of root attributes that describe the grid to readers of GeoZarr."""
@@ -75,7 +79,7 @@ def create(
     chunk, shard
         Pixels along y and x that are decoded and written at once; the time axis is whole.
     overwrite
-        Replace a store that is there. Something that is no store is never removed.
+        Replace a store that we made. Anything else, and a store with other files in it, is refused.
 
     Raises
     ------
@@ -96,7 +100,12 @@ def create(
         warn_format_2()
     spatial = [n for n, v in template.data_vars.items() if {"y", "x"} & {str(d) for d in v.dims}]
     with _writing(store):
-        _write_small(store, template.drop_vars(spatial), zarr_format)
+        if isinstance(store, str) and Path(store).exists():
+            remove_store(Path(store))
+        small = template.drop_vars(spatial)
+        small.attrs = {UNFINISHED: True, MEMBERS: _members(template)}
+        zarr.create_group(store, zarr_format=zarr_format, attributes=small.attrs, overwrite=True)  # type: ignore[arg-type]
+        _write_small(store, small, zarr_format)
         group = zarr.open_group(store, mode="r+", zarr_format=zarr_format)  # type: ignore[arg-type]
         for name in spatial:
             _create_array(group, template[name], encodings[name], chunk, shard, options)
@@ -104,6 +113,7 @@ def create(
             size = (template.sizes["y"], template.sizes["x"])
             Ledger(store).begin(fingerprint, size, shard, finish=finish)
         root = {**plain(template.attrs), **plain(dict(attrs or {})), ID: uuid4().hex}
+        root[MEMBERS] = _members(template)
         root[ORDER] = [str(n) for n in template.data_vars]
         coordinates = group.attrs.get("coordinates")
         if coordinates:
@@ -189,50 +199,46 @@ def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) 
 
 def exists(store: Place) -> bool:
     """True when a whole store is there; one whose creation was cut short does not count."""
-    try:
-        group = zarr.open_group(store, mode="r")
-    except (FileNotFoundError, NodeNotFoundError):
-        return False
-    return UNFINISHED not in group.attrs
+    attrs = marks(store)
+    return attrs is not None and UNFINISHED not in attrs
 
 
-def refuse_existing(store: Place, overwrite: bool) -> None:
+def refuse_existing(
+    store: Place, overwrite: bool, hint: str = "resume=True to finish it or "
+) -> None:
     """Raises StoreError unless a new store may be made here."""
-    where = describe(store)
-    if exists(store) and not overwrite:
-        raise StoreError(
-            f"{where} exists: expected a new store. Type overwrite=True to replace it or "
-            "resume=True to finish it."
-        )
+    name, attrs = describe(store), marks(store)
+    if attrs is not None:
+        ours = ID in attrs or UNFINISHED in attrs
+        foreign = foreign_in_store(store, attrs) if ours else ()
+        again = overwrite or UNFINISHED in attrs
+        claim(name, "store", ours=ours, foreign=foreign, overwrite=again, hint=hint)
     if not isinstance(store, str):
         if store.read_only:
-            raise StoreError(f"{where} is read-only: expected a store opened for writing.")
+            raise StoreError(f"{name} is read-only: expected a store opened for writing.")
         return
     path = Path(store)
     if not path.parent.is_dir():
         raise StoreError(
-            f"{where} has no parent folder: expected {path.parent} to be there. "
+            f"{name} has no parent folder: expected {path.parent} to be there. "
             f"Type os.makedirs({str(path.parent)!r})."
         )
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not _is_group(store)):
-        raise StoreError(
-            f"{where} is there and is no zarr store: expected a new path or a store. It is left "
-            "alone; choose another path."
-        )
+    if attrs is None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
+        claim(name, "zarr store", ours=False)
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise StoreError(
-            f"{where} cannot be written: expected write permission for "
+            f"{name} cannot be written: expected write permission for "
             f"{path if path.exists() else path.parent}. Choose another path."
         )
 
 
 def refuse_own_source(cube: xr.Dataset, store: Place) -> None:
     """Raises StoreError when a cube is read from the store that it would be written to."""
-    if any(getattr(s, "store", None) == store for s in sources_of(cube)):
-        raise StoreError(
-            f"{describe(store)} is where the cube is read from: expected another target. Write to "
-            "a new path; a store is never filled in place."
-        )
+    refuse_source(store, stores_of(cube), describe(store))
+
+
+def _members(template: xr.Dataset) -> list[str]:
+    return [*map(str, template.variables), GROUP]
 
 
 def grid_mapping_of(cube: xr.Dataset) -> str | None:
@@ -309,11 +315,10 @@ def _write_small(store: Place, small: xr.Dataset, zarr_format: int) -> None:
         variable.attrs = plain(variable.attrs)
         if name in small.data_vars and mapping:
             variable.encoding["grid_mapping"] = mapping
-    small.attrs = {UNFINISHED: True}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="zarr")
         warnings.filterwarnings("ignore", module="xarray")
-        small.to_zarr(store, mode="w", consolidated=False, zarr_format=zarr_format)
+        small.to_zarr(store, mode="a", consolidated=False, zarr_format=zarr_format)
 
 
 def _time_encoding(variable: xr.Variable) -> dict[str, Any]:
@@ -364,14 +369,6 @@ def _create_array(
         **where,
         **options,
     )
-
-
-def _is_group(store: Place) -> bool:
-    try:
-        zarr.open_group(store, mode="r")
-    except (FileNotFoundError, NodeNotFoundError):
-        return False
-    return True
 
 
 @contextmanager

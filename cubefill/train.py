@@ -241,6 +241,9 @@ def _begin(
             f"{folder} holds {what}: expected a new folder. Type overwrite=True to replace it"
             f"{', or resume=True to go on' if run.begun else ''}."
         )
+    if not goes_on:
+        run.admit()
+        checkpoint.admit(folder, overwrite)
     _wait()
     if goes_on:
         now = run.take_up(objective, average)

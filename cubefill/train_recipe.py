@@ -11,7 +11,8 @@ from math import cos, isfinite, pi
 from pathlib import Path
 from typing import Any
 
-from cubefill.errors import CubefillError, did_you_mean
+from cubefill.errors import CubefillError, MethodError, did_you_mean
+from cubefill.method_table import listed
 from cubefill.nn.settings import Adam
 
 SHIPPED = Path(__file__).parent / "recipes"
@@ -202,6 +203,13 @@ def read(path: str | Path) -> Recipe:
         values = tomllib.loads(found.read_text())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise CubefillError(f"{found} is not TOML: {error}.") from error
+    method = values.get("method", "")
+    if isinstance(method, str) and method and not listed(method):
+        raise MethodError(
+            f"{found} has method = {method!r}: expected a name of cubefill.list_methods(), for a "
+            "file never names code to run. Register the class, or leave the entry out and pass "
+            f"method={method!r} yourself."
+        )
     return from_dict(values, str(found))
 
 

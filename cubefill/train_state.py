@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from cubefill.errors import StoreError
 from cubefill.nn.objective import Objective
+from cubefill.ownership import claim, document
 from cubefill.train_recipe import Recipe
 
 STATE = "state.pt"
@@ -141,10 +142,21 @@ class Run:
     def begin(self) -> None:
         """Makes the folder, and forgets an earlier run in it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name in (STATE, LOG):
-            (self.folder / name).unlink(missing_ok=True)
         text = json.dumps(self.recipe.to_dict(), indent=2) + "\n"
         (self.folder / "recipe.json").write_text(text)
+        for name in (STATE, LOG):
+            (self.folder / name).unlink(missing_ok=True)
+
+    def admit(self) -> None:
+        """Refuses to forget files in the folder that are of no run."""
+        ours = {"method", "epochs", "batch", "rate"} <= set(
+            document(self.folder / "recipe.json") or {}
+        )
+        if self.folder.exists() and not self.folder.is_dir():
+            claim(self.folder, "run", ours=False)
+        for path in (self.folder / n for n in ("recipe.json", STATE, LOG)):
+            if path.exists() or path.is_symlink():
+                claim(path, "file of a run", ours=ours, overwrite=True)
 
     def keep(self, objective: Objective, average: Average, now: Standing) -> None:
         """Writes the state; a kill while writing leaves the one before."""

@@ -219,7 +219,7 @@ def test_values_beyond_int16_are_clipped_and_counted(stored: Path, tmp_path: Pat
 
 
 def test_a_job_never_writes_into_its_source(stored: Path) -> None:
-    with pytest.raises(StoreError, match=r"both source and target.*another target"):
+    with pytest.raises(StoreError, match=r"where the cube is read from.*another target"):
         run(stored, stored, "linear", overwrite=True, progress=False)
     assert open_cube(stored)["B04"].shape == (7, 70, 50)
 

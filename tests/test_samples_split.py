@@ -146,5 +146,5 @@ def test_what_cannot_be_is_refused(cube: xr.Dataset, tmp_path: Path) -> None:
     assert len(samples.make([cube], NEEDS, None, path, max_per_place=1, overwrite=True)) > 0
     other = store.write_cube(cube.drop_dims("sar_time"), tmp_path / "cube.zarr")
     assert other is not None
-    refused("holds no samples", [cube], NEEDS, None, tmp_path / "cube.zarr", error=StoreError,
+    refused("left alone", [cube], NEEDS, None, tmp_path / "cube.zarr", error=StoreError,
             overwrite=True)  # fmt: skip

@@ -134,7 +134,12 @@ def test_a_creation_that_was_cut_short_counts_as_absent(
 def test_a_target_that_exists(tmp_path: Path, cube: xr.Dataset) -> None:
     path = tmp_path / "a.zarr"
     cube.to_zarr(path, consolidated=False)
-    with pytest.raises(StoreError, match=r"a.zarr exists.*overwrite=True"):
+    for options in ({}, {"overwrite": True}):
+        with pytest.raises(StoreError, match=r"no store that cubefill wrote.*another path"):
+            store.create(path, cube, **options)
+    path = tmp_path / "b.zarr"
+    store.create(path, cube)
+    with pytest.raises(StoreError, match=r"b.zarr exists.*overwrite=True"):
         store.create(path, cube)
     with pytest.raises(StoreError, match=r"no record of tiles.*overwrite=True"):
         store.write_cube(cube, path, **SMALL)

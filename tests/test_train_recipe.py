@@ -12,6 +12,7 @@ import pytest
 from cubefill import checkpoint, train
 from cubefill.errors import CubefillError
 from cubefill.gaps import Lent
+from cubefill.method_table import METHODS
 from cubefill.methods.utilise import Utilise
 from cubefill.nn import losses
 from cubefill.store import write_cube
@@ -20,6 +21,11 @@ from tests.methods.test_torch import Demo
 from tests.strategies import cube
 from tests.torch_thread import one_thread as one_thread
 from tests.train_runs import ROOT, log, smooth_cube, state
+
+
+@pytest.fixture(autouse=True)
+def demo_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(METHODS, "demo", "tests.methods.test_torch:Demo")
 
 
 @pytest.mark.parametrize(
@@ -181,8 +187,7 @@ def test_one_cube_may_be_named_without_a_list(tmp_path: Path) -> None:
     write_cube(smooth_cube(), tmp_path / "0.zarr", progress=False)
     path = tmp_path / "mine.toml"
     path.write_text(
-        f'method = "tests.methods.test_torch:Demo"\nepochs = 1\n[samples]\n'
-        f'cubes = "{tmp_path}/0.zarr"\ncount = 4\n'
+        f'method = "demo"\nepochs = 1\n[samples]\ncubes = "{tmp_path}/0.zarr"\ncount = 4\n'
     )
     assert checkpoint.read_card(train.run_recipe(path, tmp_path / "net", progress=False)).scores
 
@@ -252,7 +257,7 @@ def test_a_recipe_runs_on_stored_cubes(tmp_path: Path) -> None:
         write_cube(smooth_cube(seed), tmp_path / f"{seed}.zarr", progress=False)
     (tmp_path / "mine.toml").write_text(
         f"""
-        method = "tests.methods.test_torch:Demo"
+        method = "demo"
         epochs = 1
         [config]
         width = 3
@@ -280,7 +285,7 @@ def test_a_recipe_runs_on_stored_cubes(tmp_path: Path) -> None:
 )
 def test_recipes_without_good_samples(tmp_path: Path, text: str, message: str) -> None:
     path = tmp_path / "mine.toml"
-    path.write_text(f'method = "tests.methods.test_torch:Demo"\n{text}')
+    path.write_text(f'method = "demo"\n{text}')
     with pytest.raises(CubefillError, match=message):
         train.run_recipe(path, tmp_path / "net")
 

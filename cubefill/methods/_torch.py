@@ -29,6 +29,7 @@ from cubefill.checkpoint import Card
 from cubefill.checkpoint_original import check_shapes, shapes_of
 from cubefill.errors import MethodError, did_you_mean
 from cubefill.method import Block, Filled, Flag, Needs, name_of
+from cubefill.method_table import listed, name_for
 from cubefill.methods._footprint import footprint, on_meta, state_of
 from cubefill.methods._pass import (
     Answer,
@@ -340,10 +341,12 @@ class TorchMethod:
     def _card(self) -> Card:
         card = checkpoint.read_card(self.checkpoint)
         if card.method != path_of(type(self)):
+            # A card may come from anybody: only a name of our own table is worth typing.
+            name = name_for(card.method)
+            known = f"ds.gapfill({name!r}, checkpoint={self.checkpoint!r})"
             raise MethodError(
                 f"{self.checkpoint} is a checkpoint of {card.method}: expected one of "
-                f"{path_of(type(self))}. Type ds.gapfill({card.method!r}, "
-                f"checkpoint={self.checkpoint!r})."
+                f"{path_of(type(self))}. Type {known if listed(name) else 'another folder'}."
             )
         return card
 
