@@ -24,10 +24,12 @@ import xarray as xr
 
 import cubefill
 from benchmarks.context import context, show
-from cubefill import job, planning, store
-from cubefill.method import Block
-from cubefill.methods.linear import Linear
-from cubefill.source import StoreSource
+from cubefill import store
+from cubefill.engine import job
+from cubefill.engine import planning
+from cubefill.methods.contract import Block
+from cubefill.methods.pixel.linear import Linear
+from cubefill.store.source import StoreSource
 
 BANDS = ("B02", "B03", "B04", "B08")
 

@@ -31,13 +31,16 @@ from torch import Tensor, nn
 from benchmarks.bench_infer import alternate
 from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
-from cubefill.method import Block, resolve
-from cubefill.methods._footprint import first_pass
-from cubefill.methods._pass import Pass, device_of
-from cubefill.methods._torch import Arrays, TorchMethod
-from cubefill.methods.utilise import UtiliseConfig
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import resolve
+from cubefill.methods.learned.footprint import first_pass
+from cubefill.methods.learned.passes import Pass
+from cubefill.methods.learned.passes import device_of
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.utilise import UtiliseConfig
 from cubefill.nn.unet import WIDTHS
-from cubefill.windows import Span
+from cubefill.methods.windows import Span
 
 PLAIN = "float32"
 TRANSFERS = 8

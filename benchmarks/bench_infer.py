@@ -25,9 +25,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cubefill
 from benchmarks.context import context, show
-from cubefill import checkpoint
-from cubefill.methods._generator import GeneratorConfig, from_names, original_shapes, sizes_of
-from cubefill.methods.ganfilling import GanFilling
+from cubefill.nn import checkpoint
+from cubefill.methods.learned.generator import GeneratorConfig
+from cubefill.methods.learned.generator import from_names
+from cubefill.methods.learned.generator import original_shapes
+from cubefill.methods.learned.generator import sizes_of
+from cubefill.methods.learned.ganfilling import GanFilling
 from cubefill.nn.convlstm import Generator
 from cubefill.testing import synthetic_cube
 from tests.nn.convlstm_reference import by_formula, generate
@@ -122,7 +125,7 @@ def engine(net: Generator, config: GeneratorConfig, dates: int, clock: Any) -> d
     """`gapfill` from Zarr against the bare net on the same four patches in memory."""
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        card = checkpoint.Card("cubefill.methods.ganfilling:GanFilling", asdict(config))
+        card = checkpoint.Card("cubefill.methods.learned.ganfilling:GanFilling", asdict(config))
         saved = checkpoint.save(Path(folder) / "net", net.state_dict(), card)
         edge = config.patch + config.patch_keep
         ds = synthetic_cube(dates=dates, size=(edge, edge), gap=0.4)

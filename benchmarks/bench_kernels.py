@@ -35,8 +35,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.context import context
-from cubefill.method import Block, Counts, Method, resolve
-from cubefill.methods.harmonic import design
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Counts
+from cubefill.methods.contract import Method
+from cubefill.methods.contract import resolve
+from cubefill.methods.pixel.harmonic import design
 
 LAM = 1000.0
 BANDS = ("B02", "B03", "B04", "B08")

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from cubefill.simulate import scene
-from cubefill.store_encoding import encode, encoding_of
+from cubefill.store.encoding import encode
+from cubefill.store.encoding import encoding_of
 
 DEFAULT = "zstd-1 bitshuffle + crc32c"
 

@@ -20,8 +20,9 @@ import xarray as xr
 
 import cubefill
 from benchmarks.context import context
-from cubefill import evaluate, evaluate_tables
-from cubefill.evaluate_sets import robust
+from cubefill import evaluate
+from cubefill.evaluate import tables as evaluate_tables
+from cubefill.evaluate.strata import robust
 from cubefill.gaps import Transplant
 
 METHODS = (

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 
-from cubefill.methods._pass import fast_bfloat16
+from cubefill.methods.learned.passes import fast_bfloat16
 
 
 def precisions(device: torch.device) -> tuple[str, ...]:

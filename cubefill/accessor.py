@@ -5,7 +5,10 @@ from typing import Any
 
 import xarray as xr
 
-from cubefill import cube, engine, indices, planning, plot, reports, store_geotiff
+from cubefill import cube, engine, plot, reports
+from cubefill.cube import indices
+from cubefill.engine import planning
+from cubefill.formats import geotiff as store_geotiff
 
 
 class PlotAccessor:

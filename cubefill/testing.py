@@ -13,11 +13,15 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.bands import BANDS, SCL
+from cubefill.cube.bands import BANDS
+from cubefill.cube.bands import SCL
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillWarning
-from cubefill.method import Block, Flag, Method, traits
-from cubefill.windows import Span
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Method
+from cubefill.methods.contract import traits
+from cubefill.methods.windows import Span
 
 EMPTY = (Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)
 """Codes of `fill_flag` that leave NaN."""
@@ -143,7 +147,7 @@ class MethodTests:
 
     Examples
     --------
-    >>> from cubefill.methods.linear import Linear
+    >>> from cubefill.methods.pixel.linear import Linear
     >>> class TestLinear(MethodTests):
     ...     method = Linear()
     """

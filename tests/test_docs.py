@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import cubefill
-from cubefill.method import Flag
+from cubefill.methods.contract import Flag
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

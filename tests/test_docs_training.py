@@ -17,17 +17,21 @@ import pytest
 from click.testing import CliRunner
 
 import cubefill
-from cubefill import checkpoint, metrics, samples
-from cubefill.cli import main
+from cubefill import metrics, samples
+from cubefill.nn import checkpoint
+from cubefill.cli.main import main
 from cubefill.evaluate import GAPS as SCORED_GAPS
-from cubefill.method import resolve
-from cubefill.method_table import METHODS
-from cubefill.methods._torch import TorchMethod
+from cubefill.methods.contract import resolve
+from cubefill.methods.registry import METHODS
+from cubefill.methods.learned.method import TorchMethod
 from cubefill.nn.losses import LOSSES
 from cubefill.testing import synthetic_cube
-from cubefill.train_recipe import SCHEDULES, Recipe, shipped
-from cubefill.train_samples import GAPS, CubeSamples
-from tests.torch_thread import one_thread as one_thread
+from cubefill.train.recipe import SCHEDULES
+from cubefill.train.recipe import Recipe
+from cubefill.train.recipe import shipped
+from cubefill.samples.patches import GAPS
+from cubefill.samples.patches import CubeSamples
+from tests.shared.torch_thread import one_thread as one_thread
 
 DOCS = Path(__file__).parents[1] / "docs"
 PAGE = (DOCS / "training.md").read_text()

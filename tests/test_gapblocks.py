@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import rasterio
 
-from cubefill import gapblocks, train
+from cubefill import train
+from benchmarks.reference import gapblocks
 from cubefill.errors import StoreError
-from cubefill.gapblocks import BlockSamples, GapBlock
-from cubefill.methods.stpconv import ConfigSTpconv, STpconv
-from cubefill.train_recipe import Recipe
-from tests.torch_thread import one_thread as one_thread
+from benchmarks.reference.gapblocks import BlockSamples
+from benchmarks.reference.gapblocks import GapBlock
+from cubefill.methods.learned.stpconv import ConfigSTpconv
+from cubefill.methods.learned.stpconv import STpconv
+from cubefill.train.recipe import Recipe
+from tests.shared.torch_thread import one_thread as one_thread
 
 
 def test_blocks_are_read_and_written(tmp_path: Path) -> None:

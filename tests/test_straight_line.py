@@ -9,12 +9,12 @@ import xarray as xr
 from click.testing import CliRunner
 
 import cubefill
-from cubefill.cli import main
-from cubefill.indices import ndvi
+from cubefill.cli.main import main
+from cubefill.cube.indices import ndvi
 
 CLASSICAL = [
     name
-    for name, target in cubefill.method.METHODS.items()
+    for name, target in cubefill.methods.contract.METHODS.items()
     if target.split(":")[0].rsplit(".", 1)[1] in ("linear", "cubic", "smooth", "harmonic")
 ]
 """Methods without a checkpoint; deep ones meet the same law in tests/methods."""

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from cubefill.cube import check, crs_of
-from cubefill.method import Block, Filled, Flag, Needs
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Needs
 from cubefill.testing import MethodTests, synthetic_cube
 
 

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from cubefill.methods.utilise import from_names
+from cubefill.methods.learned.utilise import from_names
 from cubefill.nn.attention import Sizes, TemporalAttentionUNet, mix, positions
 from tests.nn.formula import formula_field, formula_weights, shapes_of, torch_fan_in
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 
 def count(sizes: Sizes) -> int:

@@ -17,7 +17,7 @@ from cubefill.nn.convlstm import (
 from tests.nn import convlstm_reference as reference
 from tests.nn.convlstm_reference import by_formula
 from tests.nn.formula import formula_field
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 Names = dict[str, tuple[str, ...]]
 

@@ -9,11 +9,11 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from cubefill.errors import MethodError
-from cubefill.method import resolve
-from cubefill.method_table import METHODS
-from cubefill.methods._decloud import DecloudMethod
+from cubefill.methods.contract import resolve
+from cubefill.methods.registry import METHODS
+from cubefill.methods.learned.decloud import DecloudMethod
 from cubefill.nn import losses
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 Double = NDArray[np.float64]
 

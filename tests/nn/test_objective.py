@@ -10,7 +10,7 @@ from cubefill.errors import MethodError
 from cubefill.nn import losses, objective
 from cubefill.nn.objective import Adversarial, Objective, Supervised
 from cubefill.nn.settings import Adam
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 ADAM, ADVERSARY = Adam(1e-2), Adam(1e-2, (0.5, 0.999))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from cubefill.methods.stpconv import STpconv
+from cubefill.methods.learned.stpconv import STpconv
 from cubefill.nn.partialconv import PartialConv3d, PartialUNet3d, Seen, Sizes, reached
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 TINY = Sizes(filters=(3, 4))
 

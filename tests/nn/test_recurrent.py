@@ -6,8 +6,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cubefill.methods.cnnrnn import CnnRnn, ConfigCnnRnn
-from cubefill.methods.mowing import ConfigMowing, Mowing
+from cubefill.methods.learned.cnnrnn import CnnRnn
+from cubefill.methods.learned.cnnrnn import ConfigCnnRnn
+from cubefill.methods.learned.mowing import ConfigMowing
+from cubefill.methods.learned.mowing import Mowing
 from cubefill.nn.recurrent import (
     BiLstm,
     Lstm,
@@ -18,7 +20,7 @@ from cubefill.nn.recurrent import (
     keras_names,
     starts,
 )
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 
 def test_parity_of_the_fusion_net(reference_folder: Path) -> None:

@@ -20,7 +20,7 @@ from cubefill.nn.unet import (
 )
 from cubefill.nn.unet_keras import from_keras, initialise, layer_names
 from tests.nn.formula import Float, formula_field, formula_weights, keras_fan_in, shapes_of
-from tests.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import one_thread as one_thread
 
 BOTH: tuple[Kind, ...] = ("s1s2",)
 THREE: tuple[Kind, ...] = ("s1s2", "s1s2", "s1s2")

@@ -1,0 +1,267 @@
+"""The command `cubefill`: each subcommand is one call of the library."""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import click
+
+import cubefill
+from cubefill import plot
+from cubefill.cli import training as cli_train
+from cubefill.store import inventory
+from cubefill.engine import job
+from cubefill.engine import planning
+from cubefill.cli import run_demo as demo_module
+from cubefill.cli import machine_check as doctor_module
+from cubefill.cli.command import Commands
+from cubefill.cli.command import bar
+from cubefill.cli.command import command
+from cubefill.cli.command import literal
+from cubefill.cli.command import overwrite
+from cubefill.cli.command import pairs
+from cubefill.cli.command import plain_path
+from cubefill.cli.command import quiet
+from cubefill.cli.command import resume
+from cubefill.cli.command import show
+
+OPERATORS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq"}
+
+
+# ------------------------------------------------------------------ options shared by commands
+
+
+def _conditions(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    found: dict[str, dict[str, Any]] = {}
+    for text in value:
+        parts = re.fullmatch(r"([^<>=]+)(<=|>=|<|>|=)(.+)", text)
+        if parts is None:
+            raise click.BadParameter(
+                f"expected such as eo:cloud_cover<30, got {text!r}", ctx, param
+            )
+        found.setdefault(parts[1], {})[OPERATORS[parts[2]]] = literal(parts[3])
+    return found
+
+
+def _search_options(function: Callable[..., None]) -> Callable[..., None]:
+    for option in reversed(
+        (
+            click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In degrees."),
+            click.option("--intersects", type=click.Path(exists=True), help="A GeoJSON geometry."),
+            click.option("--datetime", metavar="A/B", help="A date, or two with a slash."),
+            click.option("-c", "--collection", "collections", multiple=True),
+            click.option("--query", multiple=True, callback=_conditions, metavar="KEY<VALUE"),
+            click.option("--max-cloud", type=float, help="Highest cloud cover of an item in %."),
+            click.option("--max-items", type=int),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+_dry_run = click.option("--dry-run", is_flag=True, help="Print grid, tiles and bytes; write none.")
+
+
+def _search(source: str, options: dict[str, Any]) -> Any:
+    intersects = options.pop("intersects")
+    given = {k: v for k, v in options.items() if v not in (None, (), {})}
+    if intersects:
+        given["geometry"] = json.loads(Path(intersects).read_text())
+    if "collections" in given:
+        given["collections"] = list(given["collections"])
+    return cubefill.search(json.load(sys.stdin) if source == "-" else source, **given)
+
+
+def _show_store(as_json: bool, store: str) -> None:
+    """Prints what was written; with -q only where JSON is asked for."""
+    if as_json or not quiet():
+        found = inventory.of_store(store)
+        show(as_json, found.as_dict(), str(found))
+
+
+# ------------------------------------------------------------------ subcommands
+
+
+@command
+@click.argument("folder", type=plain_path, default="cubefill-demo")
+@click.option("--size", default=384, show_default=True, help="Pixels along a side.")
+@click.option("--dates", default=40, show_default=True, help="Acquisition dates.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--serve", is_flag=True, help="Serve the catalogue on loopback and search it.")
+def demo(folder: Path, as_json: bool, **options: Any) -> None:
+    """Make a simulated catalogue in FOLDER, load it, fill it, and write a report."""
+    say = None if as_json else click.echo
+    result = demo_module.run_demo(folder, say=say, **options)
+    show(as_json, asdict(result), result.next_steps)
+
+
+@command
+@click.argument("source")
+@_search_options
+@click.option("--save", type=plain_path, help="Write the items to a file.")
+@click.option("--matched", is_flag=True, help="Print how many items there are.")
+def search(source: str, save: Path | None, matched: bool, as_json: bool, **options: Any) -> None:
+    """Find items in SOURCE: the URL of an API, a file, or - for an ItemCollection on stdin."""
+    items = _search(source, options)
+    if save:
+        items.save(save)
+    if matched:
+        show(as_json, {"matched": len(items)}, f"{len(items)} items matched")
+    else:
+        show(as_json, items.to_dict(), "\n".join(_item_line(item) for item in items))
+
+
+def _item_line(item: Any) -> str:
+    cloud = item.properties.get("eo:cloud_cover")
+    cover = "" if cloud is None else f"  {cloud:5.1f} % cloud"
+    return f"{item.datetime:%Y-%m-%d}  {item.id}{cover}"
+
+
+@command
+@click.argument("source")
+@click.argument("target")
+@_search_options
+@click.option("--bands", default="B02,B03,B04,B08", show_default=True, help="With commas.")
+@click.option("--resolution", type=float, default=10, show_default=True, help="In metres.")
+@click.option("--sar", is_flag=True, help="Add Sentinel-1 VV and VH on the nearest date.")
+@click.option("--dem", is_flag=True, help="Add elevation.")
+@resume
+@overwrite("TARGET")
+@_dry_run
+def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Load the items of SOURCE into the Zarr store TARGET."""
+    writing = {name: options.pop(name) for name in ("resume", "overwrite")}
+    reading = {name: options.pop(name) for name in ("resolution", "sar", "dem")}
+    bands = tuple(options.pop("bands").split(","))
+    bbox = options["bbox"]
+    items = _search(source, options)
+    ds = cubefill.load(items, bbox=bbox, bands=bands, **reading)
+    if not dry_run:
+        cubefill.write_cube(ds, target, progress=bar(), **writing)
+        _show_store(as_json, target)
+        return
+    found = inventory.take(ds, shares=False)
+    show(as_json, found.as_dict(), str(found))
+
+
+@command
+@click.argument("source")
+@click.argument("target")
+@click.option("--method", default="auto", show_default=True, help="See `cubefill methods`.")
+@click.option("--option", "choices", multiple=True, callback=pairs, metavar="KEY=VALUE")
+@click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
+@click.option("--nir", default="B08", show_default=True, help="Near infrared of NDVI.")
+@click.option("--times", help="Dates to give: 5D for a regular axis, or dates with commas.")
+@click.option("--std", is_flag=True, help="Write the standard deviation of the error.")
+@click.option("--memory", help="Memory budget, such as 4GB.")
+@click.option("--tile", type=int, help="Pixels along a side of a tile.")
+@click.option("--workers", type=int, help="Tiles at work at once.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--on-error", type=click.Choice(["raise", "skip"]), default="raise")
+@click.option("--scheduler", help="Address of a dask scheduler, such as tcp://host:8786.")
+@resume
+@overwrite("TARGET")
+@_dry_run
+def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
+    """Fill the gaps of the cube SOURCE into the Zarr store TARGET."""
+    choices, scheduler = options.pop("choices"), options.pop("scheduler")
+    for name in sorted(set(choices) & {*options, "client", "progress"}):
+        raise click.UsageError(f"--option {name}={choices[name]}: type --{name} {choices[name]}")
+    if options["times"] and "-" in options["times"]:
+        options["times"] = options["times"].split(",")
+    if dry_run:
+        asking = {name: options[name] for name in ("method", "times", "std", "device")}
+        limits = {name: options[name] for name in ("memory", "tile")}
+        limits["workers"] = options["workers"] or planning.cores()
+        asked = planning.request(cubefill.open_cube(source), **asking, options=choices)
+        plan, work = planning.plan_work(asked, **limits), job.plan_job(asked, **limits)
+        show(as_json, plan.to_dict() | {"job": asdict(work)}, f"{plan}\njob      {work}")
+        return
+    with _client(scheduler) as client:
+        cubefill.run(source, target, client=client, progress=bar(), **options, **choices)
+    _show_store(as_json, target)
+
+
+@contextmanager
+def _client(address: str | None) -> Iterator[Any]:
+    if address is None:
+        yield None
+        return
+    from distributed import Client
+
+    with Client(address) as client:
+        yield client
+
+
+@command
+@click.argument("source")
+@click.argument("target")
+@click.option("--nir", default="B08", show_default=True)
+@click.option("--red", default="B04", show_default=True)
+@resume
+@overwrite("TARGET")
+def ndvi(source: str, target: str, as_json: bool, nir: str, red: str, **writing: Any) -> None:
+    """Write NDVI of the cube SOURCE into the Zarr store TARGET."""
+    out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red)
+    names = [str(n) for n in out.data_vars if str(n).startswith("NDVI")]
+    cubefill.write_cube(out[names], target, progress=bar(), **writing)
+    _show_store(as_json, target)
+
+
+@command
+@click.argument("store")
+def info(store: str, as_json: bool) -> None:
+    """Print what STORE holds: grid, dates, clear fraction, completeness, provenance."""
+    found = inventory.of_store(store)
+    show(as_json, found.as_dict(), str(found))
+
+
+@command
+@click.argument("store")
+@click.argument("picture", type=plain_path)
+@click.option(
+    "--time", help="Date to show; by default the cloudiest of a filled cube, else the clearest."
+)
+def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
+    """Write a picture of STORE to the file PICTURE."""
+    plot.preview(cubefill.open_cube(store), picture, time)
+    show(as_json, {"picture": str(picture)}, str(picture))
+
+
+@command
+def methods(as_json: bool) -> None:
+    """List the methods with what they need."""
+    rows = cubefill.list_methods()
+    lines = [
+        f"{name:<12} {row['summary']}\n{'':<12} needs {row['needs']}" for name, row in rows.items()
+    ]
+    show(as_json, rows, "\n".join(lines))
+
+
+@command
+def doctor(as_json: bool) -> None:
+    """Print what this machine offers, with a fix for each problem."""
+    findings = doctor_module.examine()
+    show(as_json, [asdict(f) for f in findings], "\n".join(map(str, findings)))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(cubefill.__version__, prog_name="cubefill")
+def main() -> None:
+    """Fill the gaps that clouds leave in Sentinel-2 cubes: STAC to Zarr to NDVI."""
+
+
+for _each in (
+    demo, search, load, fill, ndvi, info, preview,
+    cli_train.train, cli_train.convert, cli_train.score, methods, doctor,
+):  # fmt: skip
+    main.add_command(_each)
+
+
+if __name__ == "__main__":
+    main()

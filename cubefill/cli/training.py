@@ -1,0 +1,166 @@
+"""Subcommands that make checkpoints and judge them: train, convert, score."""
+
+import os
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from cubefill.cli.command import bar
+from cubefill.cli.command import command
+from cubefill.cli.command import overwrite
+from cubefill.cli.command import pairs
+from cubefill.cli.command import plain_path
+from cubefill.cli.command import resume
+from cubefill.cli.command import show
+from cubefill.errors import CubefillError
+from cubefill.methods.contract import named
+from cubefill.methods.contract import resolve
+from cubefill.train.recipe import Recipe
+
+PICTURES = (".png", ".svg", ".pdf")
+TABLES = (".md", ".html", ".csv", ".json", ".nc")
+
+OF_DECLOUD = ("patch", "most", "dem", "no_sar")
+OF_COMPARE = ("gaps", "hidden_as", "convention", "screen")
+
+_SET = (
+    "Replace an entry of the recipe, as often as wanted: --set epochs=3. A dot reaches into "
+    "config and samples: --set config.patch=32."
+)
+
+
+@command
+@click.argument("recipe")
+@click.argument("folder", type=plain_path)
+@click.option("--cube", "cubes", multiple=True, metavar="STORE", help="Cube to learn from.")
+@click.option("--validation", multiple=True, metavar="STORE", help="Cube to stop by.")
+@click.option("--set", "options", multiple=True, callback=pairs, metavar="KEY=VALUE", help=_SET)
+@resume
+@overwrite("FOLDER")
+def train(
+    recipe: str, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any
+) -> None:
+    """Train what RECIPE says (a TOML file or a shipped name) into the checkpoint FOLDER."""
+    from cubefill import train as training
+
+    made = training.run_recipe(recipe, folder, progress=bar(), **choices, **options)
+    if os.environ.get("RANK", "0") == "0":
+        show(as_json, {"checkpoint": str(made)}, str(made))
+
+
+train.settings = {f.name: f.name for f in fields(Recipe)} | {
+    n: f"samples.{n}" for n in ("count", "dates", "drop_impaired", "gaps", "real")
+}
+
+
+@command
+@click.argument("method")
+@click.argument("file", type=plain_path)
+@click.argument("folder", type=plain_path)
+@click.option(
+    "--set",
+    "options",
+    multiple=True,
+    callback=pairs,
+    metavar="config.KEY=VALUE",
+    help="What the net is, where it is not the default: --set config.sar=True.",
+)
+@click.option("--licence", default="", help="Licence of the weights, for the card.")
+@overwrite("FOLDER")
+def convert(
+    method: str, file: Path, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any
+) -> None:
+    """Convert FILE, weights that the authors of METHOD publish, to the checkpoint FOLDER."""
+    from cubefill.methods.learned.method import TorchMethod
+
+    config = {name.removeprefix("config."): value for name, value in options.items()}
+    if bare := [name for name in options if not name.startswith("config.")]:
+        raise click.UsageError(f"--set {bare[0]}={options[bare[0]]}: expected config.{bare[0]}.")
+    found = resolve(method)
+    if not isinstance(found, TorchMethod):
+        raise CubefillError(
+            f"{method} has no net: expected a method whose authors publish weights. Type "
+            "`cubefill methods` for the names."
+        )
+    made = found.convert(file, folder, **choices, **config)
+    show(as_json, {"checkpoint": str(made)}, str(made))
+
+
+@command
+@click.argument("stores", nargs=-1, required=True)
+@click.option("--method", "names", multiple=True, default=("linear",), metavar="NAME[=CHECKPOINT]")
+@click.option("--gaps", default="transplant", show_default=True, help="What to hide.")
+@click.option(
+    "--hidden-as", type=click.Choice(["clouds", "nodata"]), default="clouds", show_default=True,
+    help="What lies under hidden pixels.",
+)  # fmt: skip
+@click.option("--seed", "seeds", type=int, multiple=True, default=(0,))
+@click.option("--convention", default="cubefill", show_default=True)
+@click.option("--screen", is_flag=True, help="Also score without haze that SCL missed.")
+@click.option("--protocol", type=click.Choice(["compare", "decloud"]), default="compare")
+@click.option("--patch", default=256, show_default=True, help="Decloud: edge of a sample in px.")
+@click.option("--most", default=50, show_default=True, help="Decloud: most samples of a place.")
+@click.option("--dem", is_flag=True, help="Decloud: the samples hold elevation.")
+@click.option("--no-sar", is_flag=True, help="Decloud: the samples hold no Sentinel-1.")
+@click.option("--save", type=plain_path, help="Table or picture: .md .html .csv .json .nc .png")
+def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any) -> None:
+    """Score methods on hidden pixels of the cubes STORES."""
+    from cubefill import evaluate
+    from cubefill.evaluate import decloud as evaluate_decloud
+    from cubefill.evaluate import tables as evaluate_tables
+
+    decloud = protocol == "decloud"
+    _refuse_foreign(protocol, options["seeds"])
+    save: Path | None = options.pop("save")
+    _check_save(save, TABLES if decloud else (*TABLES, *PICTURES), protocol)
+    chosen = named(options.pop("names"))
+    if decloud:
+        taken = {name: options[name] for name in ("patch", "most", "dem")}
+        table = evaluate_decloud.compare_decloud(
+            list(chosen.values()),
+            stores,
+            seed=options["seeds"][0],
+            sar=not options["no_sar"],
+            **taken,
+        )
+        text = evaluate_decloud.markdown(table)
+    else:
+        taken = {name: options[name] for name in ("seeds", *OF_COMPARE)}
+        table = evaluate.score_stores(stores, chosen, **taken)
+        text = evaluate_tables.markdown(table)
+    if save:
+        (evaluate_decloud if decloud else evaluate_tables).write(table, save)
+    show(as_json, table.to_dict(), text)
+
+
+def _refuse_foreign(protocol: str, seeds: tuple[int, ...]) -> None:
+    """Refuses options that the other protocol has."""
+    ctx = click.get_current_context()
+    other = "compare" if protocol == "decloud" else "decloud"
+    for name in OF_COMPARE if protocol == "decloud" else OF_DECLOUD:
+        if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            flag = f"--{name.replace('_', '-')}"
+            raise click.UsageError(
+                f"{flag} says nothing to --protocol {protocol}: leave it out, or type "
+                f"--protocol {other}."
+            )
+    if protocol == "decloud" and len(seeds) > 1:
+        raise click.UsageError(
+            f"{len(seeds)} seeds with --protocol decloud: expected one. Type --seed {seeds[0]}."
+        )
+
+
+def _check_save(save: Path | None, suffixes: tuple[str, ...], protocol: str) -> None:
+    """Refuses a file that could not be written, before anything is computed."""
+    if save is None:
+        return
+    if save.suffix.lower() not in suffixes:
+        raise click.UsageError(
+            f"--save {save}: expected a name that ends in {', '.join(suffixes)} with --protocol "
+            f"{protocol}."
+        )
+    if not save.parent.is_dir():
+        raise click.UsageError(f"--save {save}: there is no folder {save.parent}. Make it first.")

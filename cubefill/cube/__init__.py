@@ -1,0 +1,13 @@
+"""A cube: an ordinary `xarray.Dataset` that `check` accepts.
+
+Datasets of any catalogue or tool come in; `conform` and `check` give one form of bands, mask, dates and
+grid. Start with `dataset.py`.
+"""
+
+from cubefill.cube.dataset import check as check
+from cubefill.cube.dataset import check_values as check_values
+from cubefill.cube.dataset import conform as conform
+from cubefill.cube.dataset import crs_of as crs_of
+from cubefill.cube.dataset import describe as describe
+from cubefill.cube.dataset import resolution_of as resolution_of
+from cubefill.cube.dataset import spectral as spectral

@@ -1,0 +1,8 @@
+"""The straight line from a cube to a filled cube.
+
+A cube and a method come in; a lazy dataset (`gapfill`) or a finished store (`run`) comes out. Start with
+`lazy.py`.
+"""
+
+from cubefill.engine.lazy import gapfill as gapfill
+from cubefill.engine.lazy import list_methods as list_methods

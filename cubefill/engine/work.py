@@ -1,0 +1,55 @@
+"""What the tile kernel must know of a cube and a method to fill any tile of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill.cube.axes import TimeAxes
+from cubefill.methods.contract import Counts
+from cubefill.methods.contract import Method
+from cubefill.methods.contract import Traits
+from cubefill.store.source import Source
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Area(NamedTuple):
+    """A rectangle of output pixels."""
+
+    y: slice
+    x: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.y.stop - self.y.start, self.x.stop - self.x.start
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that the kernel must know to fill any tile of one cube; picklable."""
+
+    method: Method
+    traits: Traits
+    bands: tuple[str, ...]
+    """Bands a method is given, in its order."""
+    shape: tuple[int, int]
+    """Rows and columns of the cube."""
+    axes: TimeAxes
+    sources: Mapping[str, Source | None] = field(default_factory=dict)
+    """Variable name to where its pixels are read; None where the executor hands them over."""
+    std: bool = False
+    counts: Counts | None = None
+    """Set when bands travel as int16 counts from store to store."""
+
+    @property
+    def outputs(self) -> dict[str, np.dtype[Any]]:
+        """Names and types of the arrays that `fill_region` returns."""
+        value = np.dtype(np.int16 if self.counts else np.float32)
+        names: dict[str, np.dtype[Any]] = dict.fromkeys(self.traits.gives, value)
+        if self.std:
+            names |= {f"{g}_std": np.dtype(np.float32) for g in self.traits.gives}
+        return {**names, "fill_flag": np.dtype(np.uint8)}

@@ -1,0 +1,337 @@
+"""The three test sets of Cresson et al. (2022) from any cubes, and their three tables.
+
+SSOP: one cloudy date and its SAR image. MSOP: with the dates before and after, clouds as they come.
+MSOP_cld: the date wholly cloudy, its neighbours clear. The target of each is a clear image near the
+date. Formulas are those of `convention="decloud"`; a net's output is scored as it is, clear pixels
+of the date included.
+"""
+
+import json
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cubefill import samples
+from cubefill.errors import CubeError, MethodError
+from cubefill.evaluate.tables import Table
+from cubefill.evaluate.tables import facts_line
+from cubefill.evaluate.tables import quoted
+from cubefill.evaluate.tables import save
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Method
+from cubefill.methods.contract import name_of
+from cubefill.methods.contract import resolve
+from cubefill.metrics import Terms, add
+from cubefill.metrics import resolve as metric
+from cubefill.samples.stored import StoredSamples
+
+SETS = ("ssop", "msop", "msop_cld")
+"""Names of the layouts, in the order of the paper's tables 7 to 9."""
+METRICS = ("MSE", "SSIM", "PSNR", "SAM")
+BANDS = ("B02", "B03", "B04", "B08")
+
+
+def compare_decloud(
+    methods: Sequence[str | Method | type[Method]] | Mapping[str, str | Method | type[Method]],
+    cubes: Sequence[Any],
+    *,
+    sets: Sequence[str] = SETS,
+    patch: int = 256,
+    sar: bool = True,
+    dem: bool = False,
+    most: int = 50,
+    seed: int = 0,
+    folder: str | Path = "",
+) -> xr.Dataset:
+    """MSE, SSIM, PSNR and SAM on `(test_set, method_name)`, with the samples and values of each.
+
+    `<metric>_n` is the number of values that a metric was computed from, `values` that of MSE.
+
+    Parameters
+    ----------
+    methods
+        Methods with checkpoints, or a mapping from the name in the table. Without names a row says
+        what its net is given, in this order within a method: "ssop_unet (without SAR)",
+        "ssop_unet (SAR)", "ssop_unet (SAR + DEM)"; where two rows would read alike, their
+        checkpoints too: "ssop_unet=FOLDER (SAR)". "linear2" joins MSOP_cld.
+    cubes
+        Cubes, stores of cubes, catalogues, or items, as `samples.make` takes them.
+    sets
+        Names or files of layouts.
+    patch
+        Edge of a sample in pixels.
+    sar, dem
+        What the samples hold; nets that need what is not there have no row.
+    most
+        Most samples of one place.
+    seed
+        Of the draws of dates.
+    folder
+        Where the samples are kept; by default they are thrown away.
+
+    Raises
+    ------
+    CubeError
+        No set can be made of these cubes; the message says for each which condition removed how
+        many dates.
+    MethodError
+        A method is unknown.
+    """
+    chosen = _rows(methods)
+    rows = list(chosen)
+    values = {m: np.full((len(sets), len(rows)), np.nan) for m in METRICS}
+    named = (*_COUNTS, *(f"{k}_n" for k in _KEYS))
+    counts = {n: np.zeros((len(sets), len(rows)), np.int64) for n in named}
+    reasons = [""] * len(sets)
+    with tempfile.TemporaryDirectory(prefix="cubefill-decloud-") as scratch:
+        for i, name in enumerate(sets):
+            target = Path(folder or scratch) / f"{Path(name).stem}.zarr"
+            try:
+                stored = _stored(cubes, name, target, patch, sar, dem, most, seed)
+            except CubeError as error:
+                reasons[i] = str(error)
+                continue
+            for j, method in enumerate(chosen.values()):
+                if not _fits(method, stored, name):
+                    continue
+                sums = _sums(stored, method)
+                for m in METRICS:
+                    values[m][i, j] = metric(m, "decloud").value(sums[m])
+                    counts[f"{m.lower()}_n"][i, j] = int(sums[m]["n"].sum())
+                counts["samples"][i, j] = len(stored)
+                counts["values"][i, j] = counts["mse_n"][i, j]
+    if all(reasons):
+        alike: dict[str, list[str]] = {}
+        for name, reason in zip(sets, reasons, strict=True):
+            alike.setdefault(reason, []).append(Path(name).stem)
+        why = " ".join(f"{', '.join(names)}: {reason}" for reason, names in alike.items())
+        raise CubeError(f"No test set can be made of these cubes. {why}")
+    return _dataset(rows, list(sets), values, counts, reasons)
+
+
+def markdown(ds: xr.Dataset) -> str:
+    """The paper's tables of a dataset of `compare_decloud`, best values bold."""
+    return "\n\n".join(t.markdown() if t.rows else _note(t) for t in _tables(ds)) + "\n"
+
+
+def html(ds: xr.Dataset) -> str:
+    """The paper's tables of a dataset of `compare_decloud` as a page of HTML."""
+    body = "\n".join(
+        t.html() if t.rows else f"<p><strong>{escape(t.caption)}</strong> {escape(t.note)}</p>"
+        for t in _tables(ds)
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Scores of Decloud\'s '
+        "test sets</title></head><body>\n"
+        f"{body}\n</body></html>\n"
+    )
+
+
+def csv(ds: xr.Dataset) -> str:
+    """Long form: one line a test set, method and metric, for the rows that were scored."""
+    lines = ["test_set,method,pixel_set,metric,value,n,samples,unit,peak,pooling,convention"]
+    for t, i in np.argwhere(ds["samples"].values > 0):
+        place = (ds["test_set"].values[t], ds["method_name"].values[i], ds.attrs["pixel_set"])
+        for key in _KEYS:
+            attrs = ds[key].attrs
+            numbers = (float(ds[key].values[t, i]), ds[f"{key}_n"].values[t, i])
+            facts = (attrs[n] for n in ("units", "peak", "pooling", "convention"))
+            cells = (*place, attrs["long_name"], *numbers, ds["samples"].values[t, i], *facts)
+            lines.append(",".join(quoted(str(c)) for c in cells))
+    return "\n".join(lines) + "\n"
+
+
+def write(ds: xr.Dataset, path: str | Path) -> Path:
+    """The file of a dataset of `compare_decloud`: .md, .html, .csv, .json or .nc.
+
+    Raises
+    ------
+    CubeError
+        The suffix is unknown.
+    """
+    return save(ds, Path(path), _TEXTS)
+
+
+def _json(ds: xr.Dataset) -> str:
+    """The dataset as JSON; what is no number is null."""
+    plain = json.loads(json.dumps(ds.to_dict()), parse_constant=lambda _: None)
+    return json.dumps(plain, indent=1) + "\n"
+
+
+_TEXTS = {".md": markdown, ".html": html, ".csv": csv, ".json": _json}
+
+
+def _rows(methods: Any) -> dict[str, Method]:
+    if isinstance(methods, Mapping):
+        found = {str(n): resolve(m) for n, m in methods.items()}
+    else:
+        found = _labelled([resolve(m) for m in methods])
+    if not found:
+        raise MethodError("compare_decloud: expected methods, got none. Type ['linear2'].")
+    return found
+
+
+def _labelled(methods: list[Method]) -> dict[str, Method]:
+    """Rows of the paper: variants of a method together, that without SAR first."""
+    names = [name_of(m) for m in methods]
+    plain = [name + _variant(m) for name, m in zip(names, methods, strict=True)]
+    order = sorted(range(len(methods)), key=lambda i: (names.index(names[i]), _layers(methods[i])))
+    found: dict[str, Method] = {}
+    counts: Counter[str] = Counter()
+    for i in order:
+        label = plain[i]
+        if plain.count(label) > 1 and (folder := getattr(methods[i], "checkpoint", "")):
+            label = f"{names[i]}={folder}{_variant(methods[i])}"
+        counts[label] += 1
+        found[f"{label} ({counts[label]})" if counts[label] > 1 else label] = methods[i]
+    return found
+
+
+def _layers(method: Any) -> tuple[bool, bool]:
+    """Whether a net is given SAR and elevation."""
+    config = getattr(method, "config", None)
+    return bool(getattr(config, "sar", False)), bool(getattr(config, "dem", False))
+
+
+def _variant(method: Any) -> str:
+    """What a net is given besides optical images, as the paper says it."""
+    if not hasattr(getattr(method, "config", None), "sar"):
+        return ""
+    sar, dem = _layers(method)
+    if sar:
+        return " (SAR + DEM)" if dem else " (SAR)"
+    return " (DEM, without SAR)" if dem else " (without SAR)"
+
+
+def _stored(
+    cubes: Sequence[Any],
+    name: str,
+    target: Path,
+    patch: int,
+    sar: bool,
+    dem: bool,
+    most: int,
+    seed: int,
+) -> StoredSamples:
+    return samples.make(
+        cubes, name, None, target, bands=BANDS, sar=sar, dem=dem, patch=patch, splits=(0, 0, 1),
+        max_per_place=most, seed=seed, overwrite=True, progress=False,
+    )  # fmt: skip
+
+
+def _fits(method: Method, stored: StoredSamples, name: str) -> bool:
+    """True where a method belongs in the table of a set and the samples hold what it needs.
+
+    Methods without a layout fill from the neighbours: they are rows of MSOP_cld alone.
+    """
+    needs, form = method.needs, stored.form
+    if (needs.sar and not any(form.sar)) or (needs.dem and not form.dem):
+        return False
+    if not set(needs.bands) <= set(form.bands):
+        return False
+    plan: Any = getattr(method, "layout", None)
+    if plan is None:
+        return len(form.dates) > 2 and Path(name).stem == "msop_cld"
+    return len(plan.inputs) <= sum(d != "target" for d in form.dates)
+
+
+def _sums(stored: StoredSamples, method: Method) -> dict[str, Terms]:
+    """Sums over all samples, each a test image."""
+    sums: dict[str, Terms] = {}
+    truths: list[Block] = []
+
+    def shown() -> Iterator[Block]:
+        for i in range(len(stored)):
+            truth, gapped = stored.blocks(i)
+            truths.append(truth)
+            yield _given(method, gapped)
+
+    for filled in method.fill(shown()):
+        _add(sums, filled, truths.pop(0))
+    return sums
+
+
+def _given(method: Method, block: Block) -> Block:
+    """The block with the bands and layers that the method asks for."""
+    needs = method.needs
+    bands = {b: block.bands[b] for b in needs.bands or BANDS}
+    sar, dem = (block.sar if needs.sar else {}), (block.dem if needs.dem else None)
+    return replace(block, bands=bands, sar=sar, dem=dem)
+
+
+def _add(sums: dict[str, Terms], filled: Filled, truth: Block) -> None:
+    where = truth.valid & np.all([np.isfinite(truth.bands[b]) for b in BANDS], axis=0)
+    where &= np.all([np.isfinite(filled.bands[b]) for b in BANDS], axis=0)
+    fill, true = ({b: side.bands[b] for b in BANDS} for side in (filled, truth))
+    for name in METRICS:
+        terms = metric(name, "decloud").terms(fill, true, where)
+        sums[name] = add(sums[name], terms) if name in sums else terms
+
+
+def _dataset(
+    rows: list[str], sets: list[str], values: Any, counts: Any, reasons: list[str]
+) -> xr.Dataset:
+    dims = ("test_set", "method_name")
+    out: dict[str, Any] = {}
+    for name, array in values.items():
+        m = metric(name, "decloud")
+        facts = {"long_name": name, "units": m.unit, "pooling": m.pooling, "convention": "decloud",
+                 "peak": float(getattr(m, "peak", 1.0)),
+                 "higher_is_better": int(m.higher_is_better)}  # fmt: skip
+        out[name.lower()] = (dims, array, facts)
+    out |= {name: (dims, array) for name, array in counts.items()}
+    return xr.Dataset(
+        out,
+        {"test_set": sets, "method_name": rows, "reason": ("test_set", reasons)},
+        {"bands": " ".join(BANDS), "pixel_set": "clear pixels of the target image"},
+    )
+
+
+def _tables(ds: xr.Dataset) -> list[Table]:
+    return [_table(ds.isel(test_set=i)) for i in range(ds.sizes["test_set"])]
+
+
+def _table(ds: xr.Dataset) -> Table:
+    """The table of a set; without rows and with a note where there is none."""
+    caption = str(ds["test_set"].values).upper()
+    scored = np.flatnonzero(ds["samples"].values)
+    if str(ds["reason"].values) or not len(scored):
+        reason = str(ds["reason"].values)
+        note = f"No samples: {reason}" if reason else "No method of this comparison has a row here."
+        return Table(caption, _HEAD, (), note=note)
+    rows = [
+        (
+            str(ds["method_name"].values[i]),
+            *(f"{float(ds[k].values[i]):.{d}f}" for k, d in _KEYS.items()),
+            *(f"{int(ds[k].values[i]):,}".replace(",", "\u2009") for k in _COUNTS),
+        )
+        for i in scored
+    ]
+    at = {int(i): row for row, i in enumerate(scored)}
+    best = {(at.get(_best(ds[k]), -1), column + 1) for column, k in enumerate(_KEYS)}
+    facts = facts_line([ds[k].attrs for k in _KEYS])
+    note = f"{facts} Pixels: {ds.attrs['pixel_set']}; n of MSE: values. Convention decloud; bands "
+    return Table(caption, _HEAD, tuple(rows), frozenset(best), f"{note}{ds.attrs['bands']}.")
+
+
+def _note(table: Table) -> str:
+    return f"**{table.caption}**\n\n{table.note}"
+
+
+_HEAD = ("method", "MSE", "SSIM", "PSNR (dB)", "SAM (rad)", "samples", "values")
+_KEYS = {"mse": 0, "ssim": 4, "psnr": 3, "sam": 4}
+"""Metrics in the paper's order, with their digits."""
+_COUNTS = ("samples", "values")
+
+
+def _best(a: xr.DataArray) -> int:
+    values = a.values if a.attrs["higher_is_better"] else -a.values
+    return int(np.nanargmax(values)) if np.isfinite(values).sum() > 1 else -1

@@ -1,0 +1,4 @@
+"""Every file format but Zarr: GeoTIFF and minicubes.
+
+A cube becomes GeoTIFF files, and a minicube file becomes a cube. Start with `geotiff.py`.
+"""

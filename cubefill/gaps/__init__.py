@@ -1,0 +1,17 @@
+"""Artificial gaps for training and scoring.
+
+A cube and a seed come in; the observations to hide come out. Start with `kinds.py`.
+"""
+
+from cubefill.gaps.kinds import Blobs as Blobs
+from cubefill.gaps.kinds import Blocks as Blocks
+from cubefill.gaps.kinds import Dates as Dates
+from cubefill.gaps.kinds import EveryDate as EveryDate
+from cubefill.gaps.kinds import Gaps as Gaps
+from cubefill.gaps.kinds import Lent as Lent
+from cubefill.gaps.kinds import Trailing as Trailing
+from cubefill.gaps.kinds import Transplant as Transplant
+from cubefill.gaps.kinds import apply as apply
+from cubefill.gaps.kinds import hide as hide
+from cubefill.gaps.kinds import impaired as impaired
+from cubefill.gaps.kinds import shapes_of as shapes_of

@@ -1,0 +1,397 @@
+"""Artificial gaps: clear observations that are hidden so that a fill can be scored or learned.
+
+Each kind is a frozen dataclass with `make(valid, days, seed)`, which gives the observations to
+hide, always a subset of `valid`. None takes everything: a pixel keeps at least `keep` clear
+observations, or all it has where it has fewer; what is above that stays hidden.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from cubefill.cube import spectral
+from cubefill.errors import CubeError
+from cubefill.simulate.noise import fractal
+
+Bool = NDArray[np.bool_]
+Floats = NDArray[np.floating[Any]]
+
+
+@runtime_checkable
+class Gaps(Protocol):
+    """Anything that chooses observations to hide."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+
+
+@dataclass(frozen=True)
+class Transplant:
+    """Real cloud shapes: the gap of one date is pasted on a clear date of the same cube.
+
+    U-TILISE (Stucker et al., 2023) trains and scores with gaps of this kind.
+
+    Examples
+    --------
+    >>> valid = np.ones((6, 8, 8), bool)
+    >>> valid[::2, :4] = False
+    >>> hidden = Transplant(share=1.0).make(valid, np.arange(6.0))
+    >>> bool(hidden.any()), bool((hidden & ~valid).any())
+    (True, False)
+    """
+
+    share: float = 0.5
+    """Share of the clear-enough dates that get a gap."""
+    clear: float = 0.7
+    """Share of clear pixels from which a date is clear enough to get one."""
+    cover: tuple[float, float] = (0.05, 0.95)
+    """Smallest and largest share of gap on the dates that lend their shape."""
+    turn: bool = True
+    """Shapes are flipped and rolled at random, so that they lie elsewhere than they did."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+
+        Raises
+        ------
+        CubeError
+            No date is clear enough, or none has a gap of the right size.
+        """
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 1])
+        part = valid.mean((1, 2))
+        takers = np.flatnonzero(part >= self.clear)
+        lenders = np.flatnonzero((1 - part >= self.cover[0]) & (1 - part <= self.cover[1]))
+        if len(takers) == 0 or len(lenders) < 1 + (len(takers) == 1 and takers[0] in lenders):
+            raise CubeError(
+                f"Transplant: expected a date with at least {self.clear:.0%} clear pixels and "
+                f"another whose gap covers {self.cover[0]:.0%} to {self.cover[1]:.0%}, got "
+                f"{len(takers)} and {len(lenders)} of {len(valid)} dates. Type clear= or cover= "
+                "to allow more, or use Blobs()."
+            )
+        hidden = np.zeros_like(valid)
+        for t in _some(takers, self.share, rng):
+            others = lenders[lenders != t]
+            if len(others):
+                hidden[t] = valid[t] & self._turned(~valid[rng.choice(others)], rng)
+        return _leave(valid, hidden, self.keep, rng, self)
+
+    def _turned(self, shape: Bool, rng: np.random.Generator) -> Bool:
+        if not self.turn:
+            return shape
+        flips = rng.random(2) < 0.5
+        shape = shape[:: -1 if flips[0] else 1, :: -1 if flips[1] else 1]
+        return np.roll(shape, [int(rng.integers(n)) for n in shape.shape], (0, 1))
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """Fractal shapes like clouds, where a cube has no cloudy date to lend its own."""
+
+    share: float = 0.5
+    """Share of the dates with clear pixels that get a gap."""
+    cover: tuple[float, float] = (0.1, 0.8)
+    """Smallest and largest share of a date under the shape."""
+    slope: float = 3.0
+    """Spectral slope: 2 is ragged, 4 is smooth."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 2])
+        hidden = np.zeros_like(valid)
+        for t in _some(np.flatnonzero(valid.any((1, 2))), self.share, rng):
+            ny, nx = valid.shape[1:]
+            field = fractal(rng.standard_normal((2 * ny, 2 * nx)), self.slope)[:ny, :nx]
+            edge = np.quantile(field, 1 - rng.uniform(*self.cover))
+            hidden[t] = valid[t] & (field >= edge)
+        return _leave(valid, hidden, self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Whole dates, as under an overcast sky."""
+
+    share: float = 0.2
+    """Share of the dates with clear pixels that are hidden."""
+    clear: float = 0.0
+    """Share of clear pixels that a date must have to be chosen."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 3])
+        part = valid.mean((1, 2))
+        chosen = _some(np.flatnonzero((part > 0) & (part >= self.clear)), self.share, rng)
+        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Runs of days without any observation: long gaps."""
+
+    days: tuple[float, float] = (15, 90)
+    """Shortest and longest run in days."""
+    count: int = 1
+    """How many runs; they may meet."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 4])
+        usable = days[valid.any((1, 2))]
+        inside = np.zeros(len(days), bool)
+        for _ in range(self.count if len(usable) else 0):
+            length, middle = rng.uniform(*self.days), rng.choice(usable)
+            inside |= np.abs(days - middle) <= length / 2
+        return _leave(valid, _at(valid, np.flatnonzero(inside)), self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Trailing:
+    """The last days of the series, as a forecaster or an early user meets them."""
+
+    days: float = 30
+    """Length of the end that is hidden."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`; `seed` plays a small part."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 5])
+        chosen = np.flatnonzero(days > days.max() - self.days)
+        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class Lent:
+    """Gaps of other series on some dates, never on the first.
+
+    This is how U-TILISE is trained and scored (Stucker et al., 2023): half of a random number of
+    dates is hidden; `samples.make` and `train_samples.CubeSamples` lend the shapes of other places
+    where none are given.
+
+    Examples
+    --------
+    >>> shapes = np.zeros((1, 8, 8), bool)
+    >>> shapes[0, :4] = True
+    >>> hidden = Lent(shapes).make(np.ones((6, 8, 8), bool), np.arange(6.0))
+    >>> bool(hidden.any()), bool(hidden[0].any()), bool(hidden[:, 4:].any())
+    (True, False, False)
+    """
+
+    shapes: Bool = field(
+        default_factory=lambda: np.zeros((0, 1, 1), bool), repr=False, compare=False
+    )
+    """`(n, y, x)`, True in a gap, at least as large as what is hidden; see `shapes_of`."""
+    share: float = 0.5
+    """Share that is hidden of a number of dates drawn from 1 to all."""
+    cover: float = 0.1
+    """Smallest share of a shape under its gap."""
+    whole: float = 0.9
+    """A shape with a larger gap hides the whole date; 1 for none."""
+    keep: int = 0
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+
+        Raises
+        ------
+        CubeError
+            There is one date only, or no shape is large enough.
+        """
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 6])
+        (steps, ny, nx), (_, high, wide) = valid.shape, self.shapes.shape
+        part = self.shapes.mean((1, 2)) if high >= ny and wide >= nx else np.zeros(0)
+        usable = np.flatnonzero((part >= self.cover) & (part > 0))
+        if steps < 2 or len(usable) == 0:
+            raise CubeError(
+                f"Lent: expected two dates or more and shapes of at least {ny} x {nx} px whose gap "
+                f"covers {self.cover:.0%}, got {steps} and {len(usable)} of "
+                f"{len(self.shapes)} shapes of {high} x {wide} px. Type "
+                "Lent(shapes_of(other.valid.values))."
+            )
+        count = min(steps - 1, math.ceil(self.share * int(rng.integers(1, steps + 1))))
+        hidden = np.zeros_like(valid)
+        for t in 1 + rng.permutation(steps - 1)[:count]:
+            y, x = int(rng.integers(high - ny + 1)), int(rng.integers(wide - nx + 1))
+            shape = self.shapes[rng.choice(usable), y : y + ny, x : x + nx]
+            hidden[t] = valid[t] & (shape | bool(shape.mean() > self.whole))
+        return _leave(valid, hidden, self.keep, rng, self)
+
+
+@dataclass(frozen=True)
+class EveryDate:
+    """A ragged gap on every date, as in the blocks that Appel (2024) publishes with STpconv.
+
+    Their gaps are independent from date to date. The hidden share of the clear pixels of a date
+    follows Beta(1, 4) (measured on 40 blocks: median 0.16, nine in ten below 0.44), the texture a
+    fractal field with single pixels about its edges.
+    """
+
+    share: float = 0.2
+    """Mean share of the clear pixels of a date that are hidden."""
+    slope: float = 2.75
+    """Spectral slope of the shapes."""
+    speckle: float = 0.2
+    """Noise of single pixels against the field."""
+    keep: int = 1
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
+        _check(valid, days)
+        rng = np.random.default_rng([seed, 7])
+        ny, nx = valid.shape[1:]
+        hidden = np.zeros_like(valid)
+        for t in np.flatnonzero(valid.any((1, 2))):
+            rough = fractal(rng.standard_normal((2 * ny, 2 * nx)), self.slope)[:ny, :nx]
+            rough = rough + self.speckle * rng.standard_normal((ny, nx))
+            edge = np.quantile(rough[valid[t]], 1 - rng.beta(1, 1 / self.share - 1))
+            hidden[t] = valid[t] & (rough > edge)
+        return _leave(valid, hidden, self.keep, rng, self)
+
+
+def shapes_of(valid: Bool, cover: float = 0.1) -> Bool:
+    """Gaps `(n, y, x)` of the dates with at least `cover` of it, to lend to other series.
+
+    Examples
+    --------
+    >>> shapes_of(np.eye(4, dtype=bool)[None]).shape
+    (1, 4, 4)
+    """
+    share = 1 - valid.mean((1, 2))
+    return ~valid[(share >= cover) & (share > 0)]
+
+
+def impaired(valid: Bool, probability: Floats | None = None) -> Bool:
+    """Dates `(time,)` that U-TILISE leaves out before it cuts series (Stucker et al., 2023).
+
+    Without `probability` those with 5 % of gap or more. With it (cloud probability `(time, y, x)`,
+    0 to 1, NaN where unknown) those with 40 % of gap or more, with more than 10 % where over 1 %
+    of the pixels have a probability above 0.01, or with more than 8 % where over 4 % of them have.
+
+    Raises
+    ------
+    CubeError
+        The probability has another shape, or lies outside 0 to 1.
+
+    Examples
+    --------
+    >>> valid = np.arange(100).reshape(1, 10, 10) >= 9
+    >>> impaired(valid).tolist(), impaired(valid, np.zeros((1, 10, 10))).tolist()
+    ([True], [False])
+    """
+    gap = (~valid).mean((1, 2))
+    if probability is None:
+        return gap >= 0.05
+    top = np.nanmax(probability, initial=0)
+    if probability.shape != valid.shape or top > 1:
+        raise CubeError(
+            f"probability: expected {valid.shape} from 0 to 1, got {probability.shape} up to "
+            f"{top:g}. Type ds.cloud_probability / 100 for percent."
+        )
+    likely = (probability > 0.01).mean((1, 2))
+    some, many = (likely > 0.01) & (gap > 0.1), (likely > 0.04) & (gap > 0.08)
+    return (gap >= 0.4) | some | many
+
+
+def hide(ds: xr.Dataset, gaps: Gaps, seed: int = 0) -> xr.DataArray:
+    """The observations of a cube that `gaps` hides: bool `(time, y, x)`, a subset of `ds.valid`."""
+    valid = _valid(ds)
+    days = (ds["time"].values - ds["time"].values[0]) / np.timedelta64(86_400_000_000_000, "ns")
+    hidden = gaps.make(valid.values, np.asarray(days, dtype=np.float64), seed)
+    return xr.DataArray(
+        hidden, coords=valid.coords, dims=valid.dims, name="hidden",
+        attrs={"long_name": "clear observation that was hidden", "gaps": repr(gaps), "seed": seed},
+    )  # fmt: skip
+
+
+def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
+    """The cube with `hidden` taken out of `valid`, and NaN in its bands, so that nothing sees it.
+
+    Raises
+    ------
+    CubeError
+        The cube has no `valid`, or `hidden` has another shape.
+    """
+    valid = _valid(ds)
+    values = np.asarray(hidden)
+    if values.dtype != np.bool_ or values.shape != valid.shape:
+        raise CubeError(
+            f"hidden: expected bool of shape {valid.shape}, got {values.dtype} {values.shape}. "
+            "Type gaps.hide(ds, Transplant()) to make it."
+        )
+    out = valid.copy(data=valid.data & ~values)
+    out.attrs["hidden"] = int(values.sum())
+    shown = xr.DataArray(~values, dims=("time", "y", "x"))
+    bands = {n: ds[n].where(shown).transpose(*ds[n].dims) for n in spectral(ds)}
+    for name, band in bands.items():
+        band.encoding = dict(ds[name].encoding)
+    return ds.assign({**bands, "valid": out})
+
+
+def _valid(ds: xr.Dataset) -> xr.DataArray:
+    if "valid" not in ds:
+        raise CubeError(
+            "Expected a cube with `valid`, got none. Type "
+            "ds.assign(valid=cubefill.cube.valid.from_scl(ds.SCL))."
+        )
+    return ds["valid"].transpose("time", "y", "x")
+
+
+def _check(valid: Any, days: Floats) -> None:
+    if valid.dtype != np.bool_ or valid.ndim != 3 or len(days) != len(valid):
+        raise CubeError(
+            f"valid: expected bool (time, y, x) with one day per time step, got {valid.dtype} "
+            f"{valid.shape} and {len(days)} days."
+        )
+
+
+def _some(dates: NDArray[np.int64], share: float, rng: np.random.Generator) -> NDArray[np.int64]:
+    """A random `share` of the dates, at least one of them if there is any."""
+    count = min(len(dates), max(1, round(share * len(dates))))
+    return np.sort(rng.permutation(dates)[:count])
+
+
+def _at(valid: Bool, dates: NDArray[np.int64]) -> Bool:
+    hidden = np.zeros_like(valid)
+    hidden[dates] = valid[dates]
+    return hidden
+
+
+def _leave(valid: Bool, hidden: Bool, keep: int, rng: np.random.Generator, gaps: Any) -> Bool:
+    """`hidden` without those observations that pixels must keep, given back on random dates."""
+    missing = np.minimum(valid.sum(0), keep) - (valid & ~hidden).sum(0)
+    for t in rng.permutation(len(valid)):
+        back = hidden[t] & (missing > 0)
+        hidden[t] &= ~back
+        missing -= back
+    if not hidden.any():
+        raise CubeError(
+            f"{gaps!r} hides nothing: expected clear observations beyond the {keep} that every "
+            f"pixel keeps, got {int(valid.sum())} of {valid.size} clear. Type keep=1, or give a "
+            "longer series."
+        )
+    return hidden
+
+
+__all__ = [
+    "Blobs", "Blocks", "Dates", "EveryDate", "Gaps", "Lent", "Trailing", "Transplant", "apply",
+    "hide", "impaired", "shapes_of",
+]  # fmt: skip

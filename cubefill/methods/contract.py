@@ -1,0 +1,365 @@
+"""What a method is: what it needs, what it is given, what it gives back, and how it is found."""
+
+import importlib
+import inspect
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from enum import IntEnum
+from functools import cached_property
+from typing import Any, Protocol, cast, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill.errors import MethodError, did_you_mean
+from cubefill.methods.registry import AUTO
+from cubefill.methods.registry import METHODS
+from cubefill.methods.registry import name_for
+from cubefill.methods.registry import register
+from cubefill.methods.registry import table
+from cubefill.methods.registry import target_of
+from cubefill.methods.windows import Axis
+from cubefill.methods.windows import Span
+from cubefill.methods.windows import Whole
+
+Float = NDArray[np.float32]
+Bool = NDArray[np.bool_]
+Codes = NDArray[np.uint8]
+
+
+class Flag(IntEnum):
+    """Codes of `fill_flag`; 7, 8 and 255 leave NaN."""
+
+    OBSERVED = 0
+    INTERPOLATED = 1
+    SAME_DATE = 2
+    LEARNED = 3
+    CLIMATOLOGY = 4
+    EXTRAPOLATED = 5
+    SMOOTHED = 6
+    SOURCE_MISSING = 7
+    UNFILLABLE = 8
+    NOT_ACQUIRED = 9
+    NO_DATA = 255
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method must be given."""
+
+    bands: tuple[str, ...] = ()
+    """Bands it works on, in its order; empty stands for every band of the cube, each by itself."""
+    time: Axis = field(default_factory=Whole)
+    """How much of the time axis it sees."""
+    space: Axis = field(default_factory=lambda: Span(1))
+    """How much of y and x it sees; `Span(1)` stands for pixel by pixel."""
+    sar: bool = False
+    """VV and VH in dB."""
+    coherence: bool = False
+    """Coherence of Sentinel-1; comes with `sar` where a cube has it, and is asked for by True."""
+    dem: bool = False
+    """Elevation in m."""
+    min_dates: int = 1
+    """Fewest distinct acquisition days it works with."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How int16 counts of a store stand for reflectance: `value = count * scale`."""
+
+    scale: float = 1e-4
+    nodata: int = -32768
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a method is given: a window of the cube in memory, of the declared size.
+
+    Arrays are `(time, y, x)` views with unit stride along x, often read-only and not contiguous
+    as a whole. Time steps are distinct, sorted, and stand at their real days.
+    """
+
+    bands: Mapping[str, NDArray[Any]]
+    """Band name to `(time, y, x)`: float32 reflectance, NaN where there is no data, cloudy values
+    as they came; int16 counts instead where `counts` is set."""
+    valid: Bool
+    """`(time, y, x)`, True = a clear observation."""
+    time: NDArray[np.datetime64]
+    """Acquisition times, increasing."""
+    out_time: NDArray[np.datetime64]
+    """Times to give, increasing; equal to `time` unless other dates were asked for."""
+    origin: tuple[int, int, int] = (0, 0, 0)
+    """Index of the first time step, row and column in the cube."""
+    sar: Mapping[str, Float] = field(default_factory=dict)
+    """VV and VH `(time, y, x)` in dB, NaN where absent; COH_VV and COH_VH where there are any."""
+    dem: Float | None = None
+    """`(y, x)` elevation in m."""
+    counts: Counts | None = None
+    """Set when bands are int16 counts (only for methods with `counts = True`)."""
+    std: bool = False
+    """True when the caller asked for `<band>_std`."""
+    out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    """Arrays that the executor would like an output to be written into, see `empty`."""
+
+    def empty(self, name: str, dtype: Any) -> NDArray[Any]:
+        """An array for an output: where the executor wants it, else a new one."""
+        wanted = self.out.get(name)
+        if wanted is not None and wanted.shape == self.shape and wanted.dtype == dtype:
+            return wanted
+        return np.empty(self.shape, dtype)
+
+    @cached_property
+    def days(self) -> NDArray[np.float64]:
+        """Days of `time` since its first step."""
+        return days_since(self.time, self.time[0])
+
+    @cached_property
+    def out_days(self) -> NDArray[np.float64]:
+        """Days of `out_time` since the first step of `time`."""
+        return days_since(self.out_time, self.time[0])
+
+    @property
+    def same_axis(self) -> bool:
+        """True when the dates to give are the acquisition dates."""
+        return self.out_time is self.time or np.array_equal(self.out_time, self.time)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of an output array: `(out_time, y, x)`."""
+        return (len(self.out_time), *self.valid.shape[1:])
+
+    @cached_property
+    def optical(self) -> Float:
+        """A new `(time, band, y, x)` array of float32, NaN in every gap."""
+        stack = np.stack([self._float(a) for a in self.bands.values()], axis=1)
+        stack[~np.broadcast_to(self.valid[:, None], stack.shape)] = np.nan
+        return stack
+
+    def filled(self, optical: Float, flag: Codes | None = None) -> "Filled":
+        """A `Filled` from a stacked `(out_time, band, y, x)` array."""
+        return Filled({n: optical[:, i] for i, n in enumerate(self.bands)}, flag)
+
+    def _float(self, a: NDArray[Any]) -> Float:
+        if self.counts is None:
+            return a.astype(np.float32, copy=False)
+        f = a.astype(np.float32) * np.float32(self.counts.scale)
+        f[a == self.counts.nodata] = np.nan
+        return f
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a method gives back for one block."""
+
+    bands: Mapping[str, NDArray[Any]]
+    """Name to `(out_time, y, x)`, NaN where it could not fill."""
+    flag: Codes | None = None
+    """`(out_time, y, x)` codes of `Flag`; None lets the engine write the method's own code."""
+    std: Mapping[str, Float] = field(default_factory=dict)
+    """Name of a band to the standard deviation of its error, NaN where observed or unknown."""
+
+
+@runtime_checkable
+class Method(Protocol):
+    """Anything that fills: a frozen dataclass with `needs` and `fill`.
+
+    Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
+    `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
+    (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
+    it learned as plain values; `ready()`, which raises while planning what would fail later;
+    `scratch(block) -> planning_bytes.Scratch`, what it holds beside its blocks.
+    """
+
+    @property
+    def needs(self) -> Needs:
+        """What the method must be given."""
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        """Filled blocks, one for each block given, in their order."""
+
+
+@dataclass(frozen=True)
+class Traits:
+    """The optional members of a method, with their defaults."""
+
+    gives: tuple[str, ...]
+    """Variables it returns; by default the bands it was given."""
+    complete: bool
+    """True when it fills every gap of a pixel that has a clear observation (default True)."""
+    flag: Flag
+    """Code written where it filled, unless it says otherwise (default LEARNED)."""
+    keeps_clear: bool
+    """True when its own kernel copies clear observations, so that the engine need not."""
+    counts: bool
+    """True when it takes and gives int16 counts."""
+    gives_std: bool
+    """True when it can give `<band>_std`."""
+    suffix: str
+    """Appended to the names of the bands: `_smooth` for a product that alters observations."""
+
+
+def traits(method: Method, bands: Iterable[str]) -> Traits:
+    """What a method says of itself, for a cube with `bands`."""
+    suffix = str(getattr(method, "suffix", ""))
+    gives = getattr(method, "gives", ()) or tuple(b + suffix for b in method.needs.bands or bands)
+    return Traits(
+        gives=tuple(gives),
+        complete=bool(getattr(method, "complete", True)),
+        flag=Flag(getattr(method, "flag", Flag.LEARNED)),
+        keeps_clear=bool(getattr(method, "keeps_clear", False)),
+        counts=bool(getattr(method, "counts", False)),
+        gives_std=bool(getattr(method, "gives_std", False)),
+        suffix=suffix,
+    )
+
+
+def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np.float64]:
+    """Real days, with fractions, from `start` to each time."""
+    ns = (time.astype("datetime64[ns]") - start.astype("datetime64[ns]")).astype(np.int64)
+    return ns / 86_400e9
+
+
+# ------------------------------------------------------------------ methods by name
+
+
+def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
+    """A method object from a name, a "package.module:Class" string, a class or an object.
+
+    Raises
+    ------
+    MethodError
+        The name is unknown (the nearest one is suggested), the target cannot be imported, or an
+        option is unknown (the valid ones are listed).
+
+    Examples
+    --------
+    >>> resolve("linear", max_gap=60).max_gap
+    60
+    """
+    if isinstance(method, str):
+        return _build(_import(target_of(method)), method, options)
+    if inspect.isclass(method):
+        return _build(method, method.__name__, options)
+    if not hasattr(method, "needs") or not hasattr(method, "fill"):
+        raise MethodError(
+            f"Expected a method (a name, 'package.module:Class', or an object with `needs` and "
+            f"`fill`), got {type(method).__name__}. Type cubefill.list_methods() for the names."
+        )
+    if options:
+        raise MethodError(
+            f"Options {sorted(options)} came with a method object: expected them in it. Type "
+            f"dataclasses.replace(method, {next(iter(options))}=...)."
+        )
+    return method
+
+
+def named(texts: Iterable[str]) -> dict[str, Method]:
+    """Methods from `NAME` or `NAME=CHECKPOINT`, as a command line gives them.
+
+    The label of a method is its name, or the whole text where a name comes twice.
+
+    Examples
+    --------
+    >>> list(named(["linear", "whittaker"]))
+    ['linear', 'whittaker']
+    """
+    found = {text: text.partition("=") for text in texts}
+    names = [name for name, _, _ in found.values()]
+    return {
+        name if names.count(name) == 1 else text: resolve(
+            name, **({"checkpoint": folder} if equals else {})
+        )
+        for text, (name, equals, folder) in found.items()
+    }
+
+
+def name_of(method: Method) -> str:
+    """The registered name of a method, else its "module:Class"."""
+    return name_for(f"{type(method).__module__}:{type(method).__qualname__}")
+
+
+def parameters(method: Any) -> dict[str, Any]:
+    """Every option of a method and its value."""
+    if not is_dataclass(method):
+        return {}
+    return {f.name: getattr(method, f.name) for f in fields(method) if f.repr}
+
+
+def options_of(cls: type) -> list[str]:
+    """Names of the options that a method class takes."""
+    if is_dataclass(cls):
+        return [f.name for f in fields(cls) if f.init]
+    return [p for p in inspect.signature(cls).parameters if p != "self"]
+
+
+def describe() -> dict[str, dict[str, Any]]:
+    """Name to its one line, what it needs and its options, for every known method."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name, target in sorted(table().items()):
+        cls = _import(target)
+        rows[name] = {
+            "summary": (inspect.getdoc(cls) or "").split("\n")[0],
+            "needs": _needs_line(cls),
+            "options": {o: _default(cls, o) for o in options_of(cls)},
+        }
+    return rows
+
+
+def _needs_line(cls: Any) -> str:
+    if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
+        return "see its options"
+    n: Needs = cls().needs
+    parts = [", ".join(n.bands) or "any band"]
+    parts += [x for x, on in (("SAR", n.sar), ("DEM", n.dem)) if on]
+    parts += [f">= {n.min_dates} dates"] if n.min_dates > 1 else []
+    return "; ".join(parts)
+
+
+def _default(cls: Any, option: str) -> Any:
+    found = next((f.default for f in fields(cls) if f.name == option), MISSING)
+    return None if found is MISSING else found
+
+
+def _import(target: str) -> type:
+    module, _, attribute = target.partition(":")
+    try:
+        return cast(type, getattr(importlib.import_module(module), attribute))
+    except (ImportError, AttributeError) as error:
+        raise MethodError(
+            f"Method {target!r} cannot be imported ({error}): expected 'package.module:Class' of "
+            "an installed package."
+        ) from error
+
+
+def _build(cls: Any, name: str, options: Mapping[str, Any]) -> Method:
+    valid = options_of(cls)
+    unknown = [o for o in options if o not in valid]
+    if unknown:
+        raise MethodError(
+            f"Method {name!r} has no option {unknown[0]!r}: expected "
+            f"{', '.join(valid) or 'no options'}.{did_you_mean(unknown[0], valid)}"
+        )
+    return cast(Method, cls(**options))
+
+
+__all__ = [
+    "AUTO",
+    "METHODS",
+    "Block",
+    "Counts",
+    "Filled",
+    "Flag",
+    "Method",
+    "Needs",
+    "Traits",
+    "days_since",
+    "describe",
+    "name_of",
+    "named",
+    "options_of",
+    "parameters",
+    "register",
+    "resolve",
+    "table",
+    "traits",
+]

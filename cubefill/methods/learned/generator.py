@@ -1,0 +1,273 @@
+"""What `ganfilling` and `seq2seq` share: configuration, net, input, windows in time, weights.
+
+The net runs forwards in time, so a date knows only those before it. A longer series than the net
+was trained on is cut into windows that start `keep` dates apart; each answers for its last `keep`
+dates, and the first one for all of its own.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cubefill.nn.original import check_shapes
+from cubefill.nn.original import original_pt
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Float
+from cubefill.methods.contract import Needs
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.nn.convlstm import MULTIPLE, Generator, Sizes, original_names
+from cubefill.methods.windows import Span
+from cubefill.methods.windows import Whole
+
+
+@dataclass(frozen=True)
+class GeneratorConfig:
+    """Configuration of the generator and of what it is given; the authors' by default."""
+
+    bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    """Bands, in the order of the net."""
+    width: int = 64
+    """Features of the first layer."""
+    clouds: Literal["seen", "hidden"] = "seen"
+    """What the net is given in a gap: what the sensor saw, as the authors' net, which knows no
+    mask; or "hidden", 1 as where there is no data. Artificial gaps hold no data, or clouds of
+    other dates: a net is never scored on what it saw."""
+    dates: int = 10
+    """Longest series that the net is given at once."""
+    keep: int = 5
+    """Dates that a window of a longer series answers for, its last ones."""
+    patch: int = 128
+    """Pixels of a patch along y and x, a multiple of 128."""
+    patch_keep: int = 96
+    """Pixels from one patch to the next."""
+    blend: Literal["none", "linear"] = "linear"
+    """`linear` weights overlapping patches by their distance from the edge."""
+    unused: bool = True
+    """True keeps the tensors that the authors' nets hold and no pass reads."""
+
+    def __post_init__(self) -> None:
+        if self.patch < 1 or self.patch % MULTIPLE or not 1 <= self.patch_keep <= self.patch:
+            raise MethodError(
+                f"patch={self.patch}, patch_keep={self.patch_keep}: expected a multiple of "
+                f"{MULTIPLE}, and at most that much kept. Type patch=128, patch_keep=96."
+            )
+        if not 1 <= self.keep <= self.dates:
+            raise MethodError(
+                f"keep={self.keep}, dates={self.dates}: expected 1 <= keep <= dates. Type keep=5."
+            )
+        if self.clouds not in ("hidden", "seen"):
+            raise MethodError(f"clouds={self.clouds!r}: expected 'hidden' or 'seen'.")
+
+
+@dataclass(frozen=True)
+class GeneratorMethod(TorchMethod):
+    """A method that gives every date of a series by the GANFilling generator."""
+
+    Config: ClassVar[type] = GeneratorConfig
+    channels_last: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """The bands of the net on the whole time axis; windows are cut inside `fill`."""
+        c = self.config
+        return Needs(bands=c.bands, time=Whole(), space=Span(c.patch, c.patch_keep, c.blend))
+
+    @classmethod
+    def net(cls, config: Any) -> nn.Module:
+        """An untrained net."""
+        return Generator(sizes_of(config))
+
+    # -------------------------------------------------------------- one window
+
+    def encode(self, block: Block) -> Arrays:
+        """`x (date, band, y, x)` in 0-1; 1 is no data, and a gap where clouds are hidden."""
+        x = np.stack([block.bands[n] for n in self.config.bands], axis=1).astype(np.float32)
+        if self.config.clouds == "hidden":
+            x[np.broadcast_to(~block.valid[:, None], x.shape)] = 1
+        x = np.clip(x, 0, 1)
+        return {"x": np.where(np.isnan(x), np.float32(1), x)}
+
+    def target(self, truth: Block, gapped: Block) -> Arrays:
+        """`target` and `where` `(date, band, y, x)`: every clear value, hidden or not."""
+        bands = np.stack([truth.bands[n] for n in self.config.bands], axis=1).astype(np.float32)
+        where = np.isfinite(bands) & truth.valid[:, None]
+        return {"target": np.where(where, np.clip(bands, 0, 1), np.float32(0)), "where": where}
+
+    # -------------------------------------------------------------- all windows
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        """Filled blocks, one for each block given; each window of a series is one pass."""
+        waiting: deque[tuple[Block, Block]] = deque()
+
+        def windows() -> Iterator[Block]:
+            for block in blocks:
+                series = with_dates(block)
+                waiting.append((block, series))
+                for start, stop in self._places(series):
+                    yield _cut(series, start, stop)
+
+        return self._joined_windows(super().fill(windows()), waiting)
+
+    def _places(self, series: Block) -> list[tuple[int, int]]:
+        return place_windows(len(series.time), self.config.dates, self.config.keep)
+
+    def _joined_windows(
+        self, answers: Iterator[Filled], waiting: "deque[tuple[Block, Block]]"
+    ) -> Iterator[Filled]:
+        parts: list[Float] = []
+        for answer in answers:
+            parts.append(np.stack([answer.bands[n] for n in self.config.bands], axis=1))
+            block, series = waiting[0]
+            places = self._places(series)
+            if len(parts) == len(places):
+                waiting.popleft()
+                whole = join_windows(parts, places)[np.searchsorted(series.time, block.out_time)]
+                parts = []
+                yield Filled({n: whole[:, i] for i, n in enumerate(self.config.bands)})
+
+    def decode(self, output: Float, block: Block) -> Filled:
+        """The net's answer `(date, band, y, x)` by the names of its bands."""
+        return Filled({n: output[:, i] for i, n in enumerate(self.config.bands)})
+
+    # -------------------------------------------------------------- the authors' weights
+
+    @classmethod
+    def from_original(
+        cls, path: str | Path, config: GeneratorConfig | None = None
+    ) -> dict[str, Tensor]:
+        """The state of the net from the authors' `GANFilling.pt`; runs no code of the file.
+
+        The file holds `model`, a state dict, and `configuration`, a namespace. Without `config`
+        the width is that of the tensors.
+
+        Raises
+        ------
+        StoreError
+            The file is absent, a git-lfs pointer, cut short, or asks for code.
+        MethodError
+            A tensor is missing, unexpected or of another shape.
+        """
+        found, _ = original_pt(path, key="model")
+        return _ours(found, sizes_of(config or _config_of(found)), str(path))
+
+    @classmethod
+    def original_settings(cls, path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The width of the tensors of the authors' `GANFilling.pt`, and how they trained it."""
+        found, said = original_pt(path, key="model")
+        recipe = {str(n): v for n, v in dict(said.get("configuration", {})).items()}
+        return {"width": _config_of(found).width}, recipe
+
+
+def sizes_of(config: Any) -> Sizes:
+    """The widths of the nets for a configuration."""
+    return Sizes(len(config.bands), config.width, config.unused)
+
+
+# ------------------------------------------------------------------ series and windows
+
+
+def place_windows(length: int, size: int, keep: int) -> list[tuple[int, int]]:
+    """Start and stop of each window over a series; the last one ends with it.
+
+    Examples
+    --------
+    >>> place_windows(17, 10, 5)
+    [(0, 10), (5, 15), (7, 17)]
+    """
+    if length <= size:
+        return [(0, length)]
+    return [(s, s + size) for s in [*range(0, length - size, keep), length - size]]
+
+
+def join_windows(parts: list[Float], places: list[tuple[int, int]]) -> Float:
+    """One series from the answers of its windows: each gives what those before it do not."""
+    out = np.empty((places[-1][1], *parts[0].shape[1:]), np.float32)
+    known = 0
+    for part, (start, stop) in zip(parts, places, strict=True):
+        out[known:stop] = part[known - start :]
+        known = stop
+    return out
+
+
+def with_dates(block: Block) -> Block:
+    """The block with the dates to give among its own, without data where they are new."""
+    missing = np.setdiff1d(block.out_time, block.time)
+    if len(missing) == 0:
+        return block
+    time = np.union1d(block.time, missing)
+    at = np.searchsorted(time, block.time)
+
+    def spread(a: NDArray[Any], empty: Any) -> NDArray[Any]:
+        out = np.full((len(time), *a.shape[1:]), empty, a.dtype)
+        out[at] = a
+        return out
+
+    bands = {n: spread(a, np.nan) for n, a in block.bands.items()}
+    valid = spread(block.valid, False)
+    return replace(block, time=time, out_time=time, valid=valid, bands=bands)
+
+
+def _cut(block: Block, start: int, stop: int) -> Block:
+    time = block.time[start:stop]
+    return replace(
+        block,
+        time=time,
+        out_time=time,
+        valid=block.valid[start:stop],
+        bands={n: a[start:stop] for n, a in block.bands.items()},
+        origin=(block.origin[0] + start, *block.origin[1:]),
+        out={},
+    )
+
+
+# ------------------------------------------------------------------ the authors' names
+
+
+def original_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each tensor of the authors' generator."""
+    with torch.device("meta"):
+        ours = {n: tuple(t.shape) for n, t in Generator(sizes).state_dict().items()}
+    shapes = {}
+    for theirs, names in original_names(sizes).items():
+        parts = [ours[n] for n in names]
+        inputs = [sum(p[1] for p in parts)] if len(parts[0]) > 1 else []
+        shapes[theirs] = (parts[0][0], *inputs, *parts[0][2:])
+    return shapes
+
+
+def from_names(state: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+    """The authors' tensors under our names, those of a cell cut into input and state."""
+    out: dict[str, Tensor] = {}
+    for theirs, names in original_names(sizes).items():
+        whole = state[theirs]
+        if len(names) == 1:
+            out[names[0]] = whole
+        else:
+            hidden = whole.shape[0] // 4
+            out |= dict(zip(names, (whole[:, :-hidden], whole[:, -hidden:]), strict=True))
+    return out
+
+
+def _config_of(state: dict[str, Tensor]) -> GeneratorConfig:
+    """The width of the authors' tensors; the rest as they publish it."""
+    first = state.get("conv1.weight")
+    return GeneratorConfig(width=int(first.shape[0]) if first is not None else 64)
+
+
+def _ours(found: dict[str, Tensor], sizes: Sizes, source: str) -> dict[str, Tensor]:
+    """The authors' tensors, checked, under our names; without the unused where we have none."""
+    unused = set(original_names(replace(sizes, unused=True))) - set(original_names(sizes))
+    found = {n: t for n, t in found.items() if n not in unused}
+    shapes = {n: tuple(t.shape) for n, t in found.items()}
+    check_shapes(shapes, original_shapes(sizes), source, "the generator")
+    return from_names(found, sizes)

@@ -1,0 +1,398 @@
+"""What deep methods share: a checkpoint, a device, batches across blocks, and memory that runs out.
+
+A forward pass runs with all of torch's threads, and only as many passes at once as there are cores
+for: tiles that the engine fills on several threads wait for each other here, so cores are not
+oversubscribed and the activations of one pass are held at a time. A process whose torch has one
+thread (`torch.set_num_threads(1)`, a dask worker) runs one pass a core.
+
+On a CPU one block is one pass, so an answer does not depend on how tiles share out the blocks. On a
+GPU blocks go in batches of one fixed size, the last one padded; the next batch is prepared and
+copied while the device works on the last.
+"""
+
+import logging
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property
+from itertools import chain
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from cubefill.nn import checkpoint
+from cubefill.nn.checkpoint import Card
+from cubefill.nn.original import check_shapes
+from cubefill.nn.original import shapes_of
+from cubefill.errors import MethodError, did_you_mean
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Needs
+from cubefill.methods.contract import name_of
+from cubefill.methods.registry import listed
+from cubefill.methods.registry import name_for
+from cubefill.methods.learned.footprint import footprint
+from cubefill.methods.learned.footprint import on_meta
+from cubefill.methods.learned.footprint import state_of
+from cubefill.methods.learned.passes import Answer
+from cubefill.methods.learned.passes import Pass
+from cubefill.methods.learned.passes import check_compiler
+from cubefill.methods.learned.passes import check_precision
+from cubefill.methods.learned.passes import compiled_net
+from cubefill.methods.learned.passes import device_of
+from cubefill.nn import losses
+from cubefill.nn.objective import Learning, Objective, Supervised
+from cubefill.engine.memory import Scratch
+
+Arrays = dict[str, NDArray[Any]]
+
+log = logging.getLogger("cubefill")
+
+GPU_BATCH = 8
+"""Blocks per pass that a GPU starts with; halved where its memory runs out."""
+
+
+@dataclass(frozen=True)
+class TorchMethod:
+    """A method whose answer a trained net gives, read from a checkpoint.
+
+    A subclass gives `name`, `Config`, `needs`, `net(config)` and `encode(block)`; it may replace
+    `decode`, `target` and `objective`. The names of the arrays that `encode` returns are the names
+    of the arguments of the net's `forward`, which returns one tensor.
+    """
+
+    checkpoint: str = ""
+    """Folder of a checkpoint."""
+    device: str = "auto"
+    """"cpu", "cuda", "cuda:1", "mps"; "auto" for a CUDA device where there is one."""
+    batch: int = 0
+    """Blocks per pass; 0 for one on a CPU and for what fits on a GPU."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type that the net computes in."""
+    compiled: bool = False
+    """True compiles the net by torch for each shape it is given: tens of seconds for the first
+    pass of a process, then faster on a CPU. Answers differ by rounding, about 1e-7."""
+    digest: str = field(default="", init=False)
+    """SHA-256 of the weights, from the checkpoint's card."""
+
+    name: ClassVar[str]
+    Config: ClassVar[type]
+    flag: ClassVar[Flag] = Flag.LEARNED
+    rows: ClassVar[int] = 0
+    """More than 0 where a block holds many samples (pixels): arrays of `encode` then have an axis
+    of samples first, which is cut into padded groups of this many, one group a pass."""
+    learns_from: ClassVar[Literal["cubes", "series"]] = "cubes"
+    """"series" where a cube does not hold what the net is to give: see `train_sources`."""
+    channels_last: ClassVar[bool] = False
+    """True where the net was measured to be faster with its weights channels last."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("float32", "bfloat16"):
+            raise MethodError(
+                f"precision={self.precision!r}: expected 'float32' or 'bfloat16'. "
+                "Type precision='float32'."
+            )
+        if self.batch < 0:
+            raise MethodError(f"batch={self.batch}: expected 0 or more blocks. Type batch=0.")
+        if self.checkpoint:
+            object.__setattr__(self, "checkpoint", str(self.checkpoint))
+            object.__setattr__(self, "digest", self._card().digest)
+            _ = self.config
+
+    # -------------------------------------------------------------- what a subclass gives
+
+    @property
+    def needs(self) -> Needs:
+        """What the method must be given."""
+        raise NotImplementedError(f"{type(self).__name__} has no `needs`: expected a property.")
+
+    @classmethod
+    def net(cls, config: Any) -> nn.Module:
+        """An untrained net."""
+        raise NotImplementedError(f"{cls.__name__} has no `net(config)`.")
+
+    def encode(self, block: Block) -> Arrays:
+        """Name of an argument of the net to its array, float32 without NaN, no batch axis."""
+        raise NotImplementedError(f"{type(self).__name__} has no `encode(block)`.")
+
+    def decode(self, output: NDArray[np.float32], block: Block) -> Filled:
+        """What the net's answer says of a block; by default `(out_time, band, y, x)` as it is."""
+        return block.filled(output)
+
+    def target(self, truth: Block, gapped: Block) -> Arrays:
+        """`target` and `where` of a training sample, in the layout of the net's answer.
+
+        `truth` is a block as it was seen, `gapped` the same one with artificial gaps. By default
+        the bands `(time, band, y, x)`, scored where they are clear and were hidden.
+        """
+        bands = truth.optical
+        known = np.isfinite(bands)
+        where = known & (truth.valid & ~gapped.valid)[:, None]
+        return {"target": np.where(known, bands, np.float32(0)), "where": where}
+
+    def objective(self, net: nn.Module, recipe: Learning) -> Objective:
+        """How the net learns; by default to give the target, by the loss that the recipe names."""
+        return Supervised(net, losses.named(recipe.loss), recipe)
+
+    # -------------------------------------------------------------- what it does with them
+
+    @cached_property
+    def config(self) -> Any:
+        """The configuration of the net: the checkpoint's, else the default."""
+        return checkpoint.config_of(self._card(), self.Config) if self.checkpoint else self.Config()
+
+    def configured(self, **values: Any) -> Self:
+        """The method with another configuration of its net, as training makes it.
+
+        Raises
+        ------
+        MethodError
+            `Config` has no such field, or one of another type, or the net comes from a checkpoint.
+        """
+        known = [f.name for f in fields(self.Config)]
+        unknown = [n for n in values if n not in known]
+        if unknown:
+            raise MethodError(
+                f"{self._named()!r} has no configuration {unknown[0]!r}: expected of "
+                f"{', '.join(known)}.{did_you_mean(unknown[0], known)}"
+            )
+        if self.checkpoint:
+            raise MethodError(
+                f"config={values!r} for a net from {self.checkpoint}: expected its own, "
+                f"{self.config!r}. Leave out config, or train without a checkpoint."
+            )
+        for n, v in values.items():
+            _check_kind(n, _tuple(v), getattr(self.config, n))
+        made = replace(self)
+        made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
+        return made
+
+    # -------------------------------------------------------------- the authors' weights
+
+    @classmethod
+    def from_original(cls, path: str | Path, config: Any = None) -> dict[str, torch.Tensor]:
+        """The state of the net from a file that the authors published.
+
+        Raises
+        ------
+        MethodError
+            They published none, or it is of another net.
+        """
+        name = getattr(cls, "name", cls.__name__)
+        raise MethodError(
+            f"{name!r} reads no weights of its authors: expected a method with `from_original`. "
+            f"Type `cubefill train RECIPE.toml FOLDER` to make a checkpoint of {name!r}."
+        )
+
+    @classmethod
+    def original_settings(cls, path: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Fields of `Config` that the authors' file asks for, and how it says it was trained."""
+        return {}, {}
+
+    @classmethod
+    def convert(
+        cls,
+        path: str | Path,
+        folder: str | Path,
+        *,
+        licence: str = "",
+        overwrite: bool = False,
+        **config: Any,
+    ) -> Path:
+        """The folder of a checkpoint made from the authors' weights; runs no code of their file.
+
+        Parameters
+        ----------
+        path
+            A file that the authors published.
+        folder
+            Folder of the checkpoint.
+        licence
+            Licence of the weights, for the card.
+        overwrite
+            True replaces a checkpoint that is there.
+        **config
+            Fields of `Config` that differ from those of the authors' net.
+
+        Raises
+        ------
+        StoreError, MethodError
+            As `from_original`; a field is unknown; a checkpoint is there.
+        """
+        found, recipe = cls.original_settings(path)
+        method = cls().configured(**{**found, **config})
+        state = cls.from_original(path, method.config)
+        wanted = shapes_of(on_meta(cls, method.config).state_dict())
+        check_shapes(shapes_of(state), wanted, str(path), method._named())
+        card = card_of(method, recipe=recipe, licence=licence)
+        return checkpoint.save(folder, state, card, overwrite=overwrite)
+
+    def ready(self) -> None:
+        """Refuses while planning what `fill` would refuse later.
+
+        That is no checkpoint, a broken one or another net's, and a device or precision not there.
+        """
+        if not self.checkpoint:
+            raise MethodError(
+                f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Type "
+                "`cubefill train RECIPE.toml FOLDER` to make one, then "
+                f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
+            )
+        checkpoint.check(self.checkpoint, *state_of(type(self), self.config))
+        check_precision(self.precision, device_of(self.device))
+        if self.compiled:
+            check_compiler(device_of(self.device))
+
+    def scratch(self, block: Block) -> Scratch:
+        """Bytes of the net: its weights once, and the activations of one pass for each turn.
+
+        `block` is as large as those to fill; its pixels do not matter. Counted for float32, of the
+        configuration alone, so that it needs no checkpoint.
+        """
+        return footprint(self, block, self._size(device_of(self.device)))
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        """Filled blocks, one for each block given, in their order.
+
+        Raises
+        ------
+        MethodError
+            No checkpoint was given, or the net gives no number for finite input.
+        PlanError
+            One block needs more memory than the device has.
+        """
+        self.ready()
+        return self._fill(blocks, device_of(self.device))
+
+    def _fill(self, blocks: Iterable[Block], device: torch.device) -> Iterator[Filled]:
+        blocks = iter(blocks)
+        first = next(blocks, None)
+        if first is None:
+            return
+        net = checkpoint.load_net(
+            self.checkpoint,
+            lambda card: self.net(checkpoint.config_of(card, self.Config)),
+            device=str(device),
+            expected=self.digest,
+            channels_last=self.channels_last,
+        )
+        net = compiled_net(net) if self.compiled else net
+        run = Pass(net, device, self.precision, (self.digest, str(device), self.batch))
+        size = self._size(device)
+        ahead = 0 if device.type == "cpu" else 1
+        running: deque[tuple[list[_Item], list[Answer]]] = deque()
+        for group in self._groups(chain([first], blocks), 1 if self.rows else size):
+            running.append((group, run.launch(self._joined(group), size * max(1, self.rows))))
+            if len(running) > ahead:
+                yield from self._answers(*running.popleft())
+        while running:
+            yield from self._answers(*running.popleft())
+
+    def _size(self, device: torch.device) -> int:
+        """Blocks, or groups of rows, of a pass."""
+        return self.batch or (1 if device.type == "cpu" else GPU_BATCH)
+
+    def _groups(self, blocks: Iterator[Block], size: int) -> Iterator[list["_Item"]]:
+        """Blocks of equal shape that go together, as soon as there are `size` of them."""
+        group: list[_Item] = []
+        for block in blocks:
+            item = _Item(block, self._encoded(block))
+            if group and item.shapes != group[0].shapes:
+                yield group
+                group = []
+            group.append(item)
+            if len(group) == size:
+                yield group
+                group = []
+        if group:
+            yield group
+
+    def _joined(self, group: list["_Item"]) -> Arrays:
+        if self.rows:
+            return group[0].arrays
+        return {n: np.stack([item.arrays[n] for item in group]) for n in group[0].arrays}
+
+    def _encoded(self, block: Block) -> Arrays:
+        arrays = self.encode(block)
+        for n, a in arrays.items():
+            if a.dtype != np.float32 or not np.isfinite(a).all():
+                what = f"{a.dtype}" if a.dtype != np.float32 else "values that are no number"
+                raise MethodError(
+                    f"{type(self).__name__}.encode gave {what} in {n!r} for {_place(block)}: "
+                    "expected float32 without NaN."
+                )
+        return arrays
+
+    def _answers(self, group: list["_Item"], parts: list[Answer]) -> Iterator[Filled]:
+        arrived = [p.wait().numpy() for p in parts]
+        values = arrived[0] if len(arrived) == 1 else np.concatenate(arrived)
+        answers = [values] if self.rows else list(values)
+        for (block, _), answer in zip(group, answers, strict=True):
+            if not np.isfinite(answer).all():
+                raise MethodError(
+                    f"The net of {self._named()!r} gave no number for {_place(block)}, though its "
+                    "input is finite: expected finite values. Its weights or its precision are "
+                    f"at fault: type precision='float32', or train {self.checkpoint} again."
+                )
+            yield self.decode(answer, block)
+
+    def _named(self) -> str:
+        return getattr(type(self), "name", "") or name_of(self)
+
+    def _card(self) -> Card:
+        card = checkpoint.read_card(self.checkpoint)
+        if card.method != path_of(type(self)):
+            # A card may come from anybody: only a name of our own table is worth typing.
+            name = name_for(card.method)
+            known = f"ds.gapfill({name!r}, checkpoint={self.checkpoint!r})"
+            raise MethodError(
+                f"{self.checkpoint} is a checkpoint of {card.method}: expected one of "
+                f"{path_of(type(self))}. Type {known if listed(name) else 'another folder'}."
+            )
+        return card
+
+
+class _Item(NamedTuple):
+    """A block and what its net is given."""
+
+    block: Block
+    arrays: Arrays
+
+    @property
+    def shapes(self) -> list[tuple[int, ...]]:
+        """Shapes of the arrays, in order."""
+        return [a.shape for a in self.arrays.values()]
+
+
+def path_of(method: type) -> str:
+    """The `module:Class` by which a card names the method that reads it."""
+    return f"{method.__module__}:{method.__qualname__}"
+
+
+def card_of(method: TorchMethod, **entries: Any) -> Card:
+    """A card for the net of a method; `entries` are further fields of `Card`."""
+    needs = {n: str(v) for n, v in asdict(method.needs).items()}
+    return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(map(_tuple, value)) if isinstance(value, list) else value
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Refuses a field of a configuration that is of another type than its default."""
+    if not isinstance(default, bool | int | float | str | tuple):
+        return
+    kind = (int, float) if isinstance(default, float) else type(default)
+    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
+        raise MethodError(f"config has {name} = {value!r}: expected a value such as {default!r}.")
+
+
+def _place(block: Block) -> str:
+    t, y, x = block.origin
+    return f"the block at time step {t}, row {y}, column {x}"

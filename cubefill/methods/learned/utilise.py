@@ -1,0 +1,316 @@
+"""U-TILISE: all dates of a series from each other, by attention over time.
+
+Stucker et al. (2023), "U-TILISE: a sequence-to-sequence model for cloud removal in optical
+satellite time series", IEEE TGRS 61, arXiv 2305.13277.
+
+`x (date, band, y, x)` in 0-1 with gaps at 1 and `days (date,)`, the days of the year, give
+`(date, band, y, x)`. SAR, where the net has it, joins as further bands: VV from -25 to 0 dB and
+VH from -32.5 to 0 dB as 0 to 1, as SEN12MS-CR-TS scales them.
+
+A longer series than the net was trained on is cut into windows half their length apart. A window
+whose first date is more than 10 % cloudy starts at the least cloudy date within a quarter of its
+length. From one window to the next the answer goes over after the date on which both agree best
+over the patch.
+
+What differs from the authors' code: clear pixels are put back by the engine; dates to give that
+are no acquisition join the series as wholly hidden ones; training scores every clear pixel of the
+series, hidden or not, as theirs, and never what lies under a real cloud.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from cubefill.nn.checkpoint import load_state
+from cubefill.nn.checkpoint import original_pt
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Float
+from cubefill.methods.contract import Needs
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.nn.attention import Sizes, TemporalAttentionUNet
+from cubefill.methods.windows import Span
+from cubefill.methods.windows import Whole
+
+SAR_RANGE = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
+"""Backscatter in dB that stands for 0 and 1."""
+CLOUDY = 0.1
+"""Share of gap from which a date is a poor first one of a window."""
+
+Windows = list[tuple[int, int]]
+
+
+@dataclass(frozen=True)
+class UtiliseConfig:
+    """Configuration of the net; the EarthNet2021 one by default."""
+
+    bands: tuple[str, ...] = ("B02", "B03", "B04", "B08")
+    """Bands, in the order of the net."""
+    sar: bool = False
+    """With VV and VH."""
+    widths: tuple[int, ...] = (64, 64, 64, 128)
+    """Features at each scale."""
+    heads: int = 4
+    """Heads of the attention."""
+    key: int = 4
+    """Width of a query of one head."""
+    dates: int = 10
+    """Longest series that the net is given at once."""
+    patch: int = 128
+    """Pixels of a patch along y and x."""
+    pad: int = 16
+    """Pixels of a patch's border that are not kept."""
+    blend: Literal["none", "linear"] = "none"
+    """`linear` weights overlapping patches instead of cutting them."""
+
+    def __post_init__(self) -> None:
+        fits = self.heads > 0 and not any(w % self.heads for w in self.widths)
+        if not fits or self.key < 1 or not self.widths:
+            raise MethodError(
+                f"heads={self.heads}, key={self.key}, widths={self.widths}: expected one or more "
+                "of each, and widths of multiples of heads. Type heads=4, widths=(64, 64, 64, 128)."
+            )
+
+
+@dataclass(frozen=True)
+class Utilise(TorchMethod):
+    """All dates from each other, by temporal attention in a U-Net (Stucker et al., 2023).
+
+    Examples
+    --------
+    >>> Utilise().needs.bands
+    ('B02', 'B03', 'B04', 'B08')
+    """
+
+    name: ClassVar[str] = "utilise"
+    Config: ClassVar[type] = UtiliseConfig
+    channels_last: ClassVar[bool] = True
+
+    @property
+    def needs(self) -> Needs:
+        """The bands of the net on the whole time axis; windows are cut inside `fill`."""
+        c = self.config
+        multiple = sizes_of(c).multiple
+        if c.patch % multiple or not 0 <= 2 * c.pad < c.patch or c.dates < 2:
+            raise MethodError(
+                f"patch={c.patch}, pad={c.pad}, dates={c.dates}: expected a patch of a multiple of "
+                f"{multiple} pixels, a pad of less than half of it and 2 dates or more."
+            )
+        space = Span(c.patch, c.patch - 2 * c.pad, c.blend)
+        return Needs(bands=c.bands, time=Whole(), space=space, sar=c.sar)
+
+    @classmethod
+    def net(cls, config: Any) -> nn.Module:
+        """An untrained net, its weights drawn as Glorot and Bengio's normal ones."""
+        net = TemporalAttentionUNet(sizes_of(config))
+        for p in net.parameters():
+            if p.ndim > 1 and not p.is_meta:
+                nn.init.xavier_normal_(p)
+        return net
+
+    # -------------------------------------------------------------- one window
+
+    def encode(self, block: Block) -> Arrays:
+        """`x (date, band, y, x)` and `days (date,)` of a series of any length."""
+        seen = np.stack([block.bands[n] for n in self.config.bands], axis=1).astype(np.float32)
+        seen = np.clip(np.nan_to_num(seen, nan=0.0), 0, 1)
+        x = np.where(block.valid[:, None], seen, np.float32(1))
+        if self.config.sar:
+            radar = [_scaled(block.sar[n], *SAR_RANGE[n]) for n in ("VV", "VH")]
+            x = np.concatenate([x, np.stack(radar, axis=1)], axis=1)
+        return {"x": x, "days": day_of_year(block.time)}
+
+    def target(self, truth: Block, gapped: Block) -> Arrays:
+        """`target` and `where` `(date, band, y, x)`: every clear pixel, hidden or not."""
+        bands = truth.optical
+        where = np.isfinite(bands)
+        return {"target": np.where(where, bands, np.float32(0)), "where": where}
+
+    def padded(self, sample: Mapping[str, NDArray[Any]], dates: int) -> Arrays:
+        """A sample filled up to a number of dates with zeros, which the net is told to skip."""
+        count = len(sample["days"])
+        more = {
+            n: np.pad(a, [(0, max(0, dates - count)), *[(0, 0)] * (a.ndim - 1)])
+            for n, a in sample.items()
+        }
+        return {**more, "present": np.arange(max(dates, count)) < count}
+
+    # -------------------------------------------------------------- all windows
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        """Filled blocks, one for each block given; each window of a series is one pass."""
+        waiting: deque[tuple[Block, Block, Windows]] = deque()
+
+        def windows() -> Iterator[Block]:
+            for block in blocks:
+                series = with_dates(block)
+                cloudy = 1 - series.valid.mean(axis=(1, 2))
+                places = place_windows(cloudy, self.config.dates)
+                waiting.append((block, series, places))
+                for start, stop in places:
+                    yield _cut(series, start, stop)
+
+        return self._joined_windows(super().fill(windows()), waiting)
+
+    def _joined_windows(
+        self, answers: Iterator[Filled], waiting: "deque[tuple[Block, Block, Windows]]"
+    ) -> Iterator[Filled]:
+        parts: list[Float] = []
+        for answer in answers:
+            parts.append(np.stack([answer.bands[n] for n in self.config.bands], axis=1))
+            block, series, places = waiting[0]
+            if len(parts) == len(places):
+                waiting.popleft()
+                whole = join_windows(parts, places)
+                steps = np.searchsorted(series.time, block.out_time)
+                parts = []
+                yield block.filled(whole[steps])
+
+    @classmethod
+    def from_original(
+        cls, path: str | Path, config: UtiliseConfig | None = None
+    ) -> dict[str, Tensor]:
+        """The state of the net from the authors' checkpoint (`model_state_dict` in a `.pt`)."""
+        net = cls.net(config or UtiliseConfig())
+        found, _ = original_pt(path, key="model_state_dict")
+        state = from_names(found)
+        load_state(net, state, str(path))
+        return state
+
+
+def sizes_of(config: UtiliseConfig) -> Sizes:
+    """The widths of the net for a configuration."""
+    return Sizes(len(config.bands), 2 * config.sar, config.widths, config.heads, config.key)
+
+
+# ------------------------------------------------------------------ series and windows
+
+
+def with_dates(block: Block) -> Block:
+    """The block with the dates to give among its own, wholly hidden where they are new."""
+    missing = np.setdiff1d(block.out_time, block.time)
+    if len(missing) == 0:
+        return replace(block, out_time=block.time)
+    time = np.union1d(block.time, missing)
+    at = np.searchsorted(time, block.time)
+
+    def spread(a: NDArray[Any], empty: Any) -> NDArray[Any]:
+        out = np.full((len(time), *a.shape[1:]), empty, a.dtype)
+        out[at] = a
+        return out
+
+    return replace(
+        block,
+        time=time,
+        out_time=time,
+        valid=spread(block.valid, False),
+        bands={n: spread(a, np.nan) for n, a in block.bands.items()},
+        sar={n: spread(a, np.nan) for n, a in block.sar.items()},
+    )
+
+
+def place_windows(cloudy: NDArray[Any], size: int) -> Windows:
+    """Start and stop of each window over a series, `cloudy` the share of gap of each date.
+
+    Examples
+    --------
+    >>> place_windows(np.array([0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0]), 8)
+    [(0, 8), (3, 11)]
+    """
+    length = len(cloudy)
+    if length <= size:
+        return [(0, length)]
+    stride, reach = max(1, size // 2), size // 4
+    starts = [0]
+    for nominal in range(stride, length - size, stride):
+        start = nominal
+        if cloudy[nominal] > CLOUDY:
+            near = np.arange(nominal - reach, nominal + reach + 1)
+            near = near[(near > starts[-1]) & (near < min(length - size, starts[-1] + size))]
+            best = np.lexsort((np.abs(near - nominal), cloudy[near]))
+            start = int(near[best[0]])
+        starts.append(start)
+    return [(s, s + size) for s in [*starts, length - size]]
+
+
+def join_windows(parts: list[Float], places: Windows) -> Float:
+    """One series from the answers of its windows, each going over where both agree best."""
+    stop = places[-1][1]
+    out = np.empty((stop, *parts[0].shape[1:]), np.float32)
+    out[: places[0][1]] = parts[0]
+    for (_, end), (start, last), part in zip(places[:-1], places[1:], parts[1:], strict=True):
+        shared = np.abs(out[start:end] - part[: end - start])
+        over = start + int(np.argmin(shared.mean(axis=(1, 2, 3), dtype=np.float64)))
+        out[over + 1 : last] = part[over + 1 - start :]
+    return out
+
+
+def _cut(block: Block, start: int, stop: int) -> Block:
+    time = block.time[start:stop]
+    return replace(
+        block,
+        time=time,
+        out_time=time,
+        valid=block.valid[start:stop],
+        bands={n: a[start:stop] for n, a in block.bands.items()},
+        sar={n: a[start:stop] for n, a in block.sar.items()},
+        origin=(block.origin[0] + start, *block.origin[1:]),
+    )
+
+
+def day_of_year(time: NDArray[np.datetime64]) -> Float:
+    """Days of the year, 1 for the first of January."""
+    day = time.astype("M8[D]")
+    return ((day - day.astype("M8[Y]").astype("M8[D]")).astype(np.int64) + 1).astype(np.float32)
+
+
+def _scaled(db: Float, low: float, high: float) -> Float:
+    scaled = (np.clip(db, low, high) - low) / (high - low)
+    return np.where(np.isnan(scaled), 0, scaled).astype(np.float32)
+
+
+# ------------------------------------------------------------------ the authors' names
+
+
+def original_names(levels: int) -> dict[str, str]:
+    """Name of a module of our net to its name in the authors' state, for `levels` of scales."""
+    found = {
+        "first.0": "in_conv.conv.conv.0",
+        "first.1": "in_conv.conv.conv.2",
+        "last.0": "out_conv.conv.conv.0",
+        "last.1": "out_conv.conv.conv.2",
+        "attention.key_of": "temporal_encoder.0.attention_heads.fc_k",
+        "attention.query_of": "temporal_encoder.0.attention_heads.fc_q",
+        "attention.norm1": "temporal_encoder.0.norm1",
+        "attention.norm2": "temporal_encoder.0.norm2",
+        "attention.mlp": "temporal_encoder.0.mlp.0",
+    }
+    for i in range(levels):
+        found |= {
+            f"down.{i}.down": f"down_blocks.{i}.down.conv.0",
+            f"down.{i}.conv1": f"down_blocks.{i}.conv1.conv.0",
+            f"down.{i}.conv2": f"down_blocks.{i}.conv2.conv.0",
+            f"up.{i}.skip": f"up_blocks.{i}.skip_conv.conv.conv.0",
+            f"up.{i}.up": f"up_blocks.{i}.up.convtrans.0",
+            f"up.{i}.conv1": f"up_blocks.{i}.conv1.conv.conv.0",
+            f"up.{i}.conv2": f"up_blocks.{i}.conv2.conv.conv.0",
+        }
+    return found
+
+
+def from_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The authors' state under our names; what has no name of ours is kept as it is."""
+    levels = 1 + max(
+        (int(n.split(".")[1]) for n in state if n.startswith("down_blocks.")), default=0
+    )
+    ours = {theirs: name for name, theirs in original_names(levels).items()}
+    parts = (n.rpartition(".") for n in state)
+    return {f"{ours.get(m, m)}.{p}": t for (m, _, p), t in zip(parts, state.values(), strict=True)}

@@ -1,0 +1,282 @@
+"""Pieces that every numba kernel is made of: rows of pixels, counts and reflectance, tiles.
+
+A kernel walks a block in tiles of a few hundred pixels, time first, and works row by row: the
+inner loops are free of branches and of reassociation, so that a pixel's answer is the same bits
+whatever pixels stand beside it.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.core.imputils import impl_ret_borrowed
+from numba.extending import intrinsic, overload
+from numpy.typing import NDArray
+
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Counts
+from cubefill.store.source import in_rows
+
+Array = NDArray[Any]
+F = TypeVar("F", bound=Callable[..., Any])
+
+log = logging.getLogger("cubefill")
+
+NAN = np.float32(np.nan)
+FAR = np.int32(2**30)
+"""Seconds that no axis reaches: the time of an observation that does not exist."""
+NODATA = np.int16(Counts().nodata)
+SCALE = np.float32(Counts().scale)
+PER_UNIT = np.float32(1 / Counts().scale)
+TOP = np.float32(32767)
+LINE = 64
+"""Bytes of a cache line."""
+AHEAD = 4
+"""Dates between asking for a row and using it."""
+
+
+def row(function: F) -> F:
+    """A function for the inside of kernels: IEEE arithmetic to the letter, no Python checks."""
+    return cast(F, njit(nogil=True, error_model="numpy")(function))
+
+
+class Kernel:
+    """A compiled function with one signature per type of data, kept on disk between processes.
+
+    Compiled (or read from disk) when it is first called. The files lie beside the source, in the
+    user's cache folder where that cannot be written, and nowhere where neither can.
+    """
+
+    def __init__(self, function: Callable[..., Any], signature: Callable[[Any], Any]) -> None:
+        self._signature = signature
+        self._made = {t: _dispatcher(function) for t in ("float32", "int16")}
+        self._ready: dict[str, Any] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, dtype: "np.dtype[Any]", *args: Any) -> Any:
+        """The function's answer for blocks of `dtype`, float32 or int16.
+
+        Raises
+        ------
+        MethodError
+            Another type, or a block whose rows the kernel would misread.
+        """
+        check_rows(a for a in args if isinstance(a, np.ndarray) and a.ndim == 3)
+        if dtype not in (np.float32, np.int16):
+            raise MethodError(
+                f"The block holds {dtype}: expected float32, or int16 counts. Type "
+                "band.astype('float32'), or give the cube to gapfill, which converts."
+            )
+        return (self._ready.get(dtype.name) or self._get(dtype.name))(*args)
+
+    def stats(self) -> dict[str, int]:
+        """How many signatures were read from disk and how many were compiled."""
+        made = [d.stats for d in self._made.values()]
+        return {
+            "hits": sum(sum(s.cache_hits.values()) for s in made),
+            "misses": sum(sum(s.cache_misses.values()) for s in made),
+        }
+
+    def _get(self, name: str) -> Any:
+        with self._lock:
+            if name not in self._ready:
+                made = self._made[name]
+                made.compile(self._signature(getattr(types, name)))
+                made.disable_compile()
+                self._ready[name] = made
+        return self._ready[name]
+
+
+def check_rows(arrays: Iterable[Array]) -> None:
+    """Refuses arrays whose pixels along x do not lie side by side: kernels step by one value.
+
+    Raises
+    ------
+    MethodError
+        The strides of the array, and how to get one that is right.
+    """
+    for a in arrays:
+        if not in_rows(a):
+            raise MethodError(
+                f"A block holds an array {a.shape} of {a.dtype.str} with strides {a.strides}: "
+                "expected native values side by side along x. Type numpy.ascontiguousarray(array), "
+                "or give the cube to gapfill, which takes any layout."
+            )
+
+
+def kernel(signature: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Kernel]:
+    """Turns a function into a `Kernel`; `signature` gives its numba type for a type of data."""
+    return lambda function: Kernel(function, signature)
+
+
+def _dispatcher(function: Callable[..., Any]) -> Any:
+    try:
+        made: Any = njit(nogil=True, error_model="numpy", cache=True)(function)
+    except RuntimeError:
+        log.info("No folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one.")
+        return njit(nogil=True, error_model="numpy")(function)
+    file: Any = getattr(made._cache, "_cache_file", None)
+    if hasattr(file, "_source_stamp"):
+        file._source_stamp = (file._source_stamp, SOURCES)
+    return made
+
+
+def _digest() -> str:
+    """One of all kernel sources: numba by itself looks at the file of the kernel only."""
+    try:
+        files = sorted(Path(__file__).parent.glob("*.py"))
+        texts = [t for f in files if b"methods._rows" in (t := f.read_bytes())]
+        return sha256(b"".join([Path(__file__).read_bytes(), *texts])).hexdigest()
+    except OSError:
+        return ""
+
+
+SOURCES = _digest()
+
+
+def cube_type(dtype: Any, *, out: bool = False) -> Any:
+    """Numba's type of a `(time, y, x)` view; only an output may be written to."""
+    return types.Array(dtype, 3, "A", readonly=not out)
+
+
+VALID = types.Array(types.boolean, 3, "A", readonly=True)
+SECONDS = types.Array(types.int32, 1, "C", readonly=True)
+INDEX = types.Array(types.int64, 1, "C", readonly=True)
+TABLE = types.Array(types.float64, 2, "C", readonly=True)
+
+
+def _as_row(typing: Any, a: Any) -> Any:  # the parameters' names are numba's business
+    """The same 1-D array, known to the compiler to have unit stride."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return impl_ret_borrowed(context, builder, signature.return_type, args[0])
+
+    return types.Array(a.dtype, 1, "C", readonly=not a.mutable)(a), code
+
+
+def _prefetch(typing: Any, a: Any, k: Any) -> Any:
+    """Asks for the cache line of element `k`; the hardware stops at the end of each row."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        byte, i32 = ir.IntType(8).as_pointer(), ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        pointer = builder.bitcast(builder.gep(data, [args[1]]), byte)
+        builder.call(call, [pointer, i32(0), i32(3), i32(1)])
+        return context.get_dummy_value()
+
+    return types.void(a, k), code
+
+
+as_row: Any = intrinsic(_as_row)
+prefetch: Any = intrinsic(_prefetch)
+
+
+@row
+def fetch(a: Array) -> None:
+    """Asks for a whole row ahead of its use."""
+    for j in range(0, a.shape[0], LINE // a.itemsize):
+        prefetch(a, j)
+
+
+def decode(q: Any) -> Any:
+    """Reflectance of a stored value: counts are scaled, reflectance passes."""
+    raise NotImplementedError
+
+
+def encode(v: Any, out: Array) -> Any:
+    """What is stored in `out` for reflectance `v`."""
+    raise NotImplementedError
+
+
+def _decode(q: Any) -> Any:
+    if isinstance(q, types.Float):
+        return lambda q: q
+    return lambda q: NAN if q == NODATA else np.float32(q) * SCALE
+
+
+def _encode(v: Any, out: Any) -> Any:
+    if isinstance(out.dtype, types.Float):
+        return lambda v, out: v
+
+    def counts(v: Any, out: Array) -> Any:
+        c = v * PER_UNIT
+        c = TOP if c > TOP else c
+        c = -TOP if c < -TOP else c
+        c = c if c == c else np.float32(NODATA)
+        return np.int16(np.int32(np.rint(c)))
+
+    return counts
+
+
+overload(decode, strict=False)(_decode)
+overload(encode, strict=False)(_encode)
+
+
+@row
+def reach(p: int, left: int, width: int) -> tuple[int, int, int]:
+    """Row, column and length of the run that starts at pixel `p` of a block `width` pixels wide."""
+    y = p // width
+    x = p - y * width
+    return y, x, min(width - x, left)
+
+
+@row
+def load_row(band: Array, valid: Array, s: Array) -> Any:
+    """One row of `load`."""
+    lost = np.int32(0)
+    for j in range(s.shape[0]):
+        v = decode(band[j])
+        s[j] = v if valid[j] else NAN
+        lost = np.int32(lost + np.int32(valid[j] & (v != v)))
+    return lost
+
+
+@row
+def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
+    """Copies `n` pixels into `s (time, pixel)`, NaN in gaps; counts clear values without data."""
+    lost = 0
+    for i in range(band.shape[0]):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, band.shape[2])
+            if i + AHEAD < band.shape[0]:
+                fetch(as_row(band[i + AHEAD, y, x : x + m]))
+                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
+            b, c = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m])
+            lost += load_row(b, c, s[i, j : j + m])
+            j += m
+    return lost
+
+
+@row
+def _store_row(r: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = encode(r[j], out)
+
+
+@row
+def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
+    """Writes the row `r` of `n` pixels to step `k` of the output."""
+    j = 0
+    while j < n:
+        y, x, m = reach(p0 + j, n - j, out.shape[2])
+        if k + AHEAD < out.shape[0]:
+            fetch(as_row(out[k + AHEAD, y, x : x + m]))
+        _store_row(r[j : j + m], as_row(out[k, y, x : x + m]))
+        j += m
+
+
+@row
+def keep_clear(s: Array, r: Array) -> None:
+    """Puts the observations of the row `s` back into `r`."""
+    for j in range(r.shape[0]):
+        r[j] = s[j] if s[j] == s[j] else r[j]

@@ -1,0 +1,311 @@
+"""Nearest, last, next and linear: what the clear observations before and after a date say.
+
+One kernel: a pass forwards keeps the last clear observation of every pixel, a pass backwards
+keeps the next one and combines both. Differences of time are taken in whole seconds, exactly.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+from numba import types
+
+from cubefill.methods.contract import Codes
+from cubefill.methods.contract import Flag
+from cubefill.methods.pixel.method import Axes
+from cubefill.methods.pixel.method import Classic
+from cubefill.methods.pixel.kernel import FAR
+from cubefill.methods.pixel.kernel import INDEX
+from cubefill.methods.pixel.kernel import NAN
+from cubefill.methods.pixel.kernel import SECONDS
+from cubefill.methods.pixel.kernel import VALID
+from cubefill.methods.pixel.kernel import Array
+from cubefill.methods.pixel.kernel import as_row
+from cubefill.methods.pixel.kernel import cube_type
+from cubefill.methods.pixel.kernel import decode
+from cubefill.methods.pixel.kernel import encode
+from cubefill.methods.pixel.kernel import fetch
+from cubefill.methods.pixel.kernel import kernel
+from cubefill.methods.pixel.kernel import reach
+from cubefill.methods.pixel.kernel import row
+from cubefill.methods.pixel.linear_bands import addresses
+from cubefill.methods.pixel.linear_bands import lines
+
+TILE = 512
+CODES = np.array(
+    [Flag.OBSERVED, Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.EXTRAPOLATED, Flag.UNFILLABLE],
+    np.uint8,
+)
+NEAREST, LAST, NEXT, LINEAR, LINEAR2 = range(5)
+
+
+@row
+def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> Any:
+    """Value and time of the last clear observation, `day` itself included."""
+    lost = np.int32(0)
+    for j in range(band.shape[0]):
+        q = decode(band[j])
+        clear = valid[j] & (q == q)
+        lost = np.int32(lost + np.int32(valid[j] & (q != q)))
+        a = q if clear else v[j]
+        b = day if clear else t[j]
+        v[j] = a
+        t[j] = b
+        pv[j] = a
+        pt[j] = b
+    return lost
+
+
+@row
+def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
+    """Value and time of the next clear observation, `day` itself included."""
+    for j in range(v.shape[0]):
+        clear = pt[j] == day
+        v[j] = pv[j] if clear else v[j]
+        t[j] = day if clear else t[j]
+
+
+@row
+def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        w = np.float32(np.int32(day - pt[j])) / np.float32(np.int32(t[j] - pt[j]))
+        r = a + (b - a) * w
+        r = r if r == r else (a if a == a else b)
+        r = a if pt[j] == day else r
+        out[j] = encode(r, out)
+
+
+@row
+def _backwards_between(pv: Array, pt: Array, day: Any, v: Array, t: Array, out: Array) -> None:
+    """`_backwards` and `_between` in one pass, for a date that is given and asked for."""
+    for j in range(out.shape[0]):
+        a, past = pv[j], pt[j]
+        clear = past == day
+        b = a if clear else v[j]
+        c = day if clear else t[j]
+        v[j] = b
+        t[j] = c
+        w = np.float32(np.int32(day - past)) / np.float32(np.int32(c - past))
+        r = a + (b - a) * w
+        r = r if r == r else (a if a == a else b)
+        r = a if clear else r
+        out[j] = encode(r, out)
+
+
+@row
+def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        r = a + (b - a) * np.float32(np.int32(day - pt[j])) / np.float32(np.int32(t[j] - pt[j]))
+        r = a if pt[j] == day else r
+        out[j] = encode(r, out)
+
+
+@row
+def _closest(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a, b = pv[j], v[j]
+        first = np.int32(day - pt[j]) <= np.int32(t[j] - day)
+        r = a if first else b
+        r = r if r == r else (a if a == a else b)
+        out[j] = encode(r, out)
+
+
+@row
+def _copy(v: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = encode(v[j], out)
+
+
+@row
+def _combine(mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
+    if mode == LINEAR:
+        _between(pv, pt, v, t, day, out)
+    elif mode == LINEAR2:
+        _two_dates(pv, pt, v, t, day, out)
+    elif mode == NEAREST:
+        _closest(pv, pt, v, t, day, out)
+    elif mode == LAST:
+        _copy(pv, out)
+    else:
+        _copy(v, out)
+
+
+@row
+def _scan_forwards(
+    band: Array, valid: Array, s: Array, p0: int, n: int, v: Array, t: Array, pv: Array, pt: Array
+) -> int:
+    lost = 0
+    v[:] = NAN
+    t[:] = -FAR
+    for i in range(band.shape[0]):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, band.shape[2])
+            if i + 1 < band.shape[0]:
+                fetch(as_row(band[i + 1, y, x : x + m]))
+                fetch(as_row(valid[i + 1, y, x : x + m]))
+            b, c, e = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m]), j + m
+            lost += _forwards(b, c, s[i], v[j:e], t[j:e], pv[i, j:e], pt[i, j:e])
+            j += m
+    return lost
+
+
+@row
+def _scan_backwards(
+    s: Array, so: Array, lo: Array, p0: int, n: int,
+    v: Array, t: Array, pv: Array, pt: Array, mode: int, out: Array,
+) -> None:  # fmt: skip
+    none = pv.shape[0] - 1
+    v[:] = NAN
+    t[:] = FAR
+    i = len(s) - 1
+    for k in range(len(so) - 1, -1, -1):
+        while i >= 0 and s[i] > so[k]:
+            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
+            i -= 1
+        given = i >= 0 and s[i] == so[k]
+        at_once = given and mode == LINEAR
+        if given and not at_once:
+            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
+        i -= given
+        before = lo[k] if lo[k] >= 0 else none
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, out.shape[2])
+            if k > 0:
+                fetch(as_row(out[k - 1, y, x : x + m]))
+            e = j + m
+            o = as_row(out[k, y, x : x + m])
+            a, b = pv[before, j:e], pt[before, j:e]
+            if at_once:
+                _backwards_between(a, b, so[k], v[j:e], t[j:e], o)
+            else:
+                _combine(mode, a, b, v[j:e], t[j:e], so[k], o)
+            j += m
+
+
+def _signature(dtype: Any) -> Any:
+    return types.int64(
+        cube_type(dtype), VALID, SECONDS, SECONDS, INDEX, types.int64, types.int64,
+        cube_type(dtype, out=True),
+    )  # fmt: skip
+
+
+@kernel(_signature)
+def scan(
+    band: Array, valid: Array, s: Array, so: Array, lo: Array, mode: int, width: int, out: Array
+) -> int:
+    """Fills `out`; gives the number of clear values that held no data.
+
+    `s` and `so` are the seconds of the dates given and asked for, `lo` the last date given that
+    is not after each date asked for, or -1.
+    """
+    pixels = band.shape[1] * band.shape[2]
+    pv = np.empty((len(s) + 1, width), np.float32)
+    pt = np.empty((len(s) + 1, width), np.int32)
+    pv[len(s)] = NAN
+    pt[len(s)] = -FAR
+    v = np.empty(width, np.float32)
+    t = np.empty(width, np.int32)
+    lost = 0
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        lost += _scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
+        _scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
+    return lost
+
+
+@dataclass(frozen=True)
+class _Scan(Classic):
+    """A method of the kernel `scan`."""
+
+    mode: ClassVar[int]
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        args = (band, valid, axes.s, axes.so, axes.lo, self.mode, TILE, out)
+        return int(scan(band.dtype, *args))
+
+
+@dataclass(frozen=True)
+class Nearest(_Scan):
+    """Gaps take the clear observation nearest in time; the earlier one where two are as near.
+
+    Examples
+    --------
+    >>> Nearest(max_gap=60).complete
+    False
+    """
+
+    mode: ClassVar[int] = NEAREST
+
+
+@dataclass(frozen=True)
+class Last(_Scan):
+    """Gaps take the last clear observation before them; nothing is known before the first.
+
+    Looks at the past only, as a forecaster does; not complete for that reason.
+    """
+
+    mode: ClassVar[int] = LAST
+    holds: ClassVar[tuple[bool, bool]] = (False, True)
+
+
+@dataclass(frozen=True)
+class Next(_Scan):
+    """Gaps take the next clear observation after them; nothing is known after the last."""
+
+    mode: ClassVar[int] = NEXT
+    holds: ClassVar[tuple[bool, bool]] = (True, False)
+
+
+@dataclass(frozen=True)
+class Linear(_Scan):
+    """Gaps lie on the straight line between the clear observations beside them, in real days.
+
+    Before the first and after the last clear observation its value is held.
+
+    Examples
+    --------
+    >>> Linear(max_gap=60, max_extrapolate=10).flag.name
+    'INTERPOLATED'
+    """
+
+    mode: ClassVar[int] = LINEAR
+
+    def curves(
+        self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
+    ) -> tuple[Codes, list[int]]:
+        """Flags and all bands in one pass on the dates given, where no limit is set."""
+        free = self.max_gap is None and self.max_extrapolate is None
+        if not (free and axes.same and len(bands) > 1):
+            return super().curves(bands, valid, axes, outs)
+        flag = np.empty(valid.shape, np.uint8)
+        lost = np.zeros(len(bands), np.int64)
+        like = np.zeros(1, bands[0].dtype)
+        args = (addresses(bands), addresses(outs), like, valid, axes.s, CODES, TILE, flag, lost)
+        lines(like.dtype, *args)
+        for i in map(int, np.flatnonzero(lost)):
+            self.curve(bands[i], valid, axes, outs[i])
+        return flag, lost.tolist()
+
+
+@dataclass(frozen=True)
+class Linear2(_Scan):
+    """Gaps get the two-date formula of Decloud, from the clear dates before and after each pixel.
+
+    `a + (b - a) * (t - ta) / (tb - ta)` in float32, in this order of operations. The published
+    baseline takes one earlier and one later image that are clear all over; here each pixel has
+    its own two dates. Never extrapolates: gaps at the ends stay NaN.
+
+    References
+    ----------
+    Cresson et al. (2022), Comparison of convolutional neural networks for cloudy optical images
+    reconstruction from single or multitemporal joint SAR and optical images, ISPRS Archives XLIII.
+    """
+
+    mode: ClassVar[int] = LINEAR2
+    holds: ClassVar[tuple[bool, bool]] = (False, False)

@@ -1,0 +1,192 @@
+"""What a sample is to be, from a layout, needs or a method, and the cubes it is taken from."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cubefill import layout as layouts
+from cubefill import stac
+from cubefill.formats import earthnet as minicube
+from cubefill.cube.bands import SAR_BANDS
+from cubefill.cube import spectral
+from cubefill.errors import CubeError, MethodError
+from cubefill.gaps import Gaps
+from cubefill.layout import Layout
+from cubefill.methods.contract import Needs
+from cubefill.samples.form import Form
+from cubefill.samples.places import Source
+from cubefill.samples.places import source
+from cubefill.samples.dates import Rules
+from cubefill.samples.dates import without_sar
+from cubefill.store import open_cube
+from cubefill.methods.windows import Span
+
+BANDS = ("B02", "B03", "B04", "B08")
+"""Bands of a sample where nothing else says which."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is taken from every place."""
+
+    rules: Rules
+    bands: tuple[str, ...]
+    dem: bool
+    patch: int
+    gaps: Gaps | None
+    real: tuple[int, int]
+    """Time steps and edge of clear windows for an adversary; (0, 0) for none."""
+    seed: int
+    coherence: bool = False
+    """With the coherence of SAR images, which every cube has."""
+
+    def form(self, dtype: str) -> Form:
+        """What the layers of a sample are."""
+        r, chosen = self.rules, self.rules.layout
+        if chosen is None:
+            names = tuple(map(str, range(r.dates)))
+            every = (True,) * r.dates
+            return Form(
+                self.bands, names, self.patch, every, tuple(r.sar for _ in every), self.dem,
+                self.gaps is not None, dtype=dtype,
+                coherence=self.coherence,
+            )  # fmt: skip
+        return Form(
+            self.bands,
+            tuple(s.name for s in chosen.slots),
+            self.patch,
+            tuple(s.optical for s in chosen.slots),
+            tuple(s.sar for s in chosen.slots),
+            self.dem,
+            False,
+            layouts.dumps(chosen),
+            chosen.name,
+            dtype,
+            self.coherence,
+        )
+
+
+def wanted_of(
+    what: Any,
+    gaps: Gaps | None,
+    bands: Sequence[str],
+    sar: bool,
+    dem: bool,
+    patch: int,
+    real: tuple[int, int],
+    seed: int,
+) -> Wanted:
+    """What a sample is, from a layout, its name, needs, or a method."""
+    chosen, needs = _asked(what)
+    if chosen is not None and gaps is not None:
+        raise MethodError(
+            f"Layout {chosen.name!r} shows a net one date and scores another: expected gaps=None, "
+            f"got {type(gaps).__name__}. Type Needs(...) in place of the layout to hide "
+            "observations."
+        )
+    radar = sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
+    if not isinstance(what, str | Layout | Needs):
+        radar = sar and needs.sar
+    if chosen is not None and not radar:
+        chosen = without_sar(chosen)
+    size = needs.space.size if isinstance(needs.space, Span) and not needs.space.pointwise else 64
+    steps = needs.time.size if isinstance(needs.time, Span) and needs.time.size > 1 else 0
+    rules = Rules(chosen, radar, steps)
+    names = tuple(bands) or needs.bands or BANDS
+    return Wanted(rules, names, dem or needs.dem, patch or size, gaps, real, seed)
+
+
+def _asked(what: Any) -> tuple[Layout | None, Needs]:
+    if isinstance(what, str):
+        return layouts.load(what), Needs()
+    if isinstance(what, Layout):
+        return what, Needs()
+    if isinstance(what, Needs):
+        return None, what
+    if isinstance(getattr(what, "needs", None), Needs):
+        needs: Needs = what.needs
+        if isinstance(needs.time, Span) or not isinstance(getattr(what, "layout", None), Layout):
+            return None, needs
+        return what.layout, needs
+    raise MethodError(
+        f"Expected a layout, the name of one, Needs or a method, got {type(what).__name__}. Type "
+        "'msop' or cubefill.layout.load('msop')."
+    )
+
+
+def with_rules(
+    wanted: Wanted,
+    dates: int,
+    stride: int,
+    ways: int,
+    clear_dates: float,
+    min_clear: float,
+    drop_impaired: bool,
+) -> Wanted:
+    """The same with the rules by which dates are chosen.
+
+    Raises
+    ------
+    MethodError
+        Nothing says how many dates a window has.
+    """
+    dates = dates or wanted.rules.dates
+    if wanted.rules.layout is None and dates < 1:
+        raise MethodError(
+            f"dates={dates}: expected the time steps of a sample, which a method that sees the "
+            "whole time axis leaves open. Type dates=10."
+        )
+    rules = replace(
+        wanted.rules,
+        dates=dates,
+        stride=stride or max(1, dates // 2),
+        ways=ways,
+        clear_dates=clear_dates,
+        min_clear=min_clear,
+        drop_impaired=drop_impaired,
+    )
+    return replace(wanted, rules=rules)
+
+
+def opened_cubes(
+    cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: bool, *, placed: bool = True
+) -> list[Source]:
+    """Cubes as samples are taken from them: opened, or loaded from catalogues.
+
+    Raises
+    ------
+    CubeError
+        There is none, or one lacks a band, SAR or elevation.
+    """
+    if isinstance(cubes, str | Path | xr.Dataset) or len(cubes) == 0:
+        got = "none" if not isinstance(cubes, str | Path | xr.Dataset) else "a single one"
+        raise CubeError(f"cubes: expected a list of cubes, stores or catalogues, got {got}.")
+    found = []
+    for k, cube in enumerate(cubes):
+        name = str(cube) if isinstance(cube, str | Path) else f"{k}"
+        s = source(_opened(cube, bands, sar, dem), name, placed=placed)
+        lacking = [b for b in bands if b not in spectral(s.ds)]
+        lacking += [n for n in SAR_BANDS if sar and n not in s.ds]
+        lacking += ["DEM"] if dem and "DEM" not in s.ds else []
+        if lacking:
+            raise CubeError(
+                f"Cube {name} has no {', '.join(lacking)}: expected "
+                f"{', '.join(bands)}{' with VV and VH' * sar}{' and DEM' * dem}. Type bands= or "
+                "sar=False to do without."
+            )
+        found.append(s)
+    return found
+
+
+def _opened(cube: Any, bands: Sequence[str], sar: bool, dem: bool) -> xr.Dataset:
+    if isinstance(cube, xr.Dataset):
+        return cube
+    local = Path(cube) if isinstance(cube, str | Path) else None
+    if local is not None and (local.suffix == ".zarr" or (local / "zarr.json").exists()):
+        return open_cube(local)
+    if local is not None and local.suffix in (".npz", ".nc"):
+        return minicube.read(local)
+    return stac.load(cube if local is None else str(cube), bands=bands or BANDS, sar=sar, dem=dem)

@@ -1,0 +1,309 @@
+"""Where: an area of interest in degrees, and the one grid in metres that a cube lies on."""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cubefill.errors import CatalogueError, CubeError
+from cubefill.stac.grid import Bounds
+from cubefill.stac.grid import Grid
+from cubefill.stac.grid import same_crs
+from cubefill.stac.items import find_asset
+from cubefill.stac.items import listed
+from cubefill.stac.items import tile_of
+
+log = logging.getLogger("cubefill")
+
+
+@dataclass(frozen=True)
+class Area:
+    """An area of interest in longitude and latitude."""
+
+    shape: Any
+    """A shapely geometry in EPSG:4326."""
+
+    @property
+    def bounds(self) -> Bounds:
+        """West, south, east, north in degrees."""
+        w, s, e, n = (float(v) for v in self.shape.bounds)
+        return w, s, e, n
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """Longitude and latitude of the middle of the bounds."""
+        w, s, e, n = self.bounds
+        return (w + e) / 2, (s + n) / 2
+
+    def meets(self, item: Any) -> bool:
+        """True when an item's footprint shares area with this one, as far as it says."""
+        shape = footprint(item)
+        return shape is None or bool(shape.intersects(self.shape))
+
+
+def area(bbox: Any = None, geometry: Any = None) -> Area | None:
+    """The area that `bbox` or `geometry` describes, or None where both are None.
+
+    Raises
+    ------
+    CatalogueError
+        Both are given, or the coordinates are not longitude and latitude.
+    """
+    if bbox is not None and geometry is not None:
+        raise CatalogueError(
+            "Both bbox and geometry were given: expected one. Type bbox=None or geometry=None."
+        )
+    if bbox is None and geometry is None:
+        return None
+    found = Area(_box(bbox) if bbox is not None else _shape(geometry))
+    w, s, e, n = found.bounds
+    if not (-180 <= w <= e <= 180 and -90 <= s <= n <= 90):
+        raise CatalogueError(
+            f"The area spans {w:g}, {s:g} to {e:g}, {n:g}: expected degrees, west south east "
+            "north. Reproject it to EPSG:4326, or pass geobox= for a grid in metres."
+        )
+    return found
+
+
+def _box(bbox: Any) -> Any:
+    from shapely.geometry import box
+
+    try:
+        w, s, e, n = (float(v) for v in bbox)
+    except (TypeError, ValueError) as error:
+        raise CatalogueError(
+            f"bbox={bbox!r}: expected four numbers, west, south, east, north in degrees, such as "
+            "bbox=(3.02, 50.81, 3.03, 50.82)."
+        ) from error
+    if w > e or s > n:
+        raise CatalogueError(
+            f"bbox={bbox!r}: expected west <= east and south <= north. Type bbox=(W, S, E, N); "
+            "split an area that crosses the antimeridian in two."
+        )
+    return box(w, s, e, n)
+
+
+def _shape(geometry: Any) -> Any:
+    from shapely import union_all
+    from shapely.geometry import shape
+
+    given = getattr(geometry, "__geo_interface__", geometry)
+    try:
+        if given["type"] == "FeatureCollection":
+            return union_all([shape(f["geometry"]) for f in given["features"]])
+        return shape(given["geometry"] if given["type"] == "Feature" else given)
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
+        raise CatalogueError(
+            f"geometry of type {type(geometry).__name__} is not understood: expected GeoJSON (a "
+            "dict) or an object with __geo_interface__, in degrees. Type geometry=shape.geojson."
+        ) from error
+
+
+def footprint(item: Any) -> Any | None:
+    """An item's footprint as a shapely geometry in degrees, or None where it has none."""
+    from shapely.geometry import box, shape
+
+    if item.geometry:
+        return shape(item.geometry)
+    if not item.bbox:
+        return None
+    west, south, *_ = item.bbox
+    east, north = item.bbox[len(item.bbox) // 2 :][:2]
+    return box(west, south, east, north)
+
+
+def extent(items: Sequence[Any]) -> str:
+    """Bounds in degrees and dates that items span, in words."""
+    from shapely import union_all
+
+    shapes = [s for s in map(footprint, items) if s is not None]
+    dates = sorted(str(i.datetime or i.properties.get("datetime"))[:10] for i in items)
+    where = ", ".join(f"{v:.4f}" for v in union_all(shapes).bounds) if shapes else "nowhere"
+    return f"bbox {where}; {dates[0]} to {dates[-1]}" if dates else "nothing"
+
+
+def crs_of_item(item: Any) -> str | None:
+    """`EPSG:32631` or another text of an item's CRS, from `proj:` fields or its MGRS tile."""
+    sources = [item.properties, *(a.extra_fields for a in item.assets.values())]
+    for p in sources:
+        if p.get("proj:code"):
+            return str(p["proj:code"])
+        if p.get("proj:epsg"):
+            return f"EPSG:{p['proj:epsg']}"
+        if p.get("proj:wkt2"):
+            return str(p["proj:wkt2"])
+    tile = tile_of(item) or ""
+    if len(tile) == 5 and tile[:2].isdigit():
+        return f"EPSG:{'326' if tile[2] >= 'N' else '327'}{tile[:2]}"
+    return None
+
+
+def choose_crs(items: Sequence[Any], crs: Any, where: Area | None) -> tuple[Any, str]:
+    """The CRS of a cube (`odc.geo.crs.CRS`) and one line on how it was chosen.
+
+    The caller's; else the one all items share; else, of those the items have, the UTM zone of the
+    area's centre; else that of most items.
+
+    Raises
+    ------
+    CatalogueError
+        No item says its CRS and none was given.
+    CubeError
+        The CRS is in degrees.
+    """
+    from odc.geo.crs import CRS
+
+    count = Counter(c for i in items if (c := crs_of_item(i)))
+    if crs is None and not count:
+        raise CatalogueError(
+            f"No item says its CRS ({listed([i.id for i in items])}): expected proj:code, "
+            "proj:epsg or an MGRS tile. Type crs='EPSG:32631' with your UTM zone."
+        )
+    chosen = CRS(crs) if crs is not None else CRS(_vote(count, where))
+    if chosen.geographic:
+        raise CubeError(
+            f"crs={crs or chosen!s} is in degrees: expected a projected CRS in metres, so that "
+            "resolution and dilation mean metres. Type crs='EPSG:326xx' with your UTM zone, or "
+            "crs=None."
+        )
+    other = sum(n for c, n in count.items() if CRS(c) != chosen)
+    how = "given" if crs is not None else "of every item" if len(count) == 1 else "chosen"
+    return chosen, f"{chosen} ({how}; {other} of {len(items)} items are reprojected)"
+
+
+def _vote(count: Counter[str], where: Area | None) -> str:
+    if len(count) > 1 and where is not None:
+        lon, lat = where.centre
+        zone = f"EPSG:{326 if lat >= 0 else 327}{int((lon + 180) // 6) % 60 + 1:02d}"
+        if zone in count:
+            return zone
+    return min(count, key=lambda c: (-count[c], c))
+
+
+def choose_grid(
+    items: Sequence[Any], crs: Any, resolution: float, where: Area | None, bands: Sequence[str]
+) -> Any:
+    """The grid of a cube (`odc.geo.geobox.GeoBox`): pixel edges on those of the items.
+
+    Covers the area, or all items where none is given.
+
+    Raises
+    ------
+    CubeError
+        The resolution is not a positive number of metres.
+    """
+    from odc.geo.geobox import GeoBox
+    from odc.geo.geom import BoundingBox
+    from odc.geo.types import xy_
+
+    if not resolution > 0:
+        raise CubeError(f"resolution={resolution}: expected metres above 0, such as 10.")
+    if where is not None:
+        bounds = BoundingBox(*_projected(where.shape, crs), crs)
+    else:
+        every = [b for i in items if (b := _bounds(i, crs)) is not None]
+        if not every:
+            raise CatalogueError(
+                "No item has a bbox or a geometry: expected the area. Type bbox=(W, S, E, N)."
+            )
+        lows, highs = zip(*((b[:2], b[2:]) for b in every), strict=True)
+        west, south = np.min(lows, axis=0).tolist()
+        east, north = np.max(highs, axis=0).tolist()
+        bounds = BoundingBox(west, south, east, north, crs)
+    ax, ay = _anchor(items, crs, resolution, bands)
+    with quiet():
+        return GeoBox.from_bbox(bounds, crs, resolution=resolution, anchor=xy_(ax, ay), tol=0.02)
+
+
+def check_grid(geobox: Any) -> Any:
+    """The same grid, if a cube can lie on it.
+
+    Raises
+    ------
+    CubeError
+        It has no CRS, is in degrees, is rotated, or y does not descend.
+    """
+    if geobox.crs is None or geobox.crs.geographic:
+        raise CubeError(
+            f"The geobox has CRS {geobox.crs}: expected a projected CRS in metres. "
+            "Type GeoBox.from_bbox(bounds, 'EPSG:326xx', resolution=10)."
+        )
+    a = geobox.affine
+    if a.b or a.d or a.a <= 0 or a.e >= 0:
+        raise CubeError(
+            f"The geobox has transform {tuple(a)[:6]}: expected x to ascend and y to descend, "
+            "without rotation. Type GeoBox.from_bbox(geobox.boundingbox, resolution=...)."
+        )
+    return geobox
+
+
+def native_grid(item: Any, asset: Any) -> Grid | None:
+    """The grid of an asset as its metadata gives it, or None."""
+    extra, p = asset.extra_fields, item.properties
+    transform = extra.get("proj:transform") or p.get("proj:transform")
+    shape = extra.get("proj:shape") or p.get("proj:shape")
+    crs = extra.get("proj:code") or crs_of_item(item)
+    if not transform or not shape or not crs:
+        return None
+    a, b, c, d, e, f = (float(v) for v in transform[:6])
+    rows, cols = map(int, shape)
+    return Grid(crs, (a, b, c, d, e, f), (rows, cols))
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the warnings of affine 3 and shapely 2.1 about what odc-geo calls."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The 'shapely.ops.transform", DeprecationWarning)
+        warnings.filterwarnings("ignore", "Use `@` matmul", PendingDeprecationWarning)
+        yield
+
+
+def outline(geobox: Any) -> Area:
+    """The area that a grid covers."""
+    with quiet():
+        return Area(geobox.extent.to_crs("EPSG:4326").geom)
+
+
+def _bounds(item: Any, crs: Any) -> Bounds | None:
+    """Bounds of an item in `crs`: of its grids where they are in it, else of its footprint."""
+    for asset in item.assets.values():
+        grid = native_grid(item, asset)
+        if grid is not None and same_crs(grid.crs, str(crs)):
+            return grid.bounds
+    shape = footprint(item)
+    return None if shape is None else _projected(shape, crs)
+
+
+def _projected(shape: Any, crs: Any) -> Bounds:
+    """Bounds in `crs` of a shape in degrees."""
+    from odc.geo.geom import Geometry
+
+    with quiet():
+        bounds = Geometry(shape, "EPSG:4326").segmented(0.05).to_crs(crs).boundingbox
+    w, s, e, n = bounds.bbox
+    return w, s, e, n
+
+
+def _anchor(
+    items: Sequence[Any], crs: Any, resolution: float, bands: Sequence[str]
+) -> tuple[float, float]:
+    """Where pixel edges lie, as fractions of a pixel, so that native pixels are hit exactly."""
+    votes: Counter[tuple[float, float]] = Counter()
+    for item in items:
+        assets = (find_asset(item, b, resolution) for b in bands)
+        grids = [g for a in assets if a and (g := native_grid(item, a[1])) is not None]
+        for grid in (g for g in grids if same_crs(g.crs, str(crs))):
+            a, _, c, _, _, f = grid.transform
+            if round(abs(a), 6) <= resolution:
+                votes[_fraction(c / resolution), _fraction(f / resolution)] += 1
+    return votes.most_common(1)[0][0] if votes else (0.0, 0.0)
+
+
+def _fraction(value: float) -> float:
+    return round(value % 1.0, 6) % 1.0

@@ -1,0 +1,341 @@
+"""What a STAC item says of itself: its kind, bands, offset, baseline, tile and acquisition."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from cubefill.cube.bands import BANDS
+from cubefill.cube.bands import canonical
+from cubefill.errors import CatalogueError
+
+Kind = Literal["optical", "sar", "dem"]
+Harmonize = bool | float | Callable[[Any], float]
+"""True: by the rules of `offset_of`; False: none; a number of counts; or a function of an item."""
+
+SCALE = 1e-4
+"""Reflectance of one count of Sentinel-2 Level-2A."""
+
+BASELINE_OFFSET = -1000.0
+"""Counts to add since processing baseline 04.00 (25 January 2022)."""
+
+SAME_ACQUISITION = np.timedelta64(60, "s")
+"""Items of one platform and tile closer than this show the same acquisition."""
+
+SAME_PASS = np.timedelta64(300, "s")
+"""Sentinel-1 slices of one orbit closer than this are one acquisition."""
+
+_BASELINE = re.compile(r"_N(\d{2})\.?(\d{2})(?:_|$|\.)")
+_DATASTRIP = re.compile(r"_S(\d{8}T\d{6})_")
+_TILE = re.compile(r"(?:^|[_-])T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|-|$)")
+_GSD = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
+_HIDDEN_ROLES = {"thumbnail", "overview", "visual"}
+
+
+@dataclass(frozen=True)
+class Offset:
+    """How counts of one asset become reflectance: `(count + counts) * scale`."""
+
+    counts: float
+    scale: float
+    rule: str
+    """Which metadata decided."""
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """An item that was left out, and why."""
+
+    item: str
+    reason: str
+
+
+def when(item: Any) -> np.datetime64:
+    """Acquisition time in UTC.
+
+    Raises
+    ------
+    CatalogueError
+        The item has no datetime.
+    """
+    p = item.properties
+    given = item.datetime or p.get("datetime") or p.get("start_datetime")
+    stamp = pd.to_datetime(given, utc=True, errors="coerce") if given else pd.NaT
+    if stamp is pd.NaT:
+        raise CatalogueError(
+            f"Item {item.id} has no datetime: expected its acquisition time in "
+            "properties.datetime. Type [i for i in items if i.datetime] to leave it out."
+        )
+    return stamp.tz_localize(None).to_datetime64().astype("datetime64[ns]")
+
+
+def kind(item: Any) -> Kind | None:
+    """`optical` for Sentinel-2 L2A, `sar` for Sentinel-1 RTC, `dem` for elevation, else None."""
+    names = {name_of(key, asset) for key, asset in item.assets.items()}
+    collection = (item.collection_id or "").lower()
+    if "DEM" in names or re.search(r"(^|[-_])(dem|dsm)([-_]|$)", collection):
+        return "dem"
+    if {"VV", "VH"} & names:
+        unprojected = re.search(r"grd|slc", collection) and "rtc" not in collection
+        return None if unprojected else "sar"
+    if not (set(BANDS) | {"SCL"}) & names or "l1c" in collection:
+        return None
+    p = item.properties
+    said = f"{collection} {p.get('constellation', '')} {p.get('platform', '')}".lower()
+    other = re.search(r"landsat|modis|aster|naip|planet", said)
+    return None if other and "sentinel-2" not in said else "optical"
+
+
+def name_of(key: str, asset: Any) -> str | None:
+    """Cubefill's name of the band in an asset, from its key, else from its band metadata."""
+    if _HIDDEN_ROLES & set(asset.roles or ()):
+        return None
+    found = canonical(key)
+    if found:
+        return found
+    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    if len(bands) != 1:
+        return None
+    said = (bands[0].get(k) for k in ("name", "eo:common_name", "common_name"))
+    return next((c for s in said if s and (c := canonical(str(s)))), None)
+
+
+def band_info(asset: Any) -> dict[str, Any]:
+    """`scale`, `offset`, `nodata`, `data_type`, `spatial_resolution` of a single-band asset.
+
+    From the asset itself, STAC 1.1 `bands`, or `raster:bands`; the last wins.
+    """
+    extra = asset.extra_fields
+    keys = ("scale", "offset", "nodata", "data_type", "spatial_resolution")
+    info: dict[str, Any] = {}
+    for source in (extra, *(extra.get("bands") or [])[:1], *(extra.get("raster:bands") or [])[:1]):
+        for key in keys:
+            value = source.get(f"raster:{key}", source.get(key))
+            if value is not None:
+                info[key] = value
+    return info
+
+
+def find_asset(item: Any, band: str, resolution: float) -> tuple[str, Any] | None:
+    """Key and asset of a band, the one that suits a resolution best, or None.
+
+    The coarsest that is not coarser than `resolution`, else the finest; GeoTIFF before JPEG 2000.
+    """
+    found = [
+        (key, asset)
+        for key, asset in item.assets.items()
+        if (name_of(key, asset) == band or (band == "DEM" and _is_dem(item, key, asset)))
+        and not _is_zarr(asset)
+    ]
+    if not found:
+        return None
+
+    def rank(pair: tuple[str, Any]) -> tuple[bool, float, bool, str]:
+        step = resolution_of(*pair)
+        jp2 = "jp2" in (pair[1].media_type or "") or pair[1].href.lower().endswith(".jp2")
+        return step > resolution * 1.001, abs(step - resolution), jp2, pair[0]
+
+    return min(found, key=rank)
+
+
+def resolution_of(key: str, asset: Any) -> float:
+    """Pixel size of an asset in m, as far as its metadata says."""
+    suffix = _GSD.search(key)
+    transform = asset.extra_fields.get("proj:transform")
+    if transform:
+        return abs(float(transform[0]))
+    said = band_info(asset).get("spatial_resolution") or asset.extra_fields.get("gsd")
+    if suffix or said:
+        return float(suffix.group(1) if suffix else said)
+    name = canonical(key) or ""
+    return float(BANDS[name].resolution) if name in BANDS else 20.0
+
+
+def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
+    """How an asset's counts become reflectance, by the first rule that speaks.
+
+    1. `harmonize` itself, where it is False, a number of counts, or a function of the item.
+    2. `earthsearch:boa_offset_applied` is true: 0, whatever the band metadata says.
+    3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset.
+    4. Processing baseline 04.00 or later: -1000 counts.
+    5. None.
+    """
+    info = band_info(asset)
+    scale = float(info.get("scale") or (1.0 if _is_float(info) else SCALE))
+    if harmonize is False:
+        return Offset(0.0, scale, "harmonize=False")
+    if harmonize is not True:
+        counts = harmonize(item) if callable(harmonize) else harmonize
+        return Offset(float(counts), scale, "harmonize= of the caller")
+    if item.properties.get("earthsearch:boa_offset_applied") is True:
+        return Offset(0.0, scale, "boa_offset_applied")
+    if info.get("offset") is not None:
+        offset = float(info["offset"])
+        counts = offset if abs(offset) >= 1 else round(offset / scale, 3)
+        return Offset(counts, scale, "band metadata")
+    version = baseline(item)
+    if version is not None and version >= 4.0 and not _is_float(info):
+        return Offset(BASELINE_OFFSET, scale, "processing baseline >= 04.00")
+    return Offset(0.0, scale, "processing baseline < 04.00" if version else "no metadata")
+
+
+def baseline(item: Any) -> float | None:
+    """Processing baseline such as 5.09, or None where nothing says it."""
+    p = item.properties
+    for key in ("s2:processing_baseline", "processing:version", "processing_baseline"):
+        match = re.fullmatch(r"N?(\d{2})\.?(\d{2})", str(p.get(key, "")).strip())
+        if match:
+            return float(f"{match.group(1)}.{match.group(2)}")
+    for text in (p.get("s2:product_uri"), p.get("s2:datastrip_id"), p.get("title"), item.id):
+        found = _BASELINE.search(str(text or ""))
+        if found:
+            return float(f"{found.group(1)}.{found.group(2)}")
+    return None
+
+
+def tile_of(item: Any) -> str | None:
+    """MGRS tile such as `31UDS`, or None."""
+    p = item.properties
+    for key in ("s2:mgrs_tile", "grid:code", "tileId"):
+        said = str(p.get(key) or "").upper().removeprefix("MGRS-").removeprefix("T")
+        if said:
+            return said
+    parts = [p.get(f"mgrs:{k}") for k in ("utm_zone", "latitude_band", "grid_square")]
+    if all(parts):
+        return "".join(map(str, parts))
+    found = _TILE.search(item.id)
+    return found.group(1) if found else None
+
+
+def resolve_duplicates(items: Sequence[Any]) -> tuple[list[Any], list[Dropped]]:
+    """Items of one kind without copies of the same acquisition, and what was left out.
+
+    Of items of the same platform, tile and acquisition the highest processing baseline is kept;
+    of these, where footprints agree or collections differ, the latest. Granules of two datastrips
+    are parts of one acquisition, not copies: all are kept.
+    """
+    kept: list[Any] = []
+    dropped: list[Dropped] = []
+    groups: dict[Any, list[Any]] = defaultdict(list)
+    for item in sorted(items, key=lambda i: (when(i), i.id)):
+        platform = str(item.properties.get("platform") or "").lower()
+        groups[platform, tile_of(item) or _box(item)].append(item)
+    for group in groups.values():
+        for same in (s for c in _clusters(group, SAME_ACQUISITION) for s in _by_datastrip(c)):
+            best, out = _newest(same)
+            kept += best
+            dropped += out
+    return sorted(kept, key=lambda i: (when(i), i.id)), dropped
+
+
+def solar_days(items: Iterable[Any], longitude: float) -> list[list[Any]]:
+    """Items grouped by the local solar day at a longitude, in order of time."""
+    shift = np.timedelta64(round(longitude / 15 * 3600), "s")
+    days: dict[np.datetime64, list[Any]] = defaultdict(list)
+    for item in sorted(items, key=lambda i: (when(i), i.id)):
+        days[(when(item) + shift).astype("datetime64[D]")].append(item)
+    return [days[d] for d in sorted(days)]
+
+
+def passes(items: Iterable[Any]) -> list[list[Any]]:
+    """Sentinel-1 items grouped by acquisition: slices of one pass belong together."""
+    groups: dict[str, list[Any]] = defaultdict(list)
+    for item in sorted(items, key=lambda i: (when(i), i.id)):
+        p = item.properties
+        groups[f"{p.get('platform')} {orbit_of(item)}"].append(item)
+    found = [c for g in groups.values() for c in _clusters(g, SAME_PASS)]
+    return sorted(found, key=lambda g: (when(g[0]), g[0].id))
+
+
+def orbit_of(item: Any) -> str:
+    """`ascending`, `descending`, or `unknown`."""
+    return str(item.properties.get("sat:orbit_state") or "unknown").lower()
+
+
+def summary(items: Iterable[Any]) -> str:
+    """How many items there are of each collection."""
+    count = Counter(i.collection_id or "no collection" for i in items)
+    return ", ".join(f"{n} of {c}" for c, n in sorted(count.items())) or "none"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _newest(same: list[Any]) -> tuple[list[Any], list[Dropped]]:
+    top = max(baseline(i) or 0.0 for i in same)
+    kept: list[Any] = []
+    dropped: list[Dropped] = []
+    for item in sorted(same, key=_age, reverse=True):
+        own = baseline(item) or 0.0
+        twin = next((k for k in kept if _same_scene(k, item)), None)
+        if own < top:
+            winner = next(i.id for i in same if (baseline(i) or 0.0) == top)
+            dropped.append(
+                Dropped(
+                    item.id, f"baseline {own:05.2f}: {winner} has {top:05.2f} of the same scene"
+                )
+            )
+        elif twin is not None:
+            dropped.append(Dropped(item.id, f"copy of {twin.id}, which is later"))
+        else:
+            kept.append(item)
+    return kept, dropped
+
+
+def _same_scene(one: Any, other: Any) -> bool:
+    """True for one footprint, or for two collections that hold the same archive."""
+    return _box(one) == _box(other) or one.collection_id != other.collection_id
+
+
+def _age(item: Any) -> tuple[str, str]:
+    p = item.properties
+    stamps = (p.get(k) for k in ("s2:generation_time", "updated", "created", "published"))
+    return max((str(s) for s in stamps if s), default=""), item.id
+
+
+def _clusters(items: list[Any], gap: np.timedelta64) -> list[list[Any]]:
+    out: list[list[Any]] = []
+    for item in items:
+        if out and when(item) - when(out[-1][0]) <= gap:
+            out[-1].append(item)
+        else:
+            out.append([item])
+    return out
+
+
+def _by_datastrip(items: list[Any]) -> list[list[Any]]:
+    """Items of one acquisition, apart where their datastrips began at other times."""
+    starts = [_DATASTRIP.search(str(i.properties.get("s2:datastrip_id") or "")) for i in items]
+    known = sorted({pd.Timestamp(m.group(1)) for m in starts if m})
+    steps = [b - a > pd.Timedelta(5, "s") for a, b in pairwise(known)]
+    if not any(steps):
+        return [items]
+    strip = dict(zip(known, np.cumsum([0, *steps]).tolist(), strict=True))
+    groups: dict[int, list[Any]] = defaultdict(list)
+    for item, start in zip(items, starts, strict=True):
+        groups[strip[pd.Timestamp(start.group(1))] if start else -1].append(item)
+    return list(groups.values())
+
+
+def _box(item: Any) -> tuple[float, ...]:
+    return tuple(round(float(v), 4) for v in item.bbox or ())
+
+
+def _is_float(info: dict[str, Any]) -> bool:
+    return str(info.get("data_type", "")).startswith("float")
+
+
+def _is_zarr(asset: Any) -> bool:
+    return "zarr" in (asset.media_type or "") or ".zarr" in asset.href.lower()
+
+
+def _is_dem(item: Any, key: str, asset: Any) -> bool:
+    return key == "data" or (len(item.assets) == 1 and not _HIDDEN_ROLES & set(asset.roles or ()))

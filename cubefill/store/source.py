@@ -1,0 +1,390 @@
+"""Where values of a cube come from: a stored array or one in memory, read window by window."""
+
+import os
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+from uuid import uuid4
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.storage import FsspecStore, LocalStore
+
+from cubefill.errors import StoreError
+from cubefill.methods.contract import Counts
+from cubefill.ownership import local
+
+Index = tuple[slice, ...]
+Place = str | Store
+"""A store as cubefill keeps it: an absolute path, a URL, or a zarr store."""
+
+_PIECE = 1 << 16
+_OPEN_ARRAYS = 512
+
+
+@runtime_checkable
+class Source(Protocol):
+    """What a window of one variable can be read from."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of decoded values."""
+
+    @property
+    def counts(self) -> Counts | None:
+        """How raw int16 counts stand for values; None where there are none."""
+
+    def read(self, index: Index) -> NDArray[Any]:
+        """Decoded values of a window."""
+
+
+@dataclass(frozen=True)
+class StoreSource:
+    """One array of a zarr store; pickles to a path and a name, never to data.
+
+    `read` gives what the CF attributes say, in float32 arithmetic: `np.float32(count) *
+    np.float32(scale)`, NaN where the count is `nodata`. Arrays are opened once per process.
+    """
+
+    store: Place
+    """Absolute path, URL, or zarr store."""
+    name: str
+    """Path of the array in the store."""
+    shape: tuple[int, ...]
+    """Lengths of the axes."""
+    dtype: np.dtype[Any]
+    """Type of decoded values: float32, bool, uint8, or another integer as it is stored."""
+    stored: np.dtype[Any]
+    """Type on disk."""
+    chunks: tuple[int, ...]
+    """Smallest window that can be decoded by itself."""
+    shards: tuple[int, ...] | None = None
+    """Smallest window that can be written by itself, where it is larger than a chunk."""
+    scale: float | None = None
+    """Value of one count; None where values are stored as they are."""
+    offset: float = 0.0
+    """Value of count 0 (never other than 0 in what cubefill writes)."""
+    nodata: float | None = None
+    """Stored number that stands for no data; None where NaN or nothing does."""
+    identity: str = field(default_factory=lambda: uuid4().hex)
+    """Changes when the content of the store does, as far as one can tell."""
+
+    @property
+    def counts(self) -> Counts | None:
+        """How int16 counts stand for values; None where the array holds something else."""
+        if self.scale is None or self.nodata is None or self.offset:
+            return None
+        if self.stored != np.int16:
+            return None
+        return Counts(self.scale, int(self.nodata))
+
+    def read(self, index: Index) -> NDArray[Any]:
+        """Decoded values of a window, as an array of its own.
+
+        Examples
+        --------
+        >>> import numpy as np, zarr
+        >>> memory = zarr.storage.MemoryStore()
+        >>> a = zarr.create_array(memory, name="B04", data=np.array([[1200, -32768]], np.int16))
+        >>> source = StoreSource(memory, "B04", a.shape, np.dtype("f4"), a.dtype, a.chunks,
+        ...                      scale=1e-4, nodata=-32768)
+        >>> source.read((slice(0, 1), slice(0, 2)))
+        array([[0.12,  nan]], dtype=float32)
+        """
+        return decode_counts(
+            self.read_counts(index), self.dtype, self.scale, self.offset, self.nodata
+        )
+
+    def read_counts(self, index: Index) -> NDArray[Any]:
+        """Values of a window as they are stored: int16 counts where `counts` is set."""
+        try:
+            return np.asarray(self._array()[index])
+        except (ValueError, RuntimeError, OSError) as error:
+            raise StoreError(
+                f"{self.name} of {describe(self.store)} cannot be read at {_window(index)}: "
+                f"{error} Expected readable chunks; write that part again (overwrite=True)."
+            ) from error
+
+    def _array(self) -> "zarr.Array[Any]":
+        return _opened(self)
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        """Same array of the same store: same token."""
+        return ("cubefill.StoreSource", str(self.store), self.name, self.identity)
+
+
+@dataclass(frozen=True, eq=False)
+class ArraySource:
+    """An array in memory; `read` gives read-only views of it."""
+
+    array: NDArray[Any]
+    """The values."""
+    identity: str = field(default_factory=lambda: uuid4().hex)
+    """Unlike that of any other source."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.array.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the values."""
+        return self.array.dtype
+
+    @property
+    def counts(self) -> Counts | None:
+        """None: values in memory stand for themselves."""
+        return None
+
+    def read(self, index: Index) -> NDArray[Any]:
+        """A read-only view of a window."""
+        view: NDArray[Any] = self.array[index].view()
+        view.flags.writeable = False
+        return view
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        """A token of this object alone: values are not hashed."""
+        return ("cubefill.ArraySource", self.identity)
+
+
+@dataclass(frozen=True, eq=False)
+class LazySource:
+    """A variable that xarray opened from a file without dask; each window is read anew."""
+
+    variable: xr.Variable
+    """The variable, not loaded."""
+    identity: str = field(default_factory=lambda: uuid4().hex)
+    """Unlike that of any other source."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the axes."""
+        return self.variable.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of decoded values."""
+        return self.variable.dtype
+
+    @property
+    def counts(self) -> Counts | None:
+        """None: xarray hands over decoded values."""
+        return None
+
+    def read(self, index: Index) -> NDArray[Any]:
+        """Decoded values of a window."""
+        return np.asarray(self.variable[index].values)
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        """A token of this object alone."""
+        return ("cubefill.LazySource", self.identity)
+
+
+def in_rows(a: NDArray[Any]) -> bool:
+    """True where the pixels of a row lie side by side in native byte order, as kernels read them.
+
+    How dates and rows lie is free: a window or a reversed date axis needs no copy.
+    """
+    beside = a.ndim == 0 or a.shape[-1] <= 1 or a.strides[-1] == a.itemsize
+    return beside and a.dtype.isnative and a.flags.aligned
+
+
+def as_rows(a: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array `in_rows` of `dtype`: `a` itself where it is that already, else a copy in C order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> a = np.zeros((2, 3, 8), np.float32)
+    >>> as_rows(a, a.dtype) is a, as_rows(a[..., ::2], a.dtype).strides
+    (True, (48, 16, 4))
+    """
+    if a.dtype == dtype and in_rows(a):
+        return a
+    with np.errstate(over="ignore"):  # beyond float32 is inf, nothing to warn of
+        return np.array(a, dtype, order="C")
+
+
+def decode_counts(
+    counts: NDArray[Any],
+    dtype: np.dtype[Any],
+    scale: float | None,
+    offset: float = 0.0,
+    nodata: float | None = None,
+) -> NDArray[Any]:
+    """Values of stored counts: `np.float32(count) * np.float32(scale)`, NaN where `nodata`.
+
+    Integers and booleans without `scale` keep their values. The result may be `counts` itself
+    where nothing has to change.
+    """
+    if dtype.kind != "f" or (scale is None and nodata is None):
+        return counts.astype(dtype, copy=False)
+    flat = np.ascontiguousarray(counts).reshape(-1)
+    out = np.empty(flat.shape, dtype)
+    factor = dtype.type(1.0 if scale is None else scale)
+    for start in range(0, flat.size, _PIECE):
+        part, into = flat[start : start + _PIECE], out[start : start + _PIECE]
+        np.multiply(part, factor, out=into, dtype=dtype, casting="unsafe")
+        if offset:
+            into += dtype.type(offset)
+        if nodata is not None:
+            np.copyto(into, dtype.type("nan"), where=part == nodata)
+    return out.reshape(counts.shape)
+
+
+def as_dask(source: Source, chunks: Sequence[int | tuple[int, ...]]) -> Any:
+    """A dask array of a source: one task a chunk, each reads its own window.
+
+    `find` recognises the array as long as nothing was done to it.
+    """
+    import dask.array
+    from dask.base import tokenize
+
+    da: Any = dask.array
+    chunks = da.core.normalize_chunks(tuple(chunks), source.shape, dtype=source.dtype)
+    name = f"cubefill-source-{tokenize(source, chunks)}"
+    source = _REGISTRY.setdefault(name, source)
+    return da.from_array(
+        _Reader(source),
+        chunks=chunks,
+        name=name,
+        asarray=True,
+        fancy=False,
+        inline_array=True,
+        meta=np.empty((0,) * len(source.shape), source.dtype),
+    )
+
+
+def find(variable: xr.Variable | xr.DataArray) -> Source | None:
+    """The source of a variable's values, or None where only its graph can give them.
+
+    A dask array counts only when `as_dask` made it in this process and nothing was done to it
+    since: slicing, arithmetic and rechunking change its name. Values in memory give an
+    `ArraySource`.
+    """
+    plain = variable.variable if isinstance(variable, xr.DataArray) else variable
+    if not plain._in_memory and plain.chunks is None:
+        return LazySource(plain)
+    data = plain.data
+    if isinstance(data, np.ndarray):
+        return ArraySource(data)
+    found = _REGISTRY.get(getattr(data, "name", ""))
+    if found is None or found.shape != data.shape or found.dtype != data.dtype:
+        return None
+    return found
+
+
+def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
+    """Every source that `as_dask` put into the graph of a cube, through any operation."""
+    graph: Any = cube.__dask_graph__()
+    layers = getattr(graph, "layers", graph) or {}
+    return [s for name in layers if (s := _REGISTRY.get(name)) is not None]
+
+
+def stores_of(cube: xr.Dataset) -> list[Any]:
+    """Every store or file that a cube is read from, as far as its graph and xarray tell."""
+    found: list[Any] = [s.store for s in sources_of(cube) if isinstance(s, StoreSource)]
+    named = [v.encoding.get("source") for v in (cube, *cube.variables.values())]
+    found += [name for name in named if isinstance(name, str)]
+    for variable in cube.variables.values():
+        source = variable._data if not variable._in_memory else None
+        layers = getattr(getattr(source, "dask", None), "layers", {})
+        arrays = [v for n in layers if n.startswith("original-") for v in layers[n].values()]
+        found += [s for a in (source, *arrays) if (s := _store_under(a)) is not None]
+    return found
+
+
+def _store_under(array: Any) -> Store | None:
+    """The zarr store below the wrappers that xarray and dask put around an array."""
+    while array is not None and not isinstance(array, zarr.Array):
+        inner = (getattr(array, n, None) for n in ("array", "_array", "value"))
+        array = next((a for a in inner if a is not None and a is not array), None)
+    return None if array is None else array.store
+
+
+def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Place:
+    """A store as cubefill keeps it: absolute path, URL, or the zarr store itself.
+
+    Raises
+    ------
+    StoreError
+        `target` is none of these, or storage options came with something that takes none.
+    """
+    if isinstance(target, LocalStore) and not target.read_only:
+        return str(Path(target.root).absolute())
+    if isinstance(target, Store):
+        return target
+    if not isinstance(target, str | os.PathLike):
+        raise StoreError(
+            f"Expected a store (a path, a URL or a zarr store), got {type(target).__name__}."
+        )
+    text = local(os.fspath(target))
+    if "://" in text:
+        return FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+    if storage_options:
+        raise StoreError(
+            f"storage_options came with the path {text!r}: expected a URL such as "
+            "'s3://bucket/cube.zarr'."
+        )
+    return str(Path(text).expanduser().absolute())
+
+
+def describe(store: Place) -> str:
+    """A short name of a store for messages; holds no credentials."""
+    if isinstance(store, str):
+        return store
+    inner = getattr(store, "path", None) or getattr(store, "root", None)
+    return f"{type(store).__name__}({inner})" if inner else type(store).__name__
+
+
+class _Reader:
+    """The face that dask's slicing wants; integers and steps reach zarr unchanged."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.shape = source.shape
+        self.dtype = source.dtype
+        self.ndim = len(source.shape)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        return self.source.read(index)
+
+    def __dask_tokenize__(self) -> tuple[str, Any]:
+        return ("cubefill._Reader", self.source)
+
+
+_REGISTRY: "weakref.WeakValueDictionary[str, Source]" = weakref.WeakValueDictionary()
+_ARRAYS: "OrderedDict[tuple[Any, ...], tuple[Place, zarr.Array[Any]]]" = OrderedDict()
+_LOCK = threading.Lock()
+
+
+def _opened(source: StoreSource) -> "zarr.Array[Any]":
+    known = source.store if isinstance(source.store, str) else id(source.store)
+    key = (known, source.name, source.identity)
+    with _LOCK:
+        if key in _ARRAYS:
+            _ARRAYS.move_to_end(key)
+            return _ARRAYS[key][1]
+    array = zarr.open_array(source.store, path=source.name, mode="r")
+    with _LOCK:
+        _ARRAYS[key] = (source.store, array)
+        while len(_ARRAYS) > _OPEN_ARRAYS:
+            _ARRAYS.popitem(last=False)
+    return array
+
+
+def _window(index: Any) -> str:
+    parts = index if isinstance(index, tuple) else (index,)
+    return ", ".join(f"{p.start}:{p.stop}" if isinstance(p, slice) else str(p) for p in parts)

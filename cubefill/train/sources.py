@@ -1,0 +1,224 @@
+"""Where the samples of a recipe come from: cubes, a store of samples, or series of the authors."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import xarray as xr
+
+from cubefill.formats import earthnet as minicube
+from cubefill import samples as stored
+from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
+from cubefill.methods.contract import name_of
+from cubefill.methods.learned.series import SeriesMethod
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.cnnrnn import Hdf5Samples
+from cubefill.store import open_cube
+from cubefill.train.recipe import Recipe
+from cubefill.samples.patches import GAPS
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.patches import Samples
+
+Cubes = Sequence[str | Path | xr.Dataset]
+Parts = tuple[Samples, Samples | None]
+
+OF_CUBES = ("count", "patch", "dates", "cloudy", "turns", "real", "drop_impaired", "clean_windows")
+MINICUBES = (".npz", ".nc")
+"""Endings of files that `minicube.read` reads."""
+OF_STORE = ("turns", "seasons")
+OF_SERIES = ("patch",)
+
+
+def parts_of(
+    recipe: Recipe, learner: TorchMethod, cubes: Cubes, validation: Cubes, source: str
+) -> Parts:
+    """Samples to train on, and those that choose the weights, where there are any.
+
+    `cubes` and `validation` come before the entries of that name in the table `[samples]`; with
+    `store` there samples of `cubefill.samples.make` are read, with `hdf5` series of a file.
+
+    Raises
+    ------
+    CubefillError
+        There are no samples, they are named twice, or an entry is unknown or of another type.
+    """
+    entries = dict(recipe.samples)
+    train, held = (_listed(entries.pop(n, ())) for n in ("cubes", "validation"))
+    kind = next((n for n in ("hdf5", "store") if n in entries), "")
+    if kind and (cubes or validation):
+        raise CubefillError(
+            f"[samples] of {source} has {kind} = {entries[kind]!r}, and cubes were given: expected "
+            f"one of them. Leave out the cubes, or the entry {kind!r}."
+        )
+    if kind == "hdf5":
+        return _of_series(entries, learner)
+    if learner.learns_from == "series":
+        raise MethodError(
+            f"{name_of(learner)!r} learns from series with known answers, which no cube holds: "
+            f"expected `hdf5` in the table [samples] of {source}, a file with X, y and "
+            "training_weights. Type samples={'hdf5': 'FILE.h5'}."
+        )
+    if kind == "store":
+        return _of_store(entries, learner, recipe)
+    given, apart = list(cubes) or train, list(validation) or held
+    if not given:
+        raise CubefillError(
+            f"The recipe {source} names no cubes: expected `cubes` in its table [samples]. Type "
+            "cubes=['cube.zarr']."
+        )
+    samples = cube_samples(given, learner, recipe, entries, apart)
+    if not apart:
+        return samples, None
+    later = replace(recipe, seed=recipe.seed + 1)
+    return samples, cube_samples(apart, learner, later, entries, given)
+
+
+def cube_samples(
+    cubes: Cubes,
+    learner: TorchMethod,
+    recipe: Recipe,
+    entries: Mapping[str, Any],
+    others: Cubes = (),
+) -> CubeSamples:
+    """Samples of cubes or stores, as the table `[samples]` of a recipe says.
+
+    Without `dates` a sample has as many time steps as the `dates` of the method's configuration,
+    where it has that field. With `gaps = "lent"` a cube is lent the gaps of the rest of them, and
+    of `others`.
+
+    Raises
+    ------
+    CubefillError
+        There is no cube, or an entry is unknown or of another type.
+    """
+    values = dict(entries)
+    name = values.pop("gaps", "blobs")
+    if name not in (*GAPS, "none"):
+        raise CubefillError(
+            f"[samples] has unknown gaps = {name!r}: expected one of {', '.join(GAPS)}, none."
+            f"{did_you_mean(name, [*GAPS, 'none'])}"
+        )
+    _check(values, OF_CUBES, ("cubes", "validation", "store", "hdf5", "gaps"))
+    if values.get("count", 1) < 1:
+        raise CubefillError(
+            f"[samples] has count = {values['count']}: expected 1 or more samples to an epoch. "
+            "Type count=256."
+        )
+    if "real" in values:
+        values["real"] = tuple(values["real"])
+    if windows := values.pop("clean_windows", ""):
+        values["clear"] = CleanWindows(windows)
+    values.setdefault("dates", getattr(learner.config, "dates", 0))
+    gaps = GAPS[name]() if name != "none" else None
+    if name == "lent":
+        values["lenders"] = [_opened(c) for c in others]
+    return CubeSamples([_opened(c) for c in cubes], learner, gaps, recipe.seed, **values)
+
+
+def _of_store(entries: Mapping[str, Any], learner: TorchMethod, recipe: Recipe) -> Parts:
+    """The training and validation part of a store of samples."""
+    options = {n: v for n, v in entries.items() if n != "store"}
+    _check(options, OF_STORE, ("store",))
+    train, held = (
+        stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
+        for part in ("train", "validation")
+    )
+    return train, held if len(held) else None
+
+
+def _of_series(entries: Mapping[str, Any], learner: TorchMethod) -> Parts:
+    """The training and validation series of an HDF5 file, a patch of pixels a sample."""
+    path, options = entries["hdf5"], {n: v for n, v in entries.items() if n != "hdf5"}
+    if not isinstance(learner, SeriesMethod):
+        raise MethodError(
+            f"[samples] has hdf5 = {path!r}: expected a method of single series, cnnrnn or mowing, "
+            f"got {name_of(learner)!r}. Type cubes=['cube.zarr']."
+        )
+    _check(options, OF_SERIES, ("hdf5",))
+    group = int(options.get("patch", 4)) ** 2
+    train, held = (Hdf5Samples(path, part, group) for part in ("training", "validation"))
+    _check_series(path, (learner.config.steps, learner.config.sizes.inputs))
+    return train, held
+
+
+def _check_series(path: str, wanted: tuple[int, int]) -> None:
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        found = {n: file[n].shape for n in file}
+    shape = found["X"][1:]
+    if shape != wanted or found["y"] != found["X"][:2]:
+        raise StoreError(
+            f"{path} has X of shape {found['X']} and y of {found['y']}: expected (series, "
+            f"{wanted[0]}, {wanted[1]}) and (series, {wanted[0]}) for this net."
+        )
+    clouds = {"actual_cloud_absense", "artificial_cloud_absense"}
+    if "training_weights" not in found and not clouds <= set(found):
+        raise StoreError(
+            f"{path} lacks training_weights, it holds {', '.join(found)}: expected the weight of "
+            "each step, as large as y."
+        )
+
+
+def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str]) -> None:
+    """Refuses entries of the table `[samples]` that are unknown or of another type."""
+    names = [*more, *known]
+    for name, value in values.items():
+        if name not in known:
+            raise CubefillError(
+                f"[samples] has unknown key {name!r}: expected of {', '.join(names)}."
+                f"{did_you_mean(name, names)}"
+            )
+        default = _DEFAULTS.get(name, False)
+        wanted = (list, tuple) if isinstance(default, tuple) else (type(default),)
+        if not isinstance(value, wanted) or (isinstance(value, bool) != isinstance(default, bool)):
+            raise CubefillError(
+                f"[samples] has {name} = {value!r}: expected a value such as {default!r}."
+            )
+
+
+_DEFAULTS = {f.name: f.default for f in fields(CubeSamples) if f.name in OF_CUBES}
+_DEFAULTS["clean_windows"] = "windows.json"
+
+
+def _listed(value: Any) -> list[Any]:
+    return [value] if isinstance(value, str | Path) else list(value)
+
+
+def _opened(cube: str | Path | xr.Dataset) -> xr.Dataset:
+    """A cube, from its store or from a minicube (`.npz`, `.nc`)."""
+    if isinstance(cube, xr.Dataset):
+        return cube
+    return minicube.read(cube) if Path(cube).suffix in MINICUBES else open_cube(cube)
+
+
+@dataclass(frozen=True)
+class CleanWindows:
+    """The windows of minicubes that a JSON of GANFilling's authors lists, each a clear cube.
+
+    Paths in the file are taken from its folder. A window is read when it is asked for.
+    """
+
+    path: str | Path
+
+    @cached_property
+    def listed(self) -> list[minicube.CleanWindow]:
+        """The windows of all regions."""
+        regions = minicube.read_clean_windows(self.path)
+        found = [w for windows in regions.values() for w in windows]
+        if not found:
+            raise CubefillError(
+                f"{self.path} lists no window: expected some. Type "
+                "cubefill.samples.mine_clean_windows(cubes, 64) to find them."
+            )
+        return found
+
+    def __len__(self) -> int:
+        return len(self.listed)
+
+    def __getitem__(self, index: int) -> xr.Dataset:
+        """One window, as `minicube.read` gives it."""
+        window = self.listed[index]
+        return window.cut(minicube.read(Path(self.path).parent / window.path))

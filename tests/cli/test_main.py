@@ -1,0 +1,324 @@
+"""The command line: one library call each, JSON on stdout, exit codes 0, 1 and 2."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+import cubefill
+from cubefill.cli import main as cli
+from cubefill.cli import run_demo as demo
+from cubefill.cli.command import in_flags
+from cubefill.store.ledger import Ledger
+from cubefill.testing import synthetic_cube
+
+SLOW = """
+import time
+from dataclasses import dataclass
+from cubefill.methods.pixel.linear import Linear
+
+@dataclass(frozen=True)
+class Slow(Linear):
+    def fill(self, blocks):
+        for block in super().fill(blocks):
+            time.sleep({seconds})
+            yield block
+"""
+
+
+OPTICAL = ["-c", "sentinel-2-l2a"]
+
+
+def call(*arguments: Any, code: int = 0, stdin: str | None = None) -> Result:
+    result = CliRunner().invoke(cli.main, [str(a) for a in arguments], input=stdin)
+    assert result.exit_code == code, result.output + str(result.exception)
+    return result
+
+
+def parsed(*arguments: Any, **options: Any) -> Any:
+    return json.loads(call(*arguments, "--json", "-q", **options).stdout)
+
+
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> demo.DemoResult:
+    """A small demo: catalogue, cube and filled cube."""
+    return demo.run_demo(tmp_path_factory.mktemp("cli") / "demo", size=48, dates=6)
+
+
+def test_every_command_has_help() -> None:
+    names = [
+        "demo",
+        "search",
+        "load",
+        "fill",
+        "ndvi",
+        "info",
+        "preview",
+        "train",
+        "convert",
+        "score",
+        "methods",
+        "doctor",
+    ]
+    assert list(cli.main.commands) == names
+    for name in names:
+        assert "Usage:" in call(name, "--help").stdout
+        assert cli.main.commands[name].help
+
+
+def test_version() -> None:
+    assert cubefill.__version__ in call("--version").stdout
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert "Missing argument" in call("fill", code=2).stderr
+    assert "KEY=VALUE" in call("fill", "a", "b", "--option", "max_gap", code=2).stderr
+    assert "--tile 9" in call("fill", "a", "b", "--option", "tile=9", code=2).stderr
+    assert "eo:cloud_cover<30" in call("search", "a", "--query", "cloudy", code=2).stderr
+    assert "No such option" in call("methods", "--nonsense", code=2).stderr
+
+
+def test_errors_are_one_line_and_exit_with_1(tmp_path: Path) -> None:
+    result = call("info", tmp_path / "absent.zarr", code=1)
+    assert result.stdout == ""
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+
+
+def test_messages_name_the_flags_of_the_command() -> None:
+    fill, train = cli.main.commands["fill"], cli.main.commands["train"]
+    load = cli.main.commands["load"]
+    for command, said, wanted in (
+        (fill, "Type overwrite=True or resume=True.", "Type --overwrite or --resume."),
+        (fill, "Type resume=False.", "Type --no-resume."),
+        (
+            fill,
+            "tile=0: Type tile=256, memory='4 GB'.",
+            "--tile 0: Type --tile 256, --memory '4 GB'.",
+        ),
+        (
+            fill,
+            "Type ds.gapfill('a', tile=(3, 4), std=True).",
+            "Type ds.gapfill('a', tile=(3, 4), std=True).",
+        ),
+        (fill, "Type max_gap=40.", "Type max_gap=40."),
+        (load, "Type sar=False.", "Leave out --sar."),
+        (cli.main.commands["score"], "Type sar=False.", "Type --no-sar."),
+        (load, "Type collections=['a', 'b'].", "Type --collection a --collection b."),
+        (load, "Type bbox=None to load all.", "Leave out --bbox to load all."),
+        (train, "Type cubes=['c d.zarr'].", "Type --cube 'c d.zarr'."),
+        (
+            train,
+            "a lower rate, clip=1.0, or batch=2.",
+            "a lower rate, --set clip=1.0, or --set batch=2.",
+        ),
+        (train, "Type samples={'hdf5': 'F.h5'}.", "Type --set samples.hdf5=F.h5."),
+        (train, "Type precision='float32'.", "Type --set precision=float32."),
+        (train, "Type dates=, so that all fit.", "Type --set samples.dates=, so that all fit."),
+        (fill, "Type tile= the side, or max_gap=.", "Type --tile the side, or max_gap=."),
+        (None, "Type overwrite=True.", "Type overwrite=True."),
+    ):
+        assert in_flags(said, command) == wanted
+
+
+def test_help_says_what_is_replaced_and_set() -> None:
+    assert "Replace TARGET." in call("fill", "--help").stdout
+    for name in ("train", "convert"):
+        said = " ".join(call(name, "--help").stdout.split())
+        assert "Replace FOLDER." in said
+        assert "--set config." in said
+
+
+def test_unknown_method_and_option_are_told(shown: demo.DemoResult, tmp_path: Path) -> None:
+    target = tmp_path / "out.zarr"
+    assert "linear" in call("fill", shown.cube, target, "--method", "linaer", code=1).stderr
+    wrong = call("fill", shown.cube, target, "--method", "linear", "--option", "max_gip=1", code=1)
+    assert "max_gap" in wrong.stderr
+    assert not target.exists()
+
+
+def test_methods() -> None:
+    rows = parsed("methods")
+    assert set(rows) == set(cubefill.list_methods())
+    assert "linear" in call("methods").stdout
+
+
+def test_doctor() -> None:
+    rows = parsed("doctor")
+    assert {"python", "cores", "memory", "codecs"} <= {r["name"] for r in rows}
+    assert all(r["ok"] or r["fix"] for r in rows)
+    assert "ok    cores" in call("doctor").stdout
+
+
+def test_search_and_save(shown: demo.DemoResult, tmp_path: Path) -> None:
+    saved = tmp_path / "items.json"
+    found = parsed("search", shown.catalogue, *OPTICAL, "--save", saved)
+    assert len(found["features"]) == 6
+    assert len(json.loads(saved.read_text())["features"]) == 6
+    assert parsed("search", shown.catalogue, *OPTICAL, "--matched") == {"matched": 6}
+    assert parsed("search", shown.catalogue, "--matched", "--max-items", 2) == {"matched": 2}
+    assert "% cloud" in call("search", shown.catalogue).stdout
+
+
+def test_search_conditions(shown: demo.DemoResult) -> None:
+    items = cubefill.search(shown.catalogue, collections=[OPTICAL[1]])
+    covers = sorted(i.properties["eo:cloud_cover"] for i in items)
+    limit = (covers[2] + covers[3]) / 2
+    wanted = sum(c < limit for c in covers)
+    query = ["--query", f"eo:cloud_cover<{limit}", "--matched"]
+    assert parsed("search", shown.catalogue, *OPTICAL, *query) == {"matched": wanted}
+    day = f"{items[0].datetime:%Y-%m-%d}"
+    dated = ["--datetime", f"{day}/{day}", "--matched"]
+    assert parsed("search", shown.catalogue, *OPTICAL, *dated) == {"matched": 1}
+    away = call("search", shown.catalogue, "--bbox", 100, 10, 101, 11, code=1)
+    assert away.stderr.startswith("error: ")
+
+
+def test_load_from_stdin(shown: demo.DemoResult, tmp_path: Path) -> None:
+    items = call("search", shown.catalogue, "--json", "-q").stdout
+    dry = call("load", "-", tmp_path / "dry.zarr", "--dry-run", "-q", stdin=items)
+    assert "48 y" in dry.stdout
+    assert not (tmp_path / "dry.zarr").exists()
+    made = parsed("load", "-", tmp_path / "c.zarr", "--bands", "B04,B08", stdin=items)
+    assert made["bands"] == ["B04", "B08"]
+    assert made["sizes"] == {"time": 6, "y": 48, "x": 48}
+    assert made["complete"] is True
+
+
+def test_fill_dry_run_prints_the_plan(shown: demo.DemoResult, tmp_path: Path) -> None:
+    plan = parsed("fill", shown.cube, tmp_path / "f.zarr", "--dry-run", "--memory", "2GB")
+    assert plan["tiles"] == 1
+    assert plan["memory"] == 2_000_000_000
+    assert plan["tasks"] == cubefill.plan(cubefill.open_cube(shown.cube), "linear").tasks
+    assert plan["job"]["tiles"] == 1
+    assert "tiles" in call("fill", shown.cube, tmp_path / "f.zarr", "--dry-run").stdout
+    assert not (tmp_path / "f.zarr").exists()
+
+
+def test_fill_refuses_what_does_not_fit(shown: demo.DemoResult, tmp_path: Path) -> None:
+    result = call("fill", shown.cube, tmp_path / "f.zarr", "--memory", "1kB", code=1)
+    assert "1 kB" in result.stderr
+
+
+def test_fill_writes_what_the_library_writes(shown: demo.DemoResult, tmp_path: Path) -> None:
+    arguments = ["--method", "linear", "--option", "max_gap=40", "--ndvi", "--std"]
+    made = parsed("fill", shown.cube, tmp_path / "cli.zarr", *arguments)
+    out = cubefill.run(
+        shown.cube, tmp_path / "lib.zarr", "linear", max_gap=40, ndvi=True, std=True, progress=False
+    )
+    other = cubefill.open_cube(tmp_path / "cli.zarr")
+    assert set(made["bands"]) >= {"B04", "B08"}
+    for name in out.data_vars:
+        assert out[name].identical(other[name]) or bool((out[name] == other[name]).all())
+    assert json.loads(made["attrs"]["gapfill_parameters"])["max_gap"] == 40
+
+
+def test_fill_on_other_dates(shown: demo.DemoResult, tmp_path: Path) -> None:
+    made = parsed("fill", shown.cube, tmp_path / "r.zarr", "--times", "30D")
+    assert len(made["dates"]) > 6
+    two = parsed("fill", shown.cube, tmp_path / "d.zarr", "--times", "2023-05-01,2023-06-01")
+    assert two["dates"] == ["2023-05-01", "2023-06-01"]
+
+
+def test_an_existing_store_is_not_replaced(shown: demo.DemoResult, tmp_path: Path) -> None:
+    target = tmp_path / "f.zarr"
+    call("fill", shown.cube, target, "-q")
+    other = call("fill", shown.cube, target, "--method", "nearest", "-q", code=1)
+    assert other.stderr.startswith("error: ")
+    assert "Type --overwrite to replace it" in other.stderr
+    again = call("fill", shown.cube, target, "--no-resume", "-q", code=1).stderr
+    assert "--resume to finish it or --overwrite to replace it" in again
+    call("fill", shown.cube, target, "--method", "nearest", "--overwrite", "-q")
+    assert parsed("info", target)["attrs"]["gapfill_method"] == "nearest"
+
+
+def test_ndvi(shown: demo.DemoResult, tmp_path: Path) -> None:
+    made = parsed("ndvi", shown.filled, tmp_path / "n.zarr")
+    assert made["bands"] == ["NDVI"]
+    assert "NDVI_flag" in made["variables"]
+
+
+def test_info(shown: demo.DemoResult) -> None:
+    found = parsed("info", shown.cube)
+    assert found["crs"].startswith("EPSG:326")
+    assert 0 < found["clear"] < 1
+    assert found["complete"] is True
+    filled = parsed("info", shown.filled)
+    assert abs(sum(filled["flags"].values()) - 1) < 1e-6
+    text = call("info", shown.filled).stdout
+    assert "fill_flag" in text
+    assert "gapfill_method" in text
+
+
+def test_preview(shown: demo.DemoResult, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    call("preview", shown.filled, tmp_path / "p.png")
+    assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_logs_go_to_stderr_and_q_is_quiet(shown: demo.DemoResult, tmp_path: Path) -> None:
+    loud = call("fill", shown.cube, tmp_path / "a.zarr", "-v")
+    assert "linear" in loud.stderr
+    assert "complete    yes" in loud.stdout
+    assert call("fill", shown.cube, tmp_path / "b.zarr", "-q").output == ""
+    assert call("ndvi", shown.filled, tmp_path / "n.zarr", "-q").output == ""
+    bbox = cubefill.search(shown.catalogue)[0].bbox
+    load = ["load", shown.catalogue, tmp_path / "c.zarr", "--bbox", *bbox, "-q"]
+    assert call(*load).output == ""
+    assert "bands" in call("info", tmp_path / "b.zarr", "-q").stdout
+
+
+def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path) -> None:
+    source, target = tmp_path / "cube.zarr", tmp_path / "filled.zarr"
+    cubefill.write_cube(synthetic_cube(size=(512, 512), dates=4), source, progress=False)
+    command = [sys.executable, "-m", "cubefill.cli", "fill", str(source), str(target)]
+    command += ["--method", "slow_linear:Slow", "--tile", "128"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=0.5))
+    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    ledger = Ledger(target)
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit and not (ledger.exists and len(ledger.missing()) < 16):
+        time.sleep(0.05)
+    job.send_signal(signal.SIGINT)
+    _, said = job.communicate(timeout=60)
+    assert job.returncode == 1
+    assert "--resume" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    left = len(ledger.missing())
+    assert 0 < left < 16
+    (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=0))
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    assert ledger.complete
+
+
+def test_fill_on_a_cluster(shown: demo.DemoResult, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=1,
+        threads_per_worker=1,
+        processes=False,
+        protocol="tcp",
+        host="127.0.0.1",
+        dashboard_address=":0",
+    ) as cluster:
+        address = cluster.scheduler_address
+        made = parsed("fill", shown.cube, tmp_path / "f.zarr", "--scheduler", address)
+    assert made["complete"] is True
+
+
+def test_search_in_a_geometry(shown: demo.DemoResult, tmp_path: Path) -> None:
+    west, south, east, north = cubefill.search(shown.catalogue)[0].bbox
+    inside = [(west, south), (east, south), (east, north), (west, north), (west, south)]
+    shape = tmp_path / "area.geojson"
+    shape.write_text(json.dumps({"type": "Polygon", "coordinates": [inside]}))
+    found = parsed("search", shown.catalogue, *OPTICAL, "--intersects", shape, "--matched")
+    assert found == {"matched": 6}

@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import xarray as xr
+
+from cubefill.cube import check, conform, describe, resolution_of, spectral
+from cubefill.errors import CubeError
+from tests.shared.strategies import cube
+
+
+def test_a_cube_passes_unchanged() -> None:
+    ds = cube()
+    assert check(ds) is ds
+    assert spectral(ds) == ("B04", "B08")
+    assert resolution_of(ds) == 10
+
+
+def test_masks_flags_and_errors_are_not_filled() -> None:
+    ds = cube()
+    for name in ("fill_flag", "SCL", "B04_std", "NDVI_flag", "VV", "sar_valid"):
+        ds[name] = ds["B04"]
+    assert spectral(ds) == ("B04", "B08")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d["B04"], r"Expected an xarray.Dataset.*got DataArray"),
+        (lambda d: d.rename(x="col"), r"Missing dimension x.*found time, y, col"),
+        (lambda d: d.rename(time="t"), r"Missing dimension time.*conform"),
+        (lambda d: d.rename(y="lat", x="lon"), r"in degrees.*reproject"),
+        (lambda d: d.drop_vars("time"), r"no coordinate.*assign_coords"),
+        (lambda d: d.assign_coords(time=np.arange(7)), r"dtype int64: expected datetime64"),
+        (lambda d: d[["valid"]], r"No band to fill.*found valid"),
+        (lambda d: d.assign_coords(x=d.x * 1e-6), r"in degrees"),
+        (lambda d: d.assign(B04=(d.B04 * 1e4).astype("uint16")), r"digital numbers \(dtype uint16"),
+    ],
+)
+def test_what_is_no_cube_says_what_to_type(change, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(CubeError, match=message):
+        check(change(cube()))
+
+
+def test_nat_is_named_by_position() -> None:
+    ds = cube()
+    time = ds["time"].values.copy()
+    time[[1, 4]] = np.datetime64("NaT")
+    with pytest.raises(CubeError, match=r"NaT at positions \[1, 4\]"):
+        check(ds.assign_coords(time=time))
+
+
+def test_a_geographic_crs_is_refused() -> None:
+    wkt = 'GEOGCRS["WGS 84",DATUM["World Geodetic System 1984"]]'
+    ds = cube().assign_coords(spatial_ref=xr.DataArray(0, attrs={"crs_wkt": wkt}))
+    with pytest.raises(CubeError, match=r"projected CRS in metres"):
+        check(ds)
+
+
+def test_foreign_names_and_counts_conform() -> None:
+    ds = cube()
+    counts = (ds["B04"] * 1e4).round().astype("uint16")
+    counts[0, 0, 0] = 0
+    foreign = ds.assign(B04=counts).rename(B04="red", B08="b08", time="t")
+    out = conform(foreign, scale=1e-4)
+    assert spectral(out) == ("B04", "B08")
+    assert np.isnan(out["B04"].values[0, 0, 0])
+    np.testing.assert_allclose(out["B04"].values[1:], ds["B04"].values[1:], atol=1e-6)
+    with pytest.raises(CubeError, match=r"scale=1e-4"):
+        conform(foreign)
+
+
+def test_one_line_says_what_it_is() -> None:
+    assert describe(cube()) == "7 dates, 2 bands (B04, B08), 12 x 10 px, 10 m"

@@ -1,0 +1,295 @@
+import logging
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from cubefill.cube import indices
+from cubefill.engine import gapfill
+from cubefill.errors import CubefillError, CubefillWarning, JobError, PlanError, StoreError
+from cubefill.engine.job import plan_job
+from cubefill.engine.job import run
+from cubefill.engine.tile import memory_of
+from cubefill.store.ledger import Ledger
+from cubefill.methods.contract import Block
+from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Needs
+from cubefill.engine.planning import request
+from cubefill.store import open_cube, write_cube
+from tests.shared.strategies import Mean
+from tests.shared.strategies import cube
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    write_cube(cube(size=(70, 50)), tmp_path / "cube.zarr", progress=False)
+    return tmp_path / "cube.zarr"
+
+
+@dataclass(frozen=True)
+class Smooth:
+    """Bounded values that depend on neighbours."""
+
+    needs = Needs()
+    flag = Flag.INTERPOLATED
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for b in blocks:
+            yield b.filled(np.where(np.isfinite(b.optical), b.optical, np.float32(0.12345)))
+
+
+@dataclass(frozen=True)
+class Failing(Smooth):
+    """Fails in one tile while a file is there."""
+
+    switch: str = ""
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for b in blocks:
+            if b.origin[1] == 32 and b.origin[2] == 0 and Path(self.switch).exists():
+                raise RuntimeError("the lamp is out")
+            yield from Smooth.fill(self, [b])
+
+
+def equal(a: xr.Dataset, b: xr.Dataset) -> None:
+    assert set(b.data_vars) <= set(a.data_vars)
+    for name in b.data_vars:
+        np.testing.assert_array_equal(a[name].values, b[name].values)
+
+
+@pytest.mark.parametrize("method", ["linear", "whittaker", Mean(), Smooth()])
+def test_job_and_lazy_results_are_the_same_bits(stored: Path, tmp_path: Path, method: Any) -> None:
+    lazy = gapfill(open_cube(stored), method, tile=17)
+    expected = write_cube(lazy, tmp_path / "lazy.zarr", progress=False)
+    for tile in (32, None):
+        out = run(stored, tmp_path / f"job{tile}.zarr", method, tile=tile, progress=False)
+        equal(out, expected)
+
+
+def test_std_and_other_dates_are_the_same_bits(stored: Path, tmp_path: Path) -> None:
+    lazy = gapfill(open_cube(stored), "linear", std=True, times="4D")
+    expected = write_cube(lazy, tmp_path / "lazy.zarr", progress=False)
+    equal(
+        run(stored, tmp_path / "j.zarr", "linear", std=True, times="4D", progress=False), expected
+    )
+
+
+def test_a_cube_in_memory_or_a_lazy_graph_is_a_source_too(tmp_path: Path) -> None:
+    ds = cube(size=(40, 30))
+    expected = write_cube(gapfill(ds, "linear"), tmp_path / "lazy.zarr", progress=False)
+    equal(run(ds, tmp_path / "a.zarr", "linear", progress=False), expected)
+    equal(
+        run(ds.chunk({"time": 2, "y": 9}), tmp_path / "b.zarr", "linear", progress=False), expected
+    )
+
+
+def test_ndvi_equals_that_of_the_stored_bands(stored: Path, tmp_path: Path) -> None:
+    out = run(stored, tmp_path / "f.zarr", "linear", ndvi=True, std=True, progress=False)
+    np.testing.assert_allclose(out["NDVI"], indices.ndvi(out), atol=0.5001e-4)
+    np.testing.assert_array_equal(out["NDVI_flag"], out["fill_flag"])
+    before = open_cube(stored)
+    clear = before["valid"].values
+    np.testing.assert_allclose(
+        out["NDVI"].values[clear], indices.ndvi(before).values[clear], atol=0.5001e-4
+    )
+    assert out["NDVI"].attrs["ancillary_variables"] == "NDVI_flag NDVI_std"
+    assert np.isfinite(out["NDVI_std"].values).any()
+
+
+def test_ndvi_may_go_to_a_store_of_its_own(stored: Path, tmp_path: Path) -> None:
+    run(stored, tmp_path / "f.zarr", "linear", ndvi_store=tmp_path / "n.zarr", progress=False)
+    assert "NDVI" not in open_cube(tmp_path / "f.zarr")
+    alone = open_cube(tmp_path / "n.zarr")
+    assert sorted(map(str, alone.data_vars)) == ["NDVI", "NDVI_flag"]
+    assert np.isfinite(alone["NDVI"].values).any()
+
+
+def test_ndvi_without_its_bands_says_what_to_type(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(CubefillError, match=r"B8A is missing.*nir='B8A' or ndvi=False"):
+        run(stored, tmp_path / "f.zarr", "linear", ndvi=True, nir="B8A")
+
+
+def test_a_job_that_stopped_goes_on_where_it_stopped(stored: Path, tmp_path: Path) -> None:
+    switch, target = tmp_path / "switch", tmp_path / "f.zarr"
+    switch.touch()
+    method = Failing(str(switch))
+    with pytest.raises(
+        JobError, match=r"Tile 1-0 \(y 32:64, x 0:32\) failed.*lamp.*again"
+    ) as error:
+        run(stored, target, method, tile=32, workers=1, progress=False)
+    assert list(error.value.tiles) == ["1-0"]
+    with pytest.warns(CubefillWarning, match=r"incomplete: 4 of 6 tiles"):
+        open_cube(target)
+    switch.unlink()
+    seen: list[tuple[int, int]] = []
+    out = run(
+        stored, target, method, tile=32, workers=1, progress=lambda d, t, i: seen.append((d, t))
+    )
+    assert seen == [(2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]
+    whole = run(stored, tmp_path / "whole.zarr", method, tile=32, progress=False)
+    equal(out, whole)
+
+
+def test_failing_tiles_can_be_skipped(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch, target = tmp_path / "switch", tmp_path / "f.zarr"
+    switch.touch()
+    with (
+        caplog.at_level(logging.ERROR, logger="cubefill"),
+        pytest.warns(CubefillWarning, match=r"1 of 6 tiles failed|incomplete: 1 of 6"),
+    ):
+        run(stored, target, Failing(str(switch)), tile=32, on_error="skip", progress=False)
+    assert "the lamp is out" in caplog.text
+    assert [t.name for t in Ledger(target).missing()] == ["1-0"]
+
+
+def test_an_interrupt_leaves_a_store_that_can_be_resumed(stored: Path, tmp_path: Path) -> None:
+    def interrupt(done: int, total: int, info: Any) -> None:
+        if done == 2:
+            raise KeyboardInterrupt
+
+    target = tmp_path / "f.zarr"
+    with pytest.raises(KeyboardInterrupt):
+        run(stored, target, "linear", tile=32, workers=1, progress=interrupt)
+    assert 0 < len(Ledger(target).missing()) < 6
+    out = run(stored, target, "linear", tile=32, progress=False)
+    equal(out, run(stored, tmp_path / "w.zarr", "linear", tile=32, progress=False))
+
+
+def test_another_job_on_the_same_target_is_refused(stored: Path, tmp_path: Path) -> None:
+    target = tmp_path / "f.zarr"
+    run(stored, target, "linear", progress=False)
+    with pytest.raises(StoreError, match=r"method is 'linear' there, 'last' here.*overwrite=True"):
+        run(stored, target, "last", progress=False)
+    with pytest.raises(StoreError, match=r"resume=True"):
+        run(stored, target, "linear", resume=False, progress=False)
+    run(stored, target, "last", overwrite=True, progress=False)
+    assert open_cube(target).attrs["gapfill_method"] == "last"
+
+
+def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    expected = run(stored, tmp_path / "a.zarr", "linear", ndvi=True, tile=32, progress=False)
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address=":0",
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        seen: list[int] = []
+        out = run(
+            stored,
+            tmp_path / "b.zarr",
+            "linear",
+            ndvi=True,
+            tile=32,
+            client=client,
+            progress=lambda done, total, info: seen.append(done),
+        )
+        equal(out, expected)
+        lazy = gapfill(open_cube(stored), "linear", tile=32).compute()
+        for name in lazy.data_vars:
+            if name == "fill_flag":
+                np.testing.assert_array_equal(lazy[name].values, expected[name].values)
+    assert seen == list(range(7))
+
+
+@dataclass(frozen=True)
+class Bright(Smooth):
+    """Fills with what no reflectance is."""
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for b in blocks:
+            yield b.filled(np.full_like(b.optical, 5.0))
+
+
+def test_values_beyond_int16_are_clipped_and_counted(stored: Path, tmp_path: Path) -> None:
+    gaps = int((~open_cube(stored)["valid"].values).sum())
+    with pytest.warns(CubefillWarning, match=rf"^{2 * gaps} values were beyond.*clipped"):
+        out = run(stored, tmp_path / "f.zarr", Bright(), progress=False)
+    assert float(out["B04"].max()) == pytest.approx(3.2767)
+
+
+def test_a_job_never_writes_into_its_source(stored: Path) -> None:
+    with pytest.raises(StoreError, match=r"where the cube is read from.*another target"):
+        run(stored, stored, "linear", overwrite=True, progress=False)
+    assert open_cube(stored)["B04"].shape == (7, 70, 50)
+
+
+def test_the_budget_of_a_cluster_is_that_of_its_workers() -> None:
+    class Client:
+        def scheduler_info(self, n_workers: int) -> dict[str, dict[str, dict[str, int]]]:
+            return {"workers": {"a": {"memory_limit": 10}, "b": {"memory_limit": 20}}}
+
+    assert memory_of(Client()) == 18
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same_bits(stored: Path, tmp_path: Path) -> None:
+    distributed = pytest.importorskip("distributed")
+    expected = run(stored, tmp_path / "a.zarr", "linear", tile=32, progress=False)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=":0"
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        out = run(stored, tmp_path / "b.zarr", "linear", tile=32, client=client, progress=False)
+        equal(out, expected)
+
+
+def test_the_plan_of_a_job_keeps_to_its_budget(stored: Path) -> None:
+    asked = request(open_cube(stored), "linear")
+    plan = plan_job(asked, memory="1GB", tile=32, workers=4)
+    assert (plan.tile, plan.step, plan.tiles) == (32, 32, 6)
+    assert plan.workers * plan.bytes_tile <= plan.memory
+    with pytest.raises(PlanError, match=r"memory budget is 1 MB"):
+        plan_job(asked, memory="1MB")
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "tile"), [(200, 2, 1024), (384, 2, 256), (1100, 2, 1024)]
+)
+def test_tiles_are_large_and_every_worker_has_one(size: int, workers: int, tile: int) -> None:
+    asked = request(cube(dates=2, size=(size, size)), "linear")
+    assert plan_job(asked, memory="8GB", workers=workers).tile == tile
+
+
+PEAK = """
+import sys, resource
+import cubefill.engine.job
+from cubefill.store import open_cube
+from pathlib import Path
+out = cubefill.engine.job.run(sys.argv[1], sys.argv[2], "linear", tile=256, workers=2, progress=False,
+                       overwrite=True, memory="2GB")
+for line in Path("/proc/self/status").read_text().splitlines():
+    if line.startswith("VmHWM"):
+        print(int(line.split()[1]))
+"""
+
+
+@pytest.mark.slow
+def test_peak_memory_does_not_grow_with_the_cube(tmp_path: Path) -> None:
+    peaks = []
+    for n, size in enumerate([(512, 512), (1024, 2048)]):
+        ds = cube(dates=40, size=size)
+        source = tmp_path / f"cube{n}.zarr"
+        write_cube(ds, source, progress=False)
+        del ds
+        args = [sys.executable, "-c", PEAK, str(source), str(tmp_path / f"filled{n}.zarr")]
+        done = subprocess.run(args, capture_output=True, text=True, check=True, timeout=200)
+        peaks.append(int(done.stdout))
+    assert peaks[1] <= 1.2 * peaks[0], peaks

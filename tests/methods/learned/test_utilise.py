@@ -1,0 +1,224 @@
+"""U-TILISE: its inputs, its windows over long series, the laws of a method."""
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cubefill import train
+from cubefill.errors import CubeError, MethodError
+from cubefill.gaps import Blobs
+from cubefill.methods.learned.utilise import Utilise
+from cubefill.methods.learned.utilise import UtiliseConfig
+from cubefill.methods.learned.utilise import day_of_year
+from cubefill.methods.learned.utilise import from_names
+from cubefill.methods.learned.utilise import join_windows
+from cubefill.methods.learned.utilise import original_names
+from cubefill.methods.learned.utilise import place_windows
+from cubefill.methods.learned.utilise import with_dates
+from cubefill.testing import MethodTests, synthetic_cube
+from cubefill.train.recipe import Recipe
+from cubefill.samples.patches import CubeSamples
+from tests.shared.decloud import block
+from tests.shared.decloud import made
+from tests.shared.decloud import of_bands
+from tests.shared.decloud import same_state
+from tests.shared.torch_thread import one_thread as one_thread
+
+SMALL: dict[str, Any] = {"patch": 16, "pad": 4, "widths": (8, 8, 8), "dates": 6}
+
+
+class TestUtilise(MethodTests):
+    dates: ClassVar[int] = 9
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls.method = made(Utilise, **SMALL)
+
+
+class TestUtiliseWithSar(MethodTests):
+    dates: ClassVar[int] = 5
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls.method = made(Utilise, **SMALL, sar=True, blend="linear")
+
+
+# ------------------------------------------------------------------ inputs
+
+
+def test_gaps_are_one_and_the_rest_is_clipped() -> None:
+    method = made(Utilise, **SMALL, sar=True)
+    one = block()
+    one.valid[0, 0, 0] = False
+    one.valid[0, 0, 1:4] = True
+    one.bands["B03"][0, 0, 1:4] = (1.7, -0.2, np.nan)
+    one.sar["VH"][1, 2, 3:6] = (-40, np.nan, -16.25)
+    arrays = method.encode(one)
+    assert arrays["x"].shape == (4, 6, 16, 16)
+    assert arrays["x"][0, 1, 0, :4].tolist() == [1, 1, 0, 0]
+    assert arrays["x"][1, 5, 2, 3:6].tolist() == [0, 0, 0.5]
+    assert arrays["days"].tolist() == [121, 128, 135, 142]
+
+
+def test_days_of_the_year() -> None:
+    days = np.array(["2023-01-01", "2023-12-31T23:00", "2024-12-31"], "M8[ns]")
+    assert day_of_year(days).tolist() == [1, 365, 366]
+
+
+def test_dates_to_give_join_as_hidden_ones() -> None:
+    one = block()
+    new = one.time[0] + np.timedelta64(3, "D")
+    out_time = np.array([one.time[0], new])
+    series = with_dates(replace(one, out_time=out_time))
+    assert len(series.time) == 5
+    assert not series.valid[1].any()
+    assert np.isnan(series.bands["B02"][1]).all()
+    np.testing.assert_array_equal(series.valid[[0, 2, 3, 4]], one.valid)
+    method = made(Utilise, **SMALL)
+    (out,) = method.fill([replace(of_bands(one), out_time=out_time)])
+    assert out.bands["B02"].shape == (2, 16, 16)
+    assert np.isfinite(out.bands["B02"]).all()
+
+
+def test_every_clear_pixel_is_a_target() -> None:
+    method, truth = made(Utilise, **SMALL), block()
+    found = method.target(truth, replace(truth, valid=np.zeros_like(truth.valid)))
+    np.testing.assert_array_equal(found["where"][:, 0], truth.valid)
+
+
+# ------------------------------------------------------------------ windows
+
+
+@given(
+    st.lists(st.floats(0, 1), min_size=1, max_size=60),
+    st.integers(2, 12),
+)
+@settings(deadline=None, max_examples=200)
+def test_windows_cover_the_series_and_overlap(cloudy: list[float], size: int) -> None:
+    places = place_windows(np.array(cloudy), size)
+    assert places[0][0] == 0
+    assert places[-1][1] == len(cloudy)
+    for (a, b), (c, d) in itertools.pairwise(places):
+        assert a < c < b
+        assert b <= d
+        assert d - c == size
+    if len(cloudy) > size:
+        assert max(c - a for (a, _), (c, _) in itertools.pairwise(places)) < size
+
+
+def test_a_cloudy_first_date_moves_the_window() -> None:
+    cloudy = np.zeros(30)
+    assert [s for s, _ in place_windows(cloudy, 10)] == [0, 5, 10, 15, 20]
+    cloudy[5] = 0.1
+    assert [s for s, _ in place_windows(cloudy, 10)][1] == 5
+    cloudy[5:7] = 0.9, 0.3
+    cloudy[4] = 0.2
+    assert [s for s, _ in place_windows(cloudy, 10)][1] == 3
+    cloudy[3] = 0.2
+    assert [s for s, _ in place_windows(cloudy, 10)][1] == 7
+
+
+def test_the_answer_goes_over_where_both_agree_best() -> None:
+    first = np.zeros((6, 1, 2, 2), np.float32)
+    second = np.ones((6, 1, 2, 2), np.float32)
+    second[2] = 0.1
+    whole = join_windows([first, second], [(0, 6), (3, 9)])[:, 0, 0, 0]
+    np.testing.assert_allclose(whole, [0, 0, 0, 0, 0, 0, 1, 1, 1])
+    second[2], second[0] = 1, 0.1
+    whole = join_windows([first, second], [(0, 6), (3, 9)])[:, 0, 0, 0]
+    np.testing.assert_allclose(whole, [0, 0, 0, 0, 1, 1, 1, 1, 1])
+
+
+def test_a_short_series_is_one_pass() -> None:
+    method = made(Utilise, **SMALL)
+    one = of_bands(block(6))
+    (out,) = method.fill([one])
+    net = Utilise.net(method.config).eval()
+    from cubefill.nn import checkpoint
+
+    net.load_state_dict(checkpoint.load(method.checkpoint)[0])
+    arrays = {n: torch.from_numpy(a)[None] for n, a in method.encode(one).items()}
+    with torch.inference_mode():
+        y = net(**arrays)[0].numpy()
+    np.testing.assert_allclose(out.bands["B08"], y[:, 3], atol=1e-6)
+
+
+# ------------------------------------------------------------------ series that are too short
+
+
+def test_what_a_series_is_filled_up_with_changes_nothing() -> None:
+    method = made(Utilise, **SMALL)
+    net = method.net(method.config).eval()
+    one = of_bands(block(4))
+    sample = method.encode(one) | method.target(one, one)
+    padded = method.padded(sample, 6)
+    assert {n: a.shape[0] for n, a in padded.items()} == dict.fromkeys([*sample, "present"], 6)
+    assert padded["present"].tolist() == [True] * 4 + [False] * 2
+    assert not padded["where"][4:].any()
+    plain, told = (
+        {n: torch.from_numpy(s[n])[None] for n in names}
+        for s, names in ((sample, ("x", "days")), (padded, ("x", "days", "present")))
+    )
+    with torch.inference_mode():
+        short, long = net(**plain)[0], net(**told)[0]
+    torch.testing.assert_close(long[:4], short)
+    assert not long[4:].any()
+    same = method.padded(sample, 4)
+    np.testing.assert_array_equal(same["x"], sample["x"])
+    assert same["present"].all()
+
+
+def test_five_dates_that_are_left_are_enough_to_learn_from(tmp_path: Path) -> None:
+    ds = synthetic_cube(9, (16, 16))
+    clear = np.ones(ds["valid"].shape, bool)
+    clear[[1, 4], :8] = False
+    ds = ds.assign(valid=(ds["valid"].dims, clear))
+    method = Utilise().configured(**SMALL | {"dates": 8})
+    given = CubeSamples([ds], method, Blobs(keep=0), count=4, dates=8, drop_impaired=True)
+    made_of = [given[i] for i in range(4)]
+    assert [int(s["present"].sum()) for s in made_of] == [7] * 4
+    assert {s["x"].shape[0] for s in made_of} == {8}
+    recipe = Recipe(method="utilise", epochs=2, batch=2, rate=1e-3)
+    folder = train.fit(method, given, recipe, tmp_path / "net", progress=False)
+    out = ds.gapfill(replace(method, checkpoint=str(folder)))
+    assert bool(np.isfinite(out["B08"]).all())
+    clear[:5, :8] = False
+    few = replace(given, cubes=[ds.assign(valid=(ds["valid"].dims, clear))])
+    with pytest.raises(CubeError, match="too few dates that are not impaired"):
+        _ = few[0]
+
+
+# ------------------------------------------------------------------ errors and weights
+
+
+def test_a_patch_that_does_not_fit_the_net() -> None:
+    with pytest.raises(MethodError, match="expected a patch of a multiple of 4 pixels"):
+        _ = made(Utilise, **{**SMALL, "patch": 18}).needs
+    odd: list[dict[str, Any]] = [{"heads": 0}, {"key": 0}, {"widths": ()}, {"heads": 3}]
+    for config in odd:
+        with pytest.raises(MethodError, match="widths of multiples of heads"):
+            UtiliseConfig(**config)
+
+
+def test_the_authors_checkpoint(tmp_path: Path) -> None:
+    config = UtiliseConfig(**SMALL)
+    net = Utilise.net(config)
+    table = original_names(2)
+    theirs = {}
+    for name, tensor in net.state_dict().items():
+        module, part = name.rsplit(".", 1)
+        theirs[f"{table[module]}.{part}"] = tensor
+    torch.save({"model_state_dict": theirs, "epoch": 3}, tmp_path / "utilise.pt")
+    state = Utilise.from_original(tmp_path / "utilise.pt", config)
+    assert set(state) == set(net.state_dict())
+    same_state(state, net)
+    assert set(from_names({"odd.weight": torch.zeros(1)})) == {"odd.weight"}
+    with pytest.raises(MethodError, match="expected"):
+        Utilise.from_original(tmp_path / "utilise.pt", UtiliseConfig())

@@ -1,0 +1,48 @@
+"""A simulated cube and the stores of samples that the tests of samples share."""
+
+from typing import Any
+
+import pytest
+import xarray as xr
+
+from cubefill import samples, simulate
+from cubefill.errors import CubeError
+from cubefill.gaps import Blobs
+from cubefill.methods.contract import Needs
+from cubefill.samples import StoredSamples
+from cubefill.methods.windows import Span
+
+BANDS = ("B02", "B03", "B04", "B08")
+NEEDS = Needs(bands=BANDS, time=Span(6), space=Span(16))
+
+
+def scene_cube() -> xr.Dataset:
+    """A scene of 240 days with SAR on its own dates and elevation."""
+    return simulate.scene(
+        size=(64, 96), days=240, seed=3, cloud=0.4, bands=BANDS, sar="own", dem=True
+    ).cube
+
+
+def layout_samples(cube: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> StoredSamples:
+    """Samples by the layout MSOP."""
+    path = tmp_path_factory.mktemp("layout") / "msop.zarr"
+    return samples.make([cube], "msop", None, path, patch=16, dem=True, splits=(0.6, 0.2, 0.2))
+
+
+def window_samples(cube: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> StoredSamples:
+    """Samples of windows of six dates with blobs hidden."""
+    path = tmp_path_factory.mktemp("window") / "window.zarr"
+    return samples.make(
+        [cube], NEEDS, Blobs(keep=1), path, splits=(0.6, 0.2, 0.2), min_clear=0.3, max_per_place=7
+    )
+
+
+def every(found: StoredSamples) -> list[StoredSamples]:
+    """The three splits of a store."""
+    return [samples.open(found.path, s) for s in ("train", "validation", "test")]
+
+
+def refused(match: str, *args: Any, error: type[Exception] = CubeError, **options: Any) -> None:
+    """Fails unless `samples.make` raises what is expected."""
+    with pytest.raises(error, match=match):
+        samples.make(*args, **options)

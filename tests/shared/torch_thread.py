@@ -1,0 +1,26 @@
+"""Fixtures for tests that run nets: what a module imports of them holds for every test of it."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+from cubefill.nn import checkpoint
+from cubefill.methods.learned import passes as _pass
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """Torch on one thread, as before afterwards, and its random numbers the same ones."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> None:
+    """No net is loaded, and no batch is known to be too large."""
+    checkpoint._NETS.clear()
+    _pass._FITS.clear()
