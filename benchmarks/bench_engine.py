@@ -25,8 +25,7 @@ import xarray as xr
 import cubefill
 from benchmarks.context import context, show
 from cubefill import store
-from cubefill.engine import job
-from cubefill.engine import planning
+from cubefill.engine import job, planning
 from cubefill.methods.contract import Block
 from cubefill.methods.pixel.linear import Linear
 from cubefill.store.source import StoreSource

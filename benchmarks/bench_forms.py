@@ -31,16 +31,13 @@ from torch import Tensor, nn
 from benchmarks.bench_infer import alternate
 from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import Block, resolve
 from cubefill.methods.learned.footprint import first_pass
-from cubefill.methods.learned.passes import Pass
-from cubefill.methods.learned.passes import device_of
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.learned.passes import Pass, device_of
 from cubefill.methods.learned.utilise import UtiliseConfig
-from cubefill.nn.unet import WIDTHS
 from cubefill.methods.windows import Span
+from cubefill.nn.unet import WIDTHS
 
 PLAIN = "float32"
 TRANSFERS = 8

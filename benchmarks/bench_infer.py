@@ -25,12 +25,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cubefill
 from benchmarks.context import context, show
-from cubefill.nn import checkpoint
-from cubefill.methods.learned.generator import GeneratorConfig
-from cubefill.methods.learned.generator import from_names
-from cubefill.methods.learned.generator import original_shapes
-from cubefill.methods.learned.generator import sizes_of
 from cubefill.methods.learned.ganfilling import GanFilling
+from cubefill.methods.learned.generator import (
+    GeneratorConfig,
+    from_names,
+    original_shapes,
+    sizes_of,
+)
+from cubefill.nn import checkpoint
 from cubefill.nn.convlstm import Generator
 from cubefill.testing import synthetic_cube
 from tests.nn.convlstm_reference import by_formula, generate

@@ -35,10 +35,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.context import context
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import Block, Counts, Method, resolve
 from cubefill.methods.pixel.harmonic import design
 
 LAM = 1000.0

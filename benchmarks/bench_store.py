@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from cubefill.simulate import scene
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
+from cubefill.store.encoding import encode, encoding_of
 
 DEFAULT = "zstd-1 bitshuffle + crc32c"
 

@@ -36,13 +36,12 @@ from benchmarks.precision import computing, gpu_name, precisions
 from cubefill import samples, simulate
 from cubefill.gaps import Blobs
 from cubefill.methods.contract import resolve
-from cubefill.methods.learned.passes import device_of
 from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.passes import device_of
 from cubefill.nn.objective import Objective
+from cubefill.samples.patches import CubeSamples, Samples
 from cubefill.train.batches import loader
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
-from cubefill.samples.patches import Samples
 
 BANDS = ("B02", "B03", "B04", "B08")
 WORKERS = (0, 2)

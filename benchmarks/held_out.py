@@ -3,7 +3,7 @@
 Real cloud shapes of other dates are pasted on clear dates, every method fills the same cube, and
 hidden pixels alone are scored, for several seeds. Two truths: every observation that SCL calls
 clear, haze included, and the observations that also agree with their neighbours in time
-(`evaluate_sets.robust`). The methods see what SCL calls clear in both, so haze in the input is in
+(`evaluate.strata.robust`). The methods see what SCL calls clear in both, so haze in the input is in
 both. Intervals are over seeds of one place: they say nothing of other places.
 
     CUBEFILL_DATA=../shared/data python -m benchmarks.held_out --seeds 8 --out held_out.md

@@ -38,18 +38,16 @@ import cubefill
 from benchmarks.context import context
 from cubefill import evaluate, samples, simulate, train
 from cubefill.evaluate import tables as evaluate_tables
-from cubefill.formats import earthnet as minicube
-from cubefill.evaluate.decloud import compare_decloud
-from cubefill.evaluate.decloud import markdown
+from cubefill.evaluate.decloud import compare_decloud, markdown
 from cubefill.evaluate.strata import robust
+from cubefill.formats import earthnet as minicube
 from cubefill.gaps import Transplant
 from cubefill.methods.contract import resolve
 from cubefill.methods.learned.method import TorchMethod
-from cubefill.metrics.perceptual import seam_ratio
-from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
-from cubefill.samples.patches import Samples
 from cubefill.methods.windows import Span
+from cubefill.metrics.perceptual import seam_ratio
+from cubefill.samples.patches import CubeSamples, Samples
+from cubefill.train.recipe import Recipe
 
 METRICS = ("MAE", "RMSE", "bias", "R2", "PSNR", "SSIM", "SAM", "ERGAS", "NDVI-MAE")
 CLASSIC = ("linear", "nearest", "whittaker", "savgol")

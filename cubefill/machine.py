@@ -1,4 +1,4 @@
-"""How much memory a fill may take, and sizes in words."""
+"""What this machine gives a fill: cores and memory; sizes in words."""
 
 import math
 import os
@@ -7,6 +7,13 @@ from pathlib import Path
 from cubefill.errors import PlanError
 
 Memory = str | int | float | None
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def refuse_above(needed: int, budget: int, edge: int, tile: int | None) -> None:

@@ -13,14 +13,10 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import SCL
+from cubefill.cube.bands import BANDS, SCL
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillWarning
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import traits
+from cubefill.methods.contract import Block, Flag, Method, traits
 from cubefill.methods.windows import Span
 
 EMPTY = (Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)

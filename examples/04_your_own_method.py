@@ -10,10 +10,7 @@ import numpy as np
 
 import cubefill
 from cubefill import simulate
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
+from cubefill.methods.contract import Block, Filled, Flag, Needs
 from cubefill.testing import MethodTests
 
 # %% A frozen dataclass with `needs` and `fill`. Its fields are the options.

@@ -18,19 +18,16 @@ from click.testing import CliRunner
 
 import cubefill
 from cubefill import metrics, samples
-from cubefill.nn import checkpoint
 from cubefill.cli.main import main
 from cubefill.evaluate import GAPS as SCORED_GAPS
 from cubefill.methods.contract import resolve
-from cubefill.methods.registry import METHODS
 from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.registry import METHODS
+from cubefill.nn import checkpoint
 from cubefill.nn.losses import LOSSES
+from cubefill.samples.patches import GAPS, CubeSamples
 from cubefill.testing import synthetic_cube
-from cubefill.train.recipe import SCHEDULES
-from cubefill.train.recipe import Recipe
-from cubefill.train.recipe import shipped
-from cubefill.samples.patches import GAPS
-from cubefill.samples.patches import CubeSamples
+from cubefill.train.recipe import SCHEDULES, Recipe, shipped
 from tests.shared.torch_thread import one_thread as one_thread
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -7,13 +7,11 @@ import numpy as np
 import pytest
 import rasterio
 
-from cubefill import train
 from benchmarks.reference import gapblocks
+from benchmarks.reference.gapblocks import BlockSamples, GapBlock
+from cubefill import train
 from cubefill.errors import StoreError
-from benchmarks.reference.gapblocks import BlockSamples
-from benchmarks.reference.gapblocks import GapBlock
-from cubefill.methods.learned.stpconv import ConfigSTpconv
-from cubefill.methods.learned.stpconv import STpconv
+from cubefill.methods.learned.stpconv import ConfigSTpconv, STpconv
 from cubefill.train.recipe import Recipe
 from tests.shared.torch_thread import one_thread as one_thread
 

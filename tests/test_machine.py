@@ -1,10 +1,7 @@
 import pytest
 
-from cubefill.machine import budget_bytes
-from cubefill.machine import free_memory
-from cubefill.machine import refuse_above
-from cubefill.machine import size
 from cubefill.errors import PlanError
+from cubefill.machine import budget_bytes, free_memory, refuse_above, size
 
 
 def test_a_budget_is_words_bytes_or_what_is_free() -> None:

@@ -8,10 +8,7 @@ import numpy as np
 import pytest
 
 from cubefill.cube import check, crs_of
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
+from cubefill.methods.contract import Block, Filled, Flag, Needs
 from cubefill.testing import MethodTests, synthetic_cube
 
 

@@ -14,9 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import StoreError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Float
+from cubefill.methods.contract import Block, Bool, Float
 
 NODATA = np.float32(-3.4e38)
 """Stands for no data in `X_` and `Y_`; the author reads every negative value as that."""

@@ -146,7 +146,7 @@ def _gdal() -> Iterator[Finding]:
 
 def _numba_cache() -> Iterator[Finding]:
     chosen = os.environ.get("NUMBA_CACHE_DIR")
-    folder = Path(chosen) if chosen else Path(__file__).parent / "methods" / "__pycache__"
+    folder = Path(chosen) if chosen else Path(__file__).parents[1] / "methods/pixel/__pycache__"
     writable = _writable(folder)
     yield Finding(
         "numba cache",

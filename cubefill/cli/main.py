@@ -13,22 +13,24 @@ import click
 
 import cubefill
 from cubefill import plot
-from cubefill.cli import training as cli_train
-from cubefill.store import inventory
-from cubefill.engine import job
-from cubefill.engine import planning
-from cubefill.cli import run_demo as demo_module
 from cubefill.cli import machine_check as doctor_module
-from cubefill.cli.command import Commands
-from cubefill.cli.command import bar
-from cubefill.cli.command import command
-from cubefill.cli.command import literal
-from cubefill.cli.command import overwrite
-from cubefill.cli.command import pairs
-from cubefill.cli.command import plain_path
-from cubefill.cli.command import quiet
-from cubefill.cli.command import resume
-from cubefill.cli.command import show
+from cubefill.cli import run_demo as demo_module
+from cubefill.cli import training as cli_train
+from cubefill.cli.command import (
+    Commands,
+    bar,
+    command,
+    literal,
+    overwrite,
+    pairs,
+    plain_path,
+    quiet,
+    resume,
+    show,
+)
+from cubefill.engine import job, planning
+from cubefill.machine import cores
+from cubefill.store import inventory
 
 OPERATORS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq"}
 
@@ -177,7 +179,7 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     if dry_run:
         asking = {name: options[name] for name in ("method", "times", "std", "device")}
         limits = {name: options[name] for name in ("memory", "tile")}
-        limits["workers"] = options["workers"] or planning.cores()
+        limits["workers"] = options["workers"] or cores()
         asked = planning.request(cubefill.open_cube(source), **asking, options=choices)
         plan, work = planning.plan_work(asked, **limits), job.plan_job(asked, **limits)
         show(as_json, plan.to_dict() | {"job": asdict(work)}, f"{plan}\njob      {work}")

@@ -14,10 +14,10 @@ import numpy as np
 import xarray as xr
 
 from cubefill import plot, reports, simulate, stac, store
-from cubefill.engine import job
 from cubefill.cli.demo_server import serving
-from cubefill.errors import CubefillError
 from cubefill.cube.indices import ndvi
+from cubefill.engine import job
+from cubefill.errors import CubefillError
 from cubefill.ownership import WRITER, claim, document
 
 BANDS = ("B02", "B03", "B04", "B08")

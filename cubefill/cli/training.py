@@ -8,16 +8,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cubefill.cli.command import bar
-from cubefill.cli.command import command
-from cubefill.cli.command import overwrite
-from cubefill.cli.command import pairs
-from cubefill.cli.command import plain_path
-from cubefill.cli.command import resume
-from cubefill.cli.command import show
+from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, resume, show
 from cubefill.errors import CubefillError
-from cubefill.methods.contract import named
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import named, resolve
 from cubefill.train.recipe import Recipe
 
 PICTURES = (".png", ".svg", ".pdf")

@@ -1,7 +1,7 @@
 """A cube: an ordinary `xarray.Dataset` that `check` accepts.
 
-Datasets of any catalogue or tool come in; `conform` and `check` give one form of bands, mask, dates and
-grid. Start with `dataset.py`.
+Datasets of any catalogue or tool come in; `conform` and `check` give one form of bands, mask,
+dates and grid. Start with `dataset.py`.
 """
 
 from cubefill.cube.dataset import check as check
@@ -11,3 +11,5 @@ from cubefill.cube.dataset import crs_of as crs_of
 from cubefill.cube.dataset import describe as describe
 from cubefill.cube.dataset import resolution_of as resolution_of
 from cubefill.cube.dataset import spectral as spectral
+from cubefill.cube.indices import ndvi as ndvi
+from cubefill.cube.indices import with_ndvi as with_ndvi

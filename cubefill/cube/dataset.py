@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import NOT_SPECTRAL
-from cubefill.cube.bands import canonical
+from cubefill.cube.bands import BANDS, NOT_SPECTRAL, canonical
 from cubefill.errors import CubeError
 
 DIMS = ("time", "y", "x")

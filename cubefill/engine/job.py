@@ -9,42 +9,23 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
+from cubefill.cube.indices import NDVI_ATTRS
 from cubefill.engine import lazy as engine
 from cubefill.engine import planning
-from cubefill.store import writing as store
-from cubefill.machine import Memory
-from cubefill.machine import budget_bytes
-from cubefill.machine import refuse_above
-from cubefill.machine import size
-from cubefill.errors import CubefillError, CubefillWarning
-from cubefill.cube.indices import NDVI_ATTRS
-from cubefill.engine.tile import Job
-from cubefill.engine.tile import dtype_of
-from cubefill.engine.tile import memory_of
-from cubefill.engine.tile import run_tiles
-from cubefill.engine.tile import threads_of
-from cubefill.store.ledger import Ledger
-from cubefill.store.ledger import Progress
-from cubefill.store.ledger import Report
-from cubefill.store.ledger import Tile
-from cubefill.store.ledger import tiles as grid_of
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import parameters
-from cubefill.ownership import overlap, refuse_source, same_place
+from cubefill.engine.memory import fitting, scratch_of
 from cubefill.engine.planning import Request
-from cubefill.engine.memory import fitting
-from cubefill.engine.memory import scratch_of
-from cubefill.store.source import LazySource
-from cubefill.store.source import Place
-from cubefill.store.source import StoreSource
-from cubefill.store.source import describe
-from cubefill.store.source import place
-from cubefill.store.source import stores_of
-from cubefill.store.encoding import Profile
-from cubefill.store.encoding import encoding_of
-from cubefill.methods.windows import Whole
+from cubefill.engine.tile import Job, dtype_of, memory_of, run_tiles, threads_of
 from cubefill.engine.work import Work
+from cubefill.errors import CubefillError, CubefillWarning
+from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
+from cubefill.methods.contract import Counts, Method, parameters
+from cubefill.methods.windows import Whole
+from cubefill.ownership import overlap, refuse_source, same_place
+from cubefill.store import writing as store
+from cubefill.store.encoding import Profile, encoding_of
+from cubefill.store.ledger import Ledger, Progress, Report, Tile
+from cubefill.store.ledger import tiles as grid_of
+from cubefill.store.source import LazySource, Place, StoreSource, describe, place, stores_of
 
 log = logging.getLogger("cubefill")
 
@@ -176,7 +157,7 @@ def run(
     asked = replace(asked, work=_sources(asked))
     ledger = Ledger(target)
     begun = ledger.exists and not overwrite
-    count = workers or (planning.cores() if client is None else threads_of(client))
+    count = workers or (cores() if client is None else threads_of(client))
     if memory is None and client is not None:
         memory = memory_of(client)
     plan = plan_job(asked, memory=memory, tile=ledger.tile if begun else tile, workers=count)

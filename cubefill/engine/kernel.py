@@ -11,24 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.cube.axes import TimeAxes
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
 from cubefill.cube import check_values
-from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Filled
+from cubefill.cube.axes import TimeAxes
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
+from cubefill.cube.rows import as_rows
 from cubefill.engine.putback import finish
+from cubefill.engine.work import Area, Arrays, Work
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Block, Bool, Filled
+from cubefill.methods.windows import Axis, Span, Whole, Window
 from cubefill.store.source import StoreSource
-from cubefill.store.source import as_rows
-from cubefill.methods.windows import Axis
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
-from cubefill.methods.windows import Window
-from cubefill.engine.work import Area
-from cubefill.engine.work import Arrays
-from cubefill.engine.work import Work
 
 SAMPLE_SEED = 20260
 SAMPLE_PATCHES = 16

@@ -15,20 +15,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.engine import planning
 from cubefill.engine import kernel as tiles
+from cubefill.engine import planning
+from cubefill.engine.planning import Plan, Request
+from cubefill.engine.work import Area, Work
 from cubefill.machine import Memory
-from cubefill.methods.contract import AUTO
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import parameters
-from cubefill.methods.contract import traits
-from cubefill.engine.planning import Plan
-from cubefill.engine.planning import Request
-from cubefill.store.source import ArraySource
-from cubefill.store.source import StoreSource
-from cubefill.engine.work import Area
-from cubefill.engine.work import Work
+from cubefill.methods.contract import AUTO, Flag, Method, parameters, traits
+from cubefill.store.source import ArraySource, StoreSource
 
 log = logging.getLogger("cubefill")
 

@@ -1,44 +1,18 @@
 """Bytes that a fill holds: of a tile for each worker, and of a net for all of them together."""
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.store import source
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
-from cubefill.methods.contract import Block
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
+from cubefill.cube.rows import in_rows
 from cubefill.engine.kernel import region
-from cubefill.methods.windows import Axis
-from cubefill.methods.windows import Whole
-from cubefill.engine.work import Area
-from cubefill.engine.work import Work
+from cubefill.engine.work import Area, Work
+from cubefill.methods.contract import Block, Scratch
+from cubefill.methods.windows import Axis, Whole
+from cubefill.store import source
 
 BASE_BYTES = 64 * 2**20
 """Scratch of one worker beside its arrays."""
-
-
-@dataclass(frozen=True)
-class Scratch:
-    """What a method holds beside the arrays of its blocks, as its `scratch(block)` says.
-
-    Examples
-    --------
-    >>> Scratch(once=100, each=10, turns=2).of(8)
-    120
-    """
-
-    once: int = 0
-    """Bytes that a process holds once, whatever its workers: the weights of a net."""
-    each: int = 0
-    """Bytes of a worker whose turn it is: the activations of a pass."""
-    turns: int = 1
-    """Workers whose turn it is at once; the others wait, and hold only their tile."""
-
-    def of(self, workers: int) -> int:
-        """Bytes of a process with so many workers."""
-        return self.once + min(workers, self.turns) * self.each
 
 
 def scratch_of(work: Work, edge: int) -> Scratch:
@@ -93,7 +67,7 @@ def _read_bytes(work: Work, name: str, cell: int) -> int:
     found = work.sources[name]
     if isinstance(found, source.ArraySource):
         value = bool if mask else np.float32
-        if found.dtype == value and source.in_rows(found.array):
+        if found.dtype == value and in_rows(found.array):
             return 0
     return cell if name in work.bands else 1 if mask else 4
 

@@ -1,6 +1,5 @@
 """The plan before anything runs: needs against the cube, tiles, halo, bytes, tasks."""
 
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from typing import Any
@@ -8,32 +7,18 @@ from typing import Any
 import xarray as xr
 
 from cubefill import cube as cubes
-from cubefill.store import source
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
-from cubefill.cube.bands import canonical
-from cubefill.machine import Memory
-from cubefill.machine import budget_bytes
-from cubefill.machine import refuse_above
-from cubefill.machine import size
-from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import Needs
-from cubefill.methods.contract import name_of
-from cubefill.methods.contract import options_of
-from cubefill.methods.contract import resolve
-from cubefill.methods.contract import table
-from cubefill.methods.contract import traits
-from cubefill.engine.memory import fitting
-from cubefill.engine.memory import scratch_of
+from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
+from cubefill.engine.memory import fitting, scratch_of
 from cubefill.engine.memory import halo_of as halo_of
 from cubefill.engine.memory import tile_bytes as tile_bytes
-from cubefill.methods.windows import Axis
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
 from cubefill.engine.work import Work
+from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
+from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
+from cubefill.methods.contract import Method, Needs, name_of, options_of, resolve, table, traits
+from cubefill.methods.windows import Axis, Span, Whole
+from cubefill.store import source
 
 TILES = (512, 256, 128, 64, 32, 16)
 """Area edges that the planner tries, in pixels."""
@@ -236,13 +221,6 @@ def plan_work(
         bytes_pass=scratch.each,
         passes=min(at_work, scratch.turns) if scratch.each else 0,
     )
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _choose(work: Work, tile: int | None, budget: int, workers: int) -> int:

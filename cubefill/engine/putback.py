@@ -6,12 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.indices import normalized_difference
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Codes
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.engine.work import Arrays
-from cubefill.engine.work import Work
+from cubefill.engine.work import Arrays, Work
+from cubefill.methods.contract import Bool, Codes, Filled, Flag
 
 
 def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]]:

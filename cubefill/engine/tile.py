@@ -13,20 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill import store
+from cubefill.cube.indices import normalized_difference, normalized_difference_std
 from cubefill.engine import kernel as tiles
+from cubefill.engine.work import Area, Work
 from cubefill.errors import CubefillWarning, JobError
-from cubefill.cube.indices import normalized_difference
-from cubefill.cube.indices import normalized_difference_std
-from cubefill.store.ledger import Ledger
-from cubefill.store.ledger import Progress
-from cubefill.store.ledger import Tile
+from cubefill.store.encoding import Encoding, decode, encode, encoding_of
+from cubefill.store.ledger import Ledger, Progress, Tile
 from cubefill.store.source import Place
-from cubefill.store.encoding import Encoding
-from cubefill.store.encoding import decode
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
-from cubefill.engine.work import Area
-from cubefill.engine.work import Work
 
 log = logging.getLogger("cubefill")
 

@@ -8,9 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import TimeAxes
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import Traits
+from cubefill.methods.contract import Counts, Method, Traits
 from cubefill.store.source import Source
 
 Arrays = Mapping[str, NDArray[Any]]

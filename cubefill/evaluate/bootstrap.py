@@ -8,8 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
-from cubefill.evaluate.strata import KINDS
-from cubefill.evaluate.strata import SETS
+from cubefill.evaluate.strata import KINDS, SETS
 from cubefill.metrics import Metric, Terms, formula
 
 Floats = NDArray[np.float64]

@@ -10,22 +10,13 @@ from numpy.typing import NDArray
 
 from cubefill import metrics as table
 from cubefill.cube import spectral
-from cubefill.errors import CubeError
-from cubefill.evaluate.bootstrap import Totals
-from cubefill.evaluate.bootstrap import dataset
-from cubefill.evaluate.hiding import HiddenAs
-from cubefill.evaluate.hiding import fill
-from cubefill.evaluate.hiding import gapped
-from cubefill.evaluate.hiding import names
-from cubefill.evaluate.hiding import observed
-from cubefill.evaluate.hiding import window
-from cubefill.evaluate.strata import SETS
-from cubefill.evaluate.strata import pixel_set
-from cubefill.evaluate.strata import strata
-from cubefill.gaps import Gaps
 from cubefill.cube.indices import ndvi
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import resolve
+from cubefill.errors import CubeError
+from cubefill.evaluate.bootstrap import Totals, dataset
+from cubefill.evaluate.hiding import HiddenAs, fill, gapped, names, observed, window
+from cubefill.evaluate.strata import SETS, pixel_set, strata
+from cubefill.gaps import Gaps
+from cubefill.methods.contract import Method, resolve
 from cubefill.metrics import Metric, sees
 from cubefill.metrics.formulas import Mapped
 

@@ -20,15 +20,8 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate.tables import Table
-from cubefill.evaluate.tables import facts_line
-from cubefill.evaluate.tables import quoted
-from cubefill.evaluate.tables import save
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import name_of
-from cubefill.methods.contract import resolve
+from cubefill.evaluate.tables import Table, facts_line, quoted, save
+from cubefill.methods.contract import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples.stored import StoredSamples

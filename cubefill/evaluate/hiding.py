@@ -8,18 +8,14 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import gaps as artificial
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
 from cubefill.cube import spectral
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
+from cubefill.cube.valid import apply
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps
 from cubefill.gaps.clouds import overcast
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import name_of
-from cubefill.methods.contract import traits
-from cubefill.cube.valid import apply
+from cubefill.methods.contract import Flag, Method, name_of, traits
 
 _TRIES = 12
 _SEED = 20_170

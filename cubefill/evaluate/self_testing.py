@@ -20,16 +20,11 @@ from cubefill.cube import spectral
 from cubefill.errors import CubeError
 from cubefill.evaluate.comparison import MethodLike
 from cubefill.evaluate.comparison import compare as compare
-from cubefill.evaluate.hiding import HiddenAs
-from cubefill.evaluate.hiding import fill
-from cubefill.evaluate.hiding import gapped
-from cubefill.evaluate.hiding import names
-from cubefill.evaluate.hiding import observed
+from cubefill.evaluate.hiding import HiddenAs, fill, gapped, names, observed
 from cubefill.evaluate.hiding import window as window
 from cubefill.evaluate.strata import robust
 from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import Method, resolve
 from cubefill.metrics import Score
 from cubefill.store import open_cube
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from cubefill.plot.drawing import figure
 from cubefill.errors import CubeError
+from cubefill.plot.drawing import figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

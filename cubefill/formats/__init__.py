@@ -2,3 +2,5 @@
 
 A cube becomes GeoTIFF files, and a minicube file becomes a cube. Start with `geotiff.py`.
 """
+
+from cubefill.formats.geotiff import to_geotiff as to_geotiff

@@ -12,12 +12,9 @@ from numpy.typing import NDArray
 
 from cubefill.cube import crs_of, spectral
 from cubefill.errors import CubeError, StoreError
-from cubefill.store.ledger import Tile
-from cubefill.store.ledger import tiles
 from cubefill.ownership import claim_files
-from cubefill.store.encoding import Encoding
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
+from cubefill.store.encoding import Encoding, encode, encoding_of
+from cubefill.store.ledger import Tile, tiles
 from cubefill.store.template import transform_of
 
 TILE = 1024

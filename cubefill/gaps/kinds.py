@@ -181,8 +181,8 @@ class Lent:
     """Gaps of other series on some dates, never on the first.
 
     This is how U-TILISE is trained and scored (Stucker et al., 2023): half of a random number of
-    dates is hidden; `samples.make` and `train_samples.CubeSamples` lend the shapes of other places
-    where none are given.
+    dates is hidden; `samples.make` and `samples.patches.CubeSamples` take the shapes of other
+    places where none are given.
 
     Examples
     --------

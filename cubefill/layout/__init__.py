@@ -1,6 +1,7 @@
 """Acquisition layouts: which dates a method sees, and in which role.
 
-A layout and the dates of a cube come in; `choose` gives one date for each slot. Start with `slots.py`.
+A layout and the dates of a cube come in; `choose` gives one date for each slot. Start with
+`slots.py`.
 """
 
 from cubefill.layout.files import dumps as dumps
@@ -10,7 +11,7 @@ from cubefill.layout.files import read as read
 from cubefill.layout.index import Index as Index
 from cubefill.layout.index import choose as choose
 from cubefill.layout.index import clearest as clearest
+from cubefill.layout.slots import TARGET as TARGET
 from cubefill.layout.slots import Draw as Draw
 from cubefill.layout.slots import Layout as Layout
 from cubefill.layout.slots import Slot as Slot
-from cubefill.layout.slots import TARGET as TARGET

@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cubefill.errors import MethodError, did_you_mean
-from cubefill.layout.slots import Draw
-from cubefill.layout.slots import Layout
-from cubefill.layout.slots import Slot
-from cubefill.layout.slots import wrong
+from cubefill.layout.slots import Draw, Layout, Slot, wrong
 
 
 def names() -> list[str]:
@@ -171,7 +168,7 @@ def _bound(value: Any, where: str, what: str) -> float | Draw:
 
 
 def _folder() -> Any:
-    return files("cubefill") / "layouts"
+    return files("cubefill.layout") / "published"
 
 
 def _json(name: str) -> bool:

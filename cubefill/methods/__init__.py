@@ -1,5 +1,28 @@
 """What a method is, and every method that fills gaps.
 
-A method declares what it needs and turns blocks into filled blocks. Start with `contract.py`; then read one
-method, such as `pixel/linear.py`.
+A method declares what it needs and turns blocks into filled blocks. Start with `contract.py`;
+then read one method, such as `pixel/linear.py`.
 """
+
+from cubefill.methods.contract import Block as Block
+from cubefill.methods.contract import Counts as Counts
+from cubefill.methods.contract import Filled as Filled
+from cubefill.methods.contract import Flag as Flag
+from cubefill.methods.contract import Method as Method
+from cubefill.methods.contract import Needs as Needs
+from cubefill.methods.contract import Scratch as Scratch
+from cubefill.methods.contract import Traits as Traits
+from cubefill.methods.contract import days_since as days_since
+from cubefill.methods.contract import describe as describe
+from cubefill.methods.contract import name_of as name_of
+from cubefill.methods.contract import named as named
+from cubefill.methods.contract import options_of as options_of
+from cubefill.methods.contract import parameters as parameters
+from cubefill.methods.contract import resolve as resolve
+from cubefill.methods.contract import traits as traits
+from cubefill.methods.registry import AUTO as AUTO
+from cubefill.methods.registry import METHODS as METHODS
+from cubefill.methods.registry import register as register
+from cubefill.methods.registry import table as table
+from cubefill.methods.windows import Span as Span
+from cubefill.methods.windows import Whole as Whole

@@ -12,15 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.registry import AUTO
-from cubefill.methods.registry import METHODS
-from cubefill.methods.registry import name_for
-from cubefill.methods.registry import register
-from cubefill.methods.registry import table
-from cubefill.methods.registry import target_of
-from cubefill.methods.windows import Axis
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.methods.registry import AUTO, METHODS, name_for, register, table, target_of
+from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
@@ -198,6 +191,28 @@ class Traits:
     """Appended to the names of the bands: `_smooth` for a product that alters observations."""
 
 
+@dataclass(frozen=True)
+class Scratch:
+    """What a method holds beside the arrays of its blocks, as its `scratch(block)` says.
+
+    Examples
+    --------
+    >>> Scratch(once=100, each=10, turns=2).of(8)
+    120
+    """
+
+    once: int = 0
+    """Bytes that a process holds once, whatever its workers: the weights of a net."""
+    each: int = 0
+    """Bytes of a worker whose turn it is: the activations of a pass."""
+    turns: int = 1
+    """Workers whose turn it is at once; the others wait, and hold only their tile."""
+
+    def of(self, workers: int) -> int:
+        """Bytes of a process with so many workers."""
+        return self.once + min(workers, self.turns) * self.each
+
+
 def traits(method: Method, bands: Iterable[str]) -> Traits:
     """What a method says of itself, for a cube with `bands`."""
     suffix = str(getattr(method, "suffix", ""))
@@ -351,6 +366,7 @@ __all__ = [
     "Flag",
     "Method",
     "Needs",
+    "Scratch",
     "Traits",
     "days_since",
     "describe",

@@ -3,17 +3,17 @@
 Predicted and true values come in; scores come out. Start with `formulas.py`.
 """
 
-from cubefill.metrics.formulas import Bias as Bias
-from cubefill.metrics.formulas import Coverage as Coverage
 from cubefill.metrics.formulas import ERGAS as ERGAS
 from cubefill.metrics.formulas import MAE as MAE
-from cubefill.metrics.formulas import Metric as Metric
 from cubefill.metrics.formulas import NDVIMAE as NDVIMAE
 from cubefill.metrics.formulas import PSNR as PSNR
 from cubefill.metrics.formulas import R2 as R2
 from cubefill.metrics.formulas import RMSE as RMSE
 from cubefill.metrics.formulas import SAM as SAM
 from cubefill.metrics.formulas import SSIM as SSIM
+from cubefill.metrics.formulas import Bias as Bias
+from cubefill.metrics.formulas import Coverage as Coverage
+from cubefill.metrics.formulas import Metric as Metric
 from cubefill.metrics.formulas import Terms as Terms
 from cubefill.metrics.formulas import add as add
 from cubefill.metrics.formulas import sees as sees

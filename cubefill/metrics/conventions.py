@@ -10,16 +10,18 @@ from typing import ClassVar
 
 import numpy as np
 
-from cubefill.metrics.formulas import MAE
-from cubefill.metrics.formulas import PSNR
-from cubefill.metrics.formulas import RMSE
-from cubefill.metrics.formulas import SAM
-from cubefill.metrics.formulas import SSIM
-from cubefill.metrics.formulas import Array
-from cubefill.metrics.formulas import Bands
-from cubefill.metrics.formulas import Metric
-from cubefill.metrics.formulas import Terms
-from cubefill.metrics.formulas import similarity
+from cubefill.metrics.formulas import (
+    MAE,
+    PSNR,
+    RMSE,
+    SAM,
+    SSIM,
+    Array,
+    Bands,
+    Metric,
+    Terms,
+    similarity,
+)
 
 COUNTS = 10_000.0
 """Counts of a reflectance of 1."""

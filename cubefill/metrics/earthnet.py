@@ -12,10 +12,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.metrics.conventions import square_ssim
-from cubefill.metrics.formulas import Array
-from cubefill.metrics.formulas import Bands
-from cubefill.metrics.formulas import Metric
-from cubefill.metrics.formulas import Terms
+from cubefill.metrics.formulas import Array, Bands, Metric, Terms
 
 MEDIAN_POWER, NDVI_POWER, SSIM_POWER = 0.06649346971087526, 0.10082047548620601, 10.31885115
 CLEAR = 0.7

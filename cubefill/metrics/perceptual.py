@@ -11,12 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cubefill.errors import CubeError
-from cubefill.metrics.formulas import Array
-from cubefill.metrics.formulas import Bands
-from cubefill.metrics.formulas import Mapped
-from cubefill.metrics.formulas import Terms
-from cubefill.metrics.formulas import blur
-from cubefill.metrics.formulas import whole
+from cubefill.metrics.formulas import Array, Bands, Mapped, Terms, blur, whole
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -6,7 +6,7 @@ differ between papers; the convention is named in every score.
 
 Convention "cubefill": peak 1 on reflectance; everything is pooled over scored pixels, dates and
 bands before the last step, so that PSNR is the logarithm of one mean. The others are those of
-`metrics_conventions.py` and `metrics_earthnet.py`.
+`metrics/conventions.py` and `metrics/earthnet.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,24 +20,25 @@ import xarray as xr
 from cubefill.errors import CubeError
 from cubefill.metrics.conventions import CONVENTIONS
 from cubefill.metrics.earthnet import EARTHNET
-from cubefill.metrics.formulas import ERGAS
-from cubefill.metrics.formulas import MAE
-from cubefill.metrics.formulas import NDVIMAE
-from cubefill.metrics.formulas import PSNR
-from cubefill.metrics.formulas import R2
-from cubefill.metrics.formulas import RMSE
-from cubefill.metrics.formulas import SAM
-from cubefill.metrics.formulas import SSIM
-from cubefill.metrics.formulas import Array
-from cubefill.metrics.formulas import Bands
-from cubefill.metrics.formulas import Bias
-from cubefill.metrics.formulas import Coverage
-from cubefill.metrics.formulas import Metric
-from cubefill.metrics.formulas import Terms
-from cubefill.metrics.formulas import add
-from cubefill.metrics.formulas import sees
-from cubefill.metrics.perceptual import GMSD
-from cubefill.metrics.perceptual import HighFrequency
+from cubefill.metrics.formulas import (
+    ERGAS,
+    MAE,
+    NDVIMAE,
+    PSNR,
+    R2,
+    RMSE,
+    SAM,
+    SSIM,
+    Array,
+    Bands,
+    Bias,
+    Coverage,
+    Metric,
+    Terms,
+    add,
+    sees,
+)
+from cubefill.metrics.perceptual import GMSD, HighFrequency
 
 STEPS = 8
 """Time steps that `score` looks at together."""

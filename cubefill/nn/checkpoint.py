@@ -17,11 +17,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cubefill.nn.original import Shape
-from cubefill.nn.original import check_shapes
-from cubefill.nn.original import shapes_of
-from cubefill.nn.original import original_pt as original_pt
 from cubefill.errors import MethodError, StoreError
+from cubefill.nn.original import Shape, check_shapes, shapes_of
+from cubefill.nn.original import original_pt as original_pt
 from cubefill.ownership import claim, document
 
 if TYPE_CHECKING:

@@ -7,13 +7,9 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.indices import ndvi, normalized_difference_std
 from cubefill.errors import CubeError
-from cubefill.cube.indices import ndvi
-from cubefill.cube.indices import normalized_difference_std
-from cubefill.plot.pixels import align
-from cubefill.plot.pixels import clear_of
-from cubefill.plot.pixels import decimate
-from cubefill.plot.pixels import named
+from cubefill.plot.pixels import align, clear_of, decimate, named
 
 MOSTLY = 0.5
 """Clear share of a polygon from which a date counts as observed."""

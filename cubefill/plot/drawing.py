@@ -11,11 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube import crs_of
-from cubefill.plot.curves import Curve
 from cubefill.errors import CubefillError
 from cubefill.methods.contract import Flag
-from cubefill.plot.pixels import FLAG_COLOURS
-from cubefill.plot.pixels import flag_label
+from cubefill.plot.curves import Curve
+from cubefill.plot.pixels import FLAG_COLOURS, flag_label
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

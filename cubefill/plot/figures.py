@@ -11,31 +11,34 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.plot.curves import curve
-from cubefill.plot.curves import place
-from cubefill.plot.drawing import BACKGROUND
-from cubefill.plot.drawing import draw_curve
-from cubefill.plot.drawing import figure
-from cubefill.plot.drawing import legend
-from cubefill.plot.drawing import percent
-from cubefill.plot.drawing import require
-from cubefill.plot.drawing import show
-from cubefill.plot.drawing import size
 from cubefill.errors import CubeError
 from cubefill.methods.contract import Flag
-from cubefill.plot.pixels import TRUE_COLOUR
-from cubefill.plot.pixels import align
-from cubefill.plot.pixels import colour_bands
-from cubefill.plot.pixels import cover
-from cubefill.plot.pixels import date_text
-from cubefill.plot.pixels import decimate
-from cubefill.plot.pixels import flag_rgb
-from cubefill.plot.pixels import named
-from cubefill.plot.pixels import nearest_time
-from cubefill.plot.pixels import rgba
-from cubefill.plot.pixels import same_day
-from cubefill.plot.pixels import source_cube
-from cubefill.plot.pixels import with_valid
+from cubefill.plot.curves import curve, place
+from cubefill.plot.drawing import (
+    BACKGROUND,
+    draw_curve,
+    figure,
+    legend,
+    percent,
+    require,
+    show,
+    size,
+)
+from cubefill.plot.pixels import (
+    TRUE_COLOUR,
+    align,
+    colour_bands,
+    cover,
+    date_text,
+    decimate,
+    flag_rgb,
+    named,
+    nearest_time,
+    rgba,
+    same_day,
+    source_cube,
+    with_valid,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,12 +9,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.plot.drawing import figure
-from cubefill.errors import CubeError
 from cubefill.cube.indices import ndvi
+from cubefill.errors import CubeError
 from cubefill.formats.earthnet import LANDCOVER
-from cubefill.plot.pixels import TRUE_COLOUR
-from cubefill.plot.pixels import same_day
+from cubefill.plot.drawing import figure
+from cubefill.plot.pixels import TRUE_COLOUR, same_day
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -14,10 +14,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube import spectral
+from cubefill.cube.valid import apply
 from cubefill.errors import CubeError, CubefillError
 from cubefill.methods.contract import Flag
 from cubefill.store import open_cube
-from cubefill.cube.valid import apply
 
 STRETCH = (0.0, 0.3)
 """Reflectance shown as black and as full colour, before and after filling alike."""

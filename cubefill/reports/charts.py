@@ -6,17 +6,11 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.methods.contract import Flag, days_since
 from cubefill.plot.curves import Curve
 from cubefill.plot.drawing import INTERVAL
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import days_since
-from cubefill.plot.pixels import FLAG_COLOURS
-from cubefill.plot.pixels import date_text
-from cubefill.plot.pixels import flag_label
-from cubefill.reports.facts import BINS
-from cubefill.reports.facts import Facts
-from cubefill.reports.facts import flag_rows
-from cubefill.reports.facts import words
+from cubefill.plot.pixels import FLAG_COLOURS, date_text, flag_label
+from cubefill.reports.facts import BINS, Facts, flag_rows, words
 
 WIDTH = 760
 """Width of a chart in its own units; it scales with the page."""

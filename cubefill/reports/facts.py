@@ -8,15 +8,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import days_since
-from cubefill.plot.pixels import Cover
-from cubefill.plot.pixels import clear_of
-from cubefill.plot.pixels import covered
-from cubefill.plot.pixels import date_text
-from cubefill.plot.pixels import decimate
-from cubefill.plot.pixels import flag_label
-from cubefill.plot.pixels import thinned
+from cubefill.methods.contract import Flag, days_since
+from cubefill.plot.pixels import Cover, clear_of, covered, date_text, decimate, flag_label, thinned
 
 BINS = ((-1, 5), (5, 10), (10, 20), (20, 30), (30, 60), (60, np.inf))
 """Gap lengths in days, the upper end included."""

@@ -12,8 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.plot.drawing import BACKGROUND
-from cubefill.plot.drawing import require
+from cubefill.plot.drawing import BACKGROUND, require
 from cubefill.plot.pixels import FLAG_COLOURS
 
 GENERATOR = '<meta name="generator" content="cubefill">'

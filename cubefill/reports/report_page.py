@@ -9,32 +9,16 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubefill.reports import sections as parts
 from cubefill.cube import describe
 from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
-from cubefill.methods.contract import AUTO
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Method
-from cubefill.methods.contract import name_of
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import AUTO, Flag, Method, name_of, resolve
 from cubefill.methods.registry import listed
 from cubefill.ownership import claim_files
-from cubefill.plot.pixels import align
-from cubefill.plot.pixels import date_text
-from cubefill.plot.pixels import decimate
-from cubefill.plot.pixels import source_cube
-from cubefill.plot.pixels import thinned
-from cubefill.plot.pixels import with_valid
-from cubefill.reports.facts import Facts
-from cubefill.reports.facts import facts
-from cubefill.reports.facts import flag_rows
-from cubefill.reports.facts import warnings_of
-from cubefill.reports.facts import words
-from cubefill.reports.html import GENERATOR
-from cubefill.reports.html import Section
-from cubefill.reports.html import page
-from cubefill.reports.html import tiles
+from cubefill.plot.pixels import align, date_text, decimate, source_cube, thinned, with_valid
+from cubefill.reports import sections as parts
+from cubefill.reports.facts import Facts, facts, flag_rows, warnings_of, words
+from cubefill.reports.html import GENERATOR, Section, page, tiles
 
 EAGER = 512 * 2**20
 """Bytes up to which a lazy result is computed once and kept."""

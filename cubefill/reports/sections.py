@@ -6,37 +6,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.plot.curves import Curve
-from cubefill.plot.curves import Place
-from cubefill.plot.curves import curve
-from cubefill.plot.curves import full_index
-from cubefill.plot.curves import ndvi_of
-from cubefill.plot.curves import pixel
-from cubefill.plot.curves import telling_pixel
 from cubefill.errors import CubeError
-from cubefill.plot.pixels import clear_of
-from cubefill.plot.pixels import colour_bands
-from cubefill.plot.pixels import date_text
-from cubefill.plot.pixels import decimate
-from cubefill.plot.pixels import named
-from cubefill.plot.pixels import rgba
-from cubefill.plot.pixels import same_day
-from cubefill.reports.charts import clear_chart
-from cubefill.reports.charts import curve_chart
-from cubefill.reports.charts import curve_key
-from cubefill.reports.charts import flag_bar
-from cubefill.reports.charts import flag_key
-from cubefill.reports.charts import gap_bars
-from cubefill.reports.facts import Facts
-from cubefill.reports.facts import words
-from cubefill.reports.html import Picture
-from cubefill.reports.html import Section
-from cubefill.reports.html import figure
-from cubefill.reports.html import notes
-from cubefill.reports.html import pairs
-from cubefill.reports.html import pin
-from cubefill.reports.html import score_table
-from cubefill.reports.html import slider
+from cubefill.plot.curves import Curve, Place, curve, full_index, ndvi_of, pixel, telling_pixel
+from cubefill.plot.pixels import clear_of, colour_bands, date_text, decimate, named, rgba, same_day
+from cubefill.reports.charts import (
+    clear_chart,
+    curve_chart,
+    curve_key,
+    flag_bar,
+    flag_key,
+    gap_bars,
+)
+from cubefill.reports.facts import Facts, words
+from cubefill.reports.html import Picture, Section, figure, notes, pairs, pin, score_table, slider
 
 PICTURE_PX = 400
 """Longest side of a picture in the page, which keeps the page below 3 MB."""

@@ -12,14 +12,11 @@ from cubefill import cube as cubes_of
 from cubefill import gaps as artificial
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps.clouds import overcast
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Needs
-from cubefill.methods.windows import Axis
-from cubefill.methods.windows import Span
+from cubefill.methods.contract import Block, Needs
+from cubefill.methods.windows import Axis, Span
 
 Bool = NDArray[np.bool_]
 View = tuple[xr.Dataset, NDArray[np.intp]]

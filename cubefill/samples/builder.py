@@ -17,8 +17,8 @@ from tqdm import tqdm
 
 from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
-from cubefill.gaps import Gaps
 from cubefill.formats.earthnet import CleanWindow
+from cubefill.gaps import Gaps
 from cubefill.ownership import (
     ID,
     WRITER,
@@ -31,33 +31,16 @@ from cubefill.ownership import (
     refuse_source,
     remove_store,
 )
-from cubefill.samples.wanted import BANDS as BANDS
-from cubefill.samples.wanted import Wanted
-from cubefill.samples.wanted import opened_cubes
-from cubefill.samples.wanted import wanted_of
-from cubefill.samples.wanted import with_rules
-from cubefill.samples.form import KIND
-from cubefill.samples.form import Writer
-from cubefill.samples.places import SPLITS
-from cubefill.samples.places import Place
-from cubefill.samples.places import Source
-from cubefill.samples.places import assign
-from cubefill.samples.places import places
-from cubefill.samples.dates import Picks
-from cubefill.samples.dates import facts
-from cubefill.samples.dates import none_found
-from cubefill.samples.dates import ordered
-from cubefill.samples.dates import pick
-from cubefill.samples.dates import season
-from cubefill.samples.dates import windows
-from cubefill.samples.stored import StoredSamples as StoredSamples
-from cubefill.samples.stored import opened
 from cubefill.samples.clear_windows import mined
 from cubefill.samples.clear_windows import write_clean_windows as write_clean_windows
-from cubefill.samples.writing import attributes
-from cubefill.samples.writing import footprints
-from cubefill.samples.writing import hidden_bar
-from cubefill.samples.writing import write_all
+from cubefill.samples.dates import Picks, facts, none_found, ordered, pick, season, windows
+from cubefill.samples.form import KIND, Writer
+from cubefill.samples.places import SPLITS, Place, Source, assign, places
+from cubefill.samples.stored import StoredSamples as StoredSamples
+from cubefill.samples.stored import opened
+from cubefill.samples.wanted import BANDS as BANDS
+from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of, with_rules
+from cubefill.samples.writing import attributes, footprints, hidden_bar, write_all
 from cubefill.store.source import stores_of
 
 Limits = tuple[int, int, int]

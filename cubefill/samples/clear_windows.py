@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
-from cubefill.formats.earthnet import CleanWindow
-from cubefill.formats.earthnet import parse_name
+from cubefill.formats.earthnet import CleanWindow, parse_name
 from cubefill.samples.places import Source
 
 Windows = Mapping[str, tuple[CleanWindow, ...]]

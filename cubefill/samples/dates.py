@@ -13,8 +13,7 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.gaps import impaired
 from cubefill.layout import Index, Layout, Slot
 from cubefill.layout.slots import Draw
-from cubefill.samples.places import Place
-from cubefill.samples.places import Source
+from cubefill.samples.places import Place, Source
 
 WINDOW = 256
 """Pixels along y and x that are read at once, as many as a chunk of a store."""

@@ -12,13 +12,10 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubefillWarning
 from cubefill.ownership import ID, MEMBERS
-from cubefill.store.encoding import Encoding
-from cubefill.store.encoding import array_options
-from cubefill.store.encoding import encode
+from cubefill.store.encoding import Encoding, array_options, encode
 
 KIND = "cubefill samples"
 NODATA = -32768

@@ -11,23 +11,23 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import gaps as artificial
+from cubefill.engine.planning import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Needs
-from cubefill.methods.contract import name_of
-from cubefill.engine.planning import bands_of
-from cubefill.samples.blocks import View
-from cubefill.samples.blocks import clear_windows
-from cubefill.samples.blocks import cut
-from cubefill.samples.blocks import gapped
-from cubefill.samples.blocks import impaired
-from cubefill.samples.blocks import placed
-from cubefill.samples.blocks import reflected
-from cubefill.samples.blocks import shapes_at
-from cubefill.samples.blocks import size_of
-from cubefill.samples.blocks import viewed
+from cubefill.methods.contract import Block, Needs, name_of
 from cubefill.methods.windows import Whole
+from cubefill.samples.blocks import (
+    View,
+    clear_windows,
+    cut,
+    gapped,
+    impaired,
+    placed,
+    reflected,
+    shapes_at,
+    size_of,
+    viewed,
+)
 
 Sample = dict[str, NDArray[Any]]
 Bool = NDArray[np.bool_]
@@ -84,7 +84,7 @@ class CubeSamples:
     """Random patches of cubes with artificial gaps, as a method's net is given them.
 
     A sample is decided by the seed, the epoch and its index alone. Under an artificial gap the
-    bands hold cloudy values of other dates where `cloudy` (`gaps_clouds.overcast`), else NaN. A
+    bands hold cloudy values of other dates where `cloudy` (`gaps.clouds.overcast`), else NaN. A
     cube smaller than the method's patch is reflected, its gaps too, as when it is filled.
 
     Parameters
@@ -118,7 +118,7 @@ class CubeSamples:
     lenders
         More cubes, which lend gaps alone.
     clear
-        Cubes that are clear all over, such as `train_sources.CleanWindows` lists: the adversary
+        Cubes that are clear all over, such as `train.sources.CleanWindows` lists: the adversary
         learns from parts of these, and none is looked for in `cubes`.
 
     Examples

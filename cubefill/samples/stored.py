@@ -12,16 +12,13 @@ import zarr
 from numpy.typing import NDArray
 
 from cubefill import layout as layouts
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.methods.contract import Block
-from cubefill.samples.form import KIND
-from cubefill.samples.form import Form
-from cubefill.samples.form import decoded
-from cubefill.samples.places import SPLITS
+from cubefill.samples.form import KIND, Form, decoded
 from cubefill.samples.patches import Sample
+from cubefill.samples.places import SPLITS
 
 Float = NDArray[np.float32]
 

@@ -9,20 +9,18 @@ import xarray as xr
 
 from cubefill import layout as layouts
 from cubefill import stac
-from cubefill.formats import earthnet as minicube
-from cubefill.cube.bands import SAR_BANDS
 from cubefill.cube import spectral
+from cubefill.cube.bands import SAR_BANDS
 from cubefill.errors import CubeError, MethodError
+from cubefill.formats import earthnet as minicube
 from cubefill.gaps import Gaps
 from cubefill.layout import Layout
 from cubefill.methods.contract import Needs
-from cubefill.samples.form import Form
-from cubefill.samples.places import Source
-from cubefill.samples.places import source
-from cubefill.samples.dates import Rules
-from cubefill.samples.dates import without_sar
-from cubefill.store import open_cube
 from cubefill.methods.windows import Span
+from cubefill.samples.dates import Rules, without_sar
+from cubefill.samples.form import Form
+from cubefill.samples.places import Source, source
+from cubefill.store import open_cube
 
 BANDS = ("B02", "B03", "B04", "B08")
 """Bands of a sample where nothing else says which."""

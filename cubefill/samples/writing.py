@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from cubefill.cube.bands import COHERENCE
-from cubefill.cube.bands import SAR_BANDS
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, shapes_of
 from cubefill.methods.contract import days_since
-from cubefill.samples.wanted import Wanted
-from cubefill.samples.form import Writer
-from cubefill.samples.places import SPLITS
-from cubefill.samples.places import Place
-from cubefill.samples.places import Source
-from cubefill.samples.places import write_footprints
-from cubefill.samples.dates import Picks
-from cubefill.samples.dates import season
-from cubefill.samples.dates import windows
 from cubefill.samples.clear_windows import clear_squares
+from cubefill.samples.dates import Picks, season, windows
+from cubefill.samples.form import Writer
+from cubefill.samples.places import SPLITS, Place, Source, write_footprints
+from cubefill.samples.wanted import Wanted
 
 LENDERS = 16
 """Places whose gaps are lent to others."""

@@ -10,12 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import SCL
-from cubefill.simulate.noise import Array
-from cubefill.simulate.noise import block_mean
-from cubefill.simulate.noise import fractal
-from cubefill.simulate.noise import like
-from cubefill.simulate.noise import namespace
-from cubefill.simulate.noise import smooth
+from cubefill.simulate.noise import Array, block_mean, fractal, like, namespace, smooth
 
 Floats = NDArray[np.float64]
 

@@ -1,7 +1,7 @@
 """Scenes of Sentinel-2, Sentinel-1 and elevation that never were, each with its truth.
 
-The surface is in `simulate_surface.py`, its spectra in `simulate_spectra.py`, the sky in
-`simulate_clouds.py`, random fields in `simulate_noise.py`; this file draws their numbers and puts
+The surface is in `simulate/surface.py`, its spectra in `simulate/spectra.py`, the sky in
+`simulate/clouds.py`, random fields in `simulate/noise.py`; this file draws their numbers and puts
 a cube together.
 """
 
@@ -14,19 +14,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube import bands as table
-from cubefill.simulate import clouds
 from cubefill.cube import valid as validity
 from cubefill.errors import CubeError
+from cubefill.simulate import clouds
 from cubefill.simulate.noise import stream
 from cubefill.simulate.spectra import BANDS
 from cubefill.simulate.surface import Crop
-from cubefill.simulate.world import DAY
-from cubefill.simulate.world import World
-from cubefill.simulate.world import day_of_year
-from cubefill.simulate.world import optical
-from cubefill.simulate.world import quantised
-from cubefill.simulate.world import radar
-from cubefill.simulate.world import radar_passes
+from cubefill.simulate.world import DAY, World, day_of_year, optical, quantised, radar, radar_passes
 
 Float = NDArray[np.float32]
 Times = NDArray[np.datetime64]

@@ -10,9 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.simulate.noise import Array
-from cubefill.simulate.noise import like
-from cubefill.simulate.noise import namespace
+from cubefill.simulate.noise import Array, like, namespace
 from cubefill.simulate.surface import Crop
 
 BANDS = ("B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B11", "B12")

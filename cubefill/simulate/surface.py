@@ -11,9 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.simulate.noise import Array
-from cubefill.simulate.noise import fractal
-from cubefill.simulate.noise import namespace
+from cubefill.simulate.noise import Array, fractal, namespace
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -7,13 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube import bands as table
-from cubefill.simulate import clouds
-from cubefill.simulate import spectra
-from cubefill.simulate import surface
-from cubefill.simulate.noise import block_mean
-from cubefill.simulate.noise import enlarge
-from cubefill.simulate.noise import fractal
-from cubefill.simulate.noise import stream
+from cubefill.simulate import clouds, spectra, surface
+from cubefill.simulate.noise import block_mean, enlarge, fractal, stream
 
 Float = NDArray[np.float32]
 Times = NDArray[np.datetime64]

@@ -1,7 +1,7 @@
 """Sentinel-2, Sentinel-1 and DEM from a STAC catalogue to a lazy cube, and back.
 
-A catalogue and an area come in; `search` gives items and `load` a lazy cube on one grid. Start with
-`loading.py`.
+A catalogue and an area come in; `search` gives items and `load` a lazy cube on one grid. Start
+with `loading.py`.
 """
 
 from cubefill.stac.loading import load as load

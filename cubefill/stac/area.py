@@ -11,12 +11,8 @@ from typing import Any
 import numpy as np
 
 from cubefill.errors import CatalogueError, CubeError
-from cubefill.stac.grid import Bounds
-from cubefill.stac.grid import Grid
-from cubefill.stac.grid import same_crs
-from cubefill.stac.items import find_asset
-from cubefill.stac.items import listed
-from cubefill.stac.items import tile_of
+from cubefill.stac.grid import Bounds, Grid, same_crs
+from cubefill.stac.items import find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
 

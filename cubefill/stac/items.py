@@ -10,8 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import canonical
+from cubefill.cube.bands import BANDS, canonical
 from cubefill.errors import CatalogueError
 
 Kind = Literal["optical", "sar", "dem"]

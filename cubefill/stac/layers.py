@@ -9,17 +9,10 @@ from dask.base import tokenize
 
 from cubefill.cube.bands import BANDS
 from cubefill.errors import CatalogueError
-from cubefill.stac.area import Area
-from cubefill.stac.area import native_grid
+from cubefill.stac.area import Area, native_grid
 from cubefill.stac.grid import Grid
-from cubefill.stac.items import Harmonize
-from cubefill.stac.items import band_info
-from cubefill.stac.items import find_asset
-from cubefill.stac.items import listed
-from cubefill.stac.items import offset_of
-from cubefill.stac.items import when
-from cubefill.stac.reading import How
-from cubefill.stac.reading import Source
+from cubefill.stac.items import Harmonize, band_info, find_asset, listed, offset_of, when
+from cubefill.stac.reading import How, Source
 
 
 @dataclass(frozen=True)

@@ -10,48 +10,42 @@ import numpy as np
 import xarray as xr
 
 from cubefill.cube import valid as clear_pixels
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import require
-from cubefill.errors import CatalogueError, CubefillWarning
-from cubefill.stac.area import Area
-from cubefill.stac.area import area
-from cubefill.stac.area import check_grid
-from cubefill.stac.area import choose_crs
-from cubefill.stac.area import choose_grid
-from cubefill.stac.area import extent
-from cubefill.stac.area import outline
-from cubefill.stac.area import quiet
-from cubefill.stac.offsets import offset_jumps
-from cubefill.stac.grid import Grid
-from cubefill.stac.items import Dropped
-from cubefill.stac.items import Harmonize
-from cubefill.stac.items import band_info
-from cubefill.stac.items import baseline
-from cubefill.stac.items import find_asset
-from cubefill.stac.items import kind
-from cubefill.stac.items import listed
-from cubefill.stac.items import offset_of
-from cubefill.stac.items import resolve_duplicates
-from cubefill.stac.items import solar_days
-from cubefill.stac.items import summary
-from cubefill.stac.items import when
-from cubefill.stac.optical import add_bands
-from cubefill.stac.optical import add_scl
-from cubefill.stac.optical import add_valid
-from cubefill.stac.optical import has_scl
-from cubefill.stac.layers import Plan
-from cubefill.stac.layers import variable
-from cubefill.stac.radar import Orbit
-from cubefill.stac.radar import add_dem
-from cubefill.stac.radar import add_sar
-from cubefill.stac.reading import How
-from cubefill.stac.reading import OnError
-from cubefill.stac.safe import from_safe
-from cubefill.stac.query import Items
-from cubefill.stac.query import search
-from cubefill.stac.writing import QUIRKS
-from cubefill.stac.writing import write_catalogue
+from cubefill.cube.bands import BANDS, require
 from cubefill.cube.valid import UserValid
+from cubefill.errors import CatalogueError, CubefillWarning
+from cubefill.stac.area import (
+    Area,
+    area,
+    check_grid,
+    choose_crs,
+    choose_grid,
+    extent,
+    outline,
+    quiet,
+)
+from cubefill.stac.grid import Grid
+from cubefill.stac.items import (
+    Dropped,
+    Harmonize,
+    band_info,
+    baseline,
+    find_asset,
+    kind,
+    listed,
+    offset_of,
+    resolve_duplicates,
+    solar_days,
+    summary,
+    when,
+)
+from cubefill.stac.layers import Plan, variable
+from cubefill.stac.offsets import offset_jumps
+from cubefill.stac.optical import add_bands, add_scl, add_valid, has_scl
+from cubefill.stac.query import Items, search
+from cubefill.stac.radar import Orbit, add_dem, add_sar
+from cubefill.stac.reading import How, OnError
+from cubefill.stac.safe import from_safe
+from cubefill.stac.writing import QUIRKS, write_catalogue
 
 log = logging.getLogger("cubefill")
 

@@ -8,21 +8,12 @@ import numpy as np
 import xarray as xr
 
 from cubefill.cube import valid as clear_pixels
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import SCL
-from cubefill.errors import CatalogueError
-from cubefill.stac.items import find_asset
-from cubefill.stac.items import listed
-from cubefill.stac.layers import Plan
-from cubefill.stac.layers import refuse_absent
-from cubefill.stac.layers import source_of
-from cubefill.stac.layers import split
-from cubefill.stac.layers import token
-from cubefill.stac.layers import variable
-from cubefill.stac.reading import MISSING_CLASS
-from cubefill.stac.reading import crop
-from cubefill.stac.reading import layer
+from cubefill.cube.bands import BANDS, SCL
 from cubefill.cube.valid import UserValid
+from cubefill.errors import CatalogueError
+from cubefill.stac.items import find_asset, listed
+from cubefill.stac.layers import Plan, refuse_absent, source_of, split, token, variable
+from cubefill.stac.reading import MISSING_CLASS, crop, layer
 
 
 def has_scl(days: list[list[Any]], plan: Plan, *, required: bool) -> bool:

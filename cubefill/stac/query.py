@@ -11,14 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cubefill.errors import CatalogueError
-from cubefill.stac.area import Area
-from cubefill.stac.area import area
-from cubefill.stac.area import extent
-from cubefill.stac.items import Dropped
-from cubefill.stac.items import kind
-from cubefill.stac.items import listed
-from cubefill.stac.items import summary
-from cubefill.stac.items import when
+from cubefill.stac.area import Area, area, extent
+from cubefill.stac.items import Dropped, kind, listed, summary, when
 from cubefill.stac.sources import read_source
 
 log = logging.getLogger("cubefill")

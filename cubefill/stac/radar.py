@@ -9,18 +9,10 @@ import xarray as xr
 
 from cubefill.errors import CatalogueError
 from cubefill.stac.area import extent
-from cubefill.stac.items import orbit_of
-from cubefill.stac.items import passes
-from cubefill.stac.items import summary
-from cubefill.stac.items import when
-from cubefill.stac.layers import Plan
-from cubefill.stac.layers import refuse_absent
-from cubefill.stac.layers import source_of
-from cubefill.stac.layers import split
-from cubefill.stac.layers import token
-from cubefill.stac.layers import variable
-from cubefill.stac.reading import layer
+from cubefill.stac.items import orbit_of, passes, summary, when
+from cubefill.stac.layers import Plan, refuse_absent, source_of, split, token, variable
 from cubefill.stac.query import Items
+from cubefill.stac.reading import layer
 
 Orbit = Literal["ascending", "descending"]
 

@@ -15,10 +15,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import ReadError
 from cubefill.stac.faults import explain
-from cubefill.stac.grid import Fit
-from cubefill.stac.grid import Grid
-from cubefill.stac.grid import Window
-from cubefill.stac.grid import fit
+from cubefill.stac.grid import Fit, Grid, Window, fit
 
 log = logging.getLogger("cubefill")
 

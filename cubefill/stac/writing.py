@@ -12,17 +12,13 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import SAR_BANDS
-from cubefill.cube.bands import SCL
+from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.ownership import WRITER, claim, document, refuse_source
-from cubefill.store.source import stores_of
-from cubefill.stac.area import outline
-from cubefill.stac.area import quiet
+from cubefill.stac.area import outline, quiet
 from cubefill.stac.documents import write_documents
-from cubefill.stac.items import BASELINE_OFFSET
-from cubefill.stac.items import SCALE
+from cubefill.stac.items import BASELINE_OFFSET, SCALE
+from cubefill.store.source import stores_of
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 

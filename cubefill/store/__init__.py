@@ -1,7 +1,7 @@
 """Cubes in Zarr: opened lazily, written tile by tile, finished after an interruption.
 
-A cube and a path come in; a store with its ledger of finished tiles comes out. Start with `reading.py` and
-`writing.py`.
+A cube and a path come in; a store with its ledger of finished tiles comes out. Start with
+`reading.py` and `writing.py`.
 """
 
 from cubefill.store.template import create as create

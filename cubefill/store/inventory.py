@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 
 from cubefill.cube import crs_of, resolution_of, spectral
-from cubefill.store.ledger import Ledger
 from cubefill.methods.contract import Flag
+from cubefill.store.ledger import Ledger
 from cubefill.store.writing import open_cube
 
 WINDOW = 256

@@ -12,9 +12,7 @@ import zarr
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
-from cubefill.store.source import Place
-from cubefill.store.source import describe
-from cubefill.store.source import place
+from cubefill.store.source import Place, describe, place
 
 GROUP = "cubefill_job"
 """Name of the ledger's group in a store."""

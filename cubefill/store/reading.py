@@ -13,16 +13,10 @@ import zarr
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
-from cubefill.store.ledger import Ledger
 from cubefill.ownership import ID, MEMBERS
-from cubefill.store.source import LazySource
-from cubefill.store.source import Place
-from cubefill.store.source import StoreSource
-from cubefill.store.source import as_dask
-from cubefill.store.source import describe
-from cubefill.store.template import GEOZARR
-from cubefill.store.template import ORDER
-from cubefill.store.template import grid_mapping_of
+from cubefill.store.ledger import Ledger
+from cubefill.store.source import LazySource, Place, StoreSource, as_dask, describe
+from cubefill.store.template import GEOZARR, ORDER, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
 

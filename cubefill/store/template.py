@@ -15,8 +15,6 @@ from numpy.typing import NDArray
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
-from cubefill.store.ledger import GROUP
-from cubefill.store.ledger import Ledger
 from cubefill.ownership import (
     ID,
     MEMBERS,
@@ -27,18 +25,17 @@ from cubefill.ownership import (
     refuse_source,
     remove_store,
 )
-from cubefill.store.source import Index
-from cubefill.store.source import Place
-from cubefill.store.source import describe
-from cubefill.store.source import place
-from cubefill.store.source import stores_of
-from cubefill.store.encoding import Encoding
-from cubefill.store.encoding import Profile
-from cubefill.store.encoding import array_options
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
-from cubefill.store.encoding import plain
-from cubefill.store.encoding import warn_format_2
+from cubefill.store.encoding import (
+    Encoding,
+    Profile,
+    array_options,
+    encode,
+    encoding_of,
+    plain,
+    warn_format_2,
+)
+from cubefill.store.ledger import GROUP, Ledger
+from cubefill.store.source import Index, Place, describe, place, stores_of
 
 ORDER = "cubefill_variables"
 """Root attribute: names of the variables in their order."""

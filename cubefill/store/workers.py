@@ -16,15 +16,9 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from cubefill.errors import StoreError
-from cubefill.store.ledger import Ledger
-from cubefill.store.ledger import Tile
-from cubefill.store.source import Index
-from cubefill.store.source import Place
-from cubefill.store.source import describe
-from cubefill.store.encoding import Encoding
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
-from cubefill.store.encoding import is_rounded
+from cubefill.store.encoding import Encoding, encode, encoding_of, is_rounded
+from cubefill.store.ledger import Ledger, Tile
+from cubefill.store.source import Index, Place, describe
 from cubefill.store.template import write_region
 
 

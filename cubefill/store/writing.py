@@ -12,37 +12,21 @@ import zarr
 
 from cubefill import cube
 from cubefill.errors import CubefillWarning, StoreError
-from cubefill.store.ledger import Ledger
-from cubefill.store.ledger import Progress
-from cubefill.store.ledger import Report
-from cubefill.store.ledger import Tile
-from cubefill.store.ledger import tiles
 from cubefill.ownership import ID, marks
-from cubefill.store.source import ArraySource
-from cubefill.store.source import Place
-from cubefill.store.source import StoreSource
-from cubefill.store.source import describe
-from cubefill.store.source import find
-from cubefill.store.source import place
-from cubefill.store.source import sources_of
-from cubefill.store.encoding import SCALE
-from cubefill.store.encoding import Profile
-from cubefill.store.encoding import plain
-from cubefill.store.reading import UNTRACKED
-from cubefill.store.reading import Chunks
-from cubefill.store.reading import missing_tiles
-from cubefill.store.reading import opened
-from cubefill.store.template import create
-from cubefill.store.template import exists
-from cubefill.store.template import grid_mapping_of
-from cubefill.store.template import refuse_existing
-from cubefill.store.template import refuse_own_source
-from cubefill.store.template import transform_of
-from cubefill.store.template import write_region
-from cubefill.store.workers import Tally
-from cubefill.store.workers import clipped_text
-from cubefill.store.workers import on_cluster
-from cubefill.store.workers import on_threads
+from cubefill.store.encoding import SCALE, Profile, plain
+from cubefill.store.ledger import Ledger, Progress, Report, Tile, tiles
+from cubefill.store.reading import UNTRACKED, Chunks, missing_tiles, opened
+from cubefill.store.source import ArraySource, Place, StoreSource, describe, find, place, sources_of
+from cubefill.store.template import (
+    create,
+    exists,
+    grid_mapping_of,
+    refuse_existing,
+    refuse_own_source,
+    transform_of,
+    write_region,
+)
+from cubefill.store.workers import Tally, clipped_text, on_cluster, on_threads
 
 log = logging.getLogger("cubefill")
 

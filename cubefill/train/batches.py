@@ -9,9 +9,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from cubefill.errors import CubefillError
 from cubefill.nn.update import Batch, rank, world
+from cubefill.samples.patches import Sample, Samples
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import Sample
-from cubefill.samples.patches import Samples
 from cubefill.train.state import Standing
 
 

@@ -20,27 +20,19 @@ import xarray as xr
 from torch import nn
 from tqdm import tqdm
 
-from cubefill.nn import checkpoint
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods.contract import resolve
-from cubefill.methods.learned.passes import check_precision
-from cubefill.methods.learned.passes import device_of
-from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.learned.method import card_of
+from cubefill.methods.learned.method import TorchMethod, card_of
+from cubefill.methods.learned.passes import check_precision, device_of
+from cubefill.nn import checkpoint
 from cubefill.nn.objective import Objective
 from cubefill.nn.update import Batch, rank, sum_of_processes, world
-from cubefill.train.batches import batches
-from cubefill.train.batches import loader
-from cubefill.train.recipe import Recipe
-from cubefill.train.recipe import read
-from cubefill.train.recipe import with_options
 from cubefill.samples.patches import Samples
+from cubefill.train.batches import batches, loader
+from cubefill.train.recipe import Recipe, read, with_options
 from cubefill.train.sources import cube_samples as cube_samples
 from cubefill.train.sources import parts_of
-from cubefill.train.state import Average
-from cubefill.train.state import Log
-from cubefill.train.state import Run
-from cubefill.train.state import Standing
+from cubefill.train.state import Average, Log, Run, Standing
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +60,7 @@ def fit(
     method
         A deep method: its name, class or object. An object with a checkpoint is trained further.
     samples
-        Training samples by index; see `train_samples.Samples`.
+        Training samples by index; see `samples.patches.Samples`.
     recipe
         How to train.
     folder
@@ -159,7 +151,7 @@ def run_recipe(
     cubes, validation
         Cubes or their stores; by default the entries `cubes` and `validation` of the recipe's
         table `[samples]`, whose other entries are options of `CubeSamples` and `gaps`, a name of
-        `train_samples.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
+        `samples.patches.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
         `cubefill.samples.make` are read, and its other entries are options of `samples.open`.
         With `hdf5 = "series.h5"` there, series with known answers are read: of single-series
         methods, `patch * patch` to a sample.

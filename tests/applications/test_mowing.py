@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.applications import mowing as events
-from cubefill.errors import CubefillError
 from cubefill.applications.mowing import Event
+from cubefill.errors import CubefillError
 
 DAY = np.timedelta64(1, "D")
 START = np.datetime64("2020-04-09")

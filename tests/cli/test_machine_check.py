@@ -55,6 +55,9 @@ def test_little_memory_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_importing_it_is_light() -> None:
-    code = "import sys, cubefill.cli.machine_check; print('torch' in sys.modules, 'rasterio' in sys.modules)"
+    code = (
+        "import sys, cubefill.cli.machine_check; "
+        "print('torch' in sys.modules, 'rasterio' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -12,11 +12,10 @@ from click.testing import CliRunner, Result
 
 import cubefill
 from cubefill import simulate
-from cubefill.nn import checkpoint
 from cubefill.cli.main import main
 from cubefill.evaluate.decloud import BANDS
-from tests.methods.learned.test_convert import CASES
-from tests.methods.learned.test_convert import write_utilise
+from cubefill.nn import checkpoint
+from tests.methods.learned.test_convert import CASES, write_utilise
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
 

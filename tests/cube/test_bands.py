@@ -1,8 +1,6 @@
 import pytest
 
-from cubefill.cube.bands import BANDS
-from cubefill.cube.bands import canonical
-from cubefill.cube.bands import require
+from cubefill.cube.bands import BANDS, canonical, require
 from cubefill.errors import CubeError
 
 

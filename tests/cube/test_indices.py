@@ -4,11 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from cubefill.cube.indices import ndvi, normalized_difference, normalized_difference_std, with_ndvi
 from cubefill.errors import CubeError
-from cubefill.cube.indices import ndvi
-from cubefill.cube.indices import normalized_difference
-from cubefill.cube.indices import normalized_difference_std
-from cubefill.cube.indices import with_ndvi
 from tests.shared.strategies import cube
 
 values = hnp.arrays(np.float32, 8, elements=st.floats(-1, 2, width=32) | st.just(float("nan")))

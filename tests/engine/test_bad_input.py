@@ -32,31 +32,29 @@ import xarray as xr
 
 import cubefill
 from cubefill import samples, simulate, train
-from cubefill.nn import checkpoint
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, CubefillWarning, DeviceError, MethodError, StoreError
 from cubefill.gaps import Blobs
-from cubefill.methods.contract import METHODS
-from cubefill.methods.contract import Needs
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import METHODS, Needs, resolve
 from cubefill.methods.learned import passes as _pass
 from cubefill.methods.learned.mowing import Mowing
-from cubefill.methods.learned.utilise import Utilise
-from cubefill.methods.learned.utilise import UtiliseConfig
-from cubefill.methods.learned.utilise import day_of_year
-from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
+from cubefill.methods.learned.utilise import Utilise, UtiliseConfig, day_of_year
 from cubefill.methods.windows import Span
-from tests.shared.bad_cases import BANDS
-from tests.shared.bad_cases import PATCHES
-from tests.shared.bad_cases import TINY
-from tests.shared.bad_cases import WITH_SAR
-from tests.shared.bad_cases import cube
-from tests.shared.bad_cases import filled
-from tests.shared.bad_cases import gives
-from tests.shared.bad_cases import net
-from tests.shared.bad_cases import same
-from tests.shared.bad_cases import whole
+from cubefill.nn import checkpoint
+from cubefill.samples.patches import CubeSamples
+from cubefill.train.recipe import Recipe
+from tests.shared.bad_cases import (
+    BANDS,
+    PATCHES,
+    TINY,
+    WITH_SAR,
+    cube,
+    filled,
+    gives,
+    net,
+    same,
+    whole,
+)
 from tests.shared.decloud import made
 from tests.shared.strategies import Neighbours
 from tests.shared.torch_thread import one_thread as one_thread

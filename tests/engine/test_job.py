@@ -12,19 +12,14 @@ import xarray as xr
 
 from cubefill.cube import indices
 from cubefill.engine import gapfill
-from cubefill.errors import CubefillError, CubefillWarning, JobError, PlanError, StoreError
-from cubefill.engine.job import plan_job
-from cubefill.engine.job import run
-from cubefill.engine.tile import memory_of
-from cubefill.store.ledger import Ledger
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
+from cubefill.engine.job import plan_job, run
 from cubefill.engine.planning import request
+from cubefill.engine.tile import memory_of
+from cubefill.errors import CubefillError, CubefillWarning, JobError, PlanError, StoreError
+from cubefill.methods.contract import Block, Filled, Flag, Needs
 from cubefill.store import open_cube, write_cube
-from tests.shared.strategies import Mean
-from tests.shared.strategies import cube
+from cubefill.store.ledger import Ledger
+from tests.shared.strategies import Mean, cube
 
 
 @pytest.fixture
@@ -273,8 +268,8 @@ import sys, resource
 import cubefill.engine.job
 from cubefill.store import open_cube
 from pathlib import Path
-out = cubefill.engine.job.run(sys.argv[1], sys.argv[2], "linear", tile=256, workers=2, progress=False,
-                       overwrite=True, memory="2GB")
+out = cubefill.run(sys.argv[1], sys.argv[2], "linear", tile=256, workers=2, progress=False,
+                   overwrite=True, memory="2GB")
 for line in Path("/proc/self/status").read_text().splitlines():
     if line.startswith("VmHWM"):
         print(int(line.split()[1]))

@@ -9,21 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.engine import gapfill
-from cubefill.errors import CubeError, MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Needs
+from cubefill.engine.kernel import fill_tile, region, sample
 from cubefill.engine.planning import request
-from cubefill.engine.kernel import fill_tile
-from cubefill.engine.kernel import region
-from cubefill.engine.kernel import sample
-from cubefill.methods.windows import Span
 from cubefill.engine.work import Area
-from tests.shared.strategies import Mean
-from tests.shared.strategies import Neighbours
-from tests.shared.strategies import chunkings
-from tests.shared.strategies import cube
-from tests.shared.strategies import cubes
+from cubefill.errors import CubeError, MethodError
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.windows import Span
+from tests.shared.strategies import Mean, Neighbours, chunkings, cube, cubes
 
 spans = st.tuples(st.integers(1, 9), st.integers(1, 9)).map(lambda p: (max(p), min(p)))
 

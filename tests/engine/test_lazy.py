@@ -8,13 +8,10 @@ import xarray as xr
 
 from cubefill.engine import gapfill, list_methods
 from cubefill.errors import CubeError, MethodError
-from cubefill.methods.contract import METHODS
-from cubefill.methods.contract import Flag
+from cubefill.methods.contract import METHODS, Flag
 from cubefill.simulate import scene
 from cubefill.store import open_cube, write_cube
-from tests.shared.strategies import Mean
-from tests.shared.strategies import Neighbours
-from tests.shared.strategies import cube
+from tests.shared.strategies import Mean, Neighbours, cube
 
 
 def test_the_result_is_lazy_and_has_flags_and_provenance() -> None:

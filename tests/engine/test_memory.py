@@ -8,16 +8,11 @@ import numpy as np
 import pytest
 
 from cubefill.engine import planning
-from cubefill.methods.contract import Needs
-from cubefill.engine.memory import Scratch
-from cubefill.engine.memory import example
-from cubefill.engine.memory import fitting
-from cubefill.engine.memory import scratch_of
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.engine.memory import example, fitting, scratch_of
 from cubefill.engine.work import Work
-from tests.shared.strategies import Mean
-from tests.shared.strategies import cube
+from cubefill.methods.contract import Needs, Scratch
+from cubefill.methods.windows import Span, Whole
+from tests.shared.strategies import Mean, cube
 
 
 def work(needs: Needs, dates: int = 9, size: tuple[int, int] = (40, 30), **asked: Any) -> Work:

@@ -14,17 +14,14 @@ from numpy.testing import assert_array_equal
 from zarr.storage import MemoryStore
 
 import cubefill
-from cubefill.errors import CubeError, MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import resolve
-from cubefill.engine.planning import request
-from cubefill.engine.memory import tile_bytes
-from cubefill.store.source import as_rows
-from cubefill.store.source import in_rows
+from cubefill.cube.rows import as_rows, in_rows
 from cubefill.engine.kernel import fill_tile
+from cubefill.engine.memory import tile_bytes
+from cubefill.engine.planning import request
 from cubefill.engine.work import Area
-from tests.shared.strategies import Mean
-from tests.shared.strategies import cube
+from cubefill.errors import CubeError, MethodError
+from cubefill.methods.contract import Block, resolve
+from tests.shared.strategies import Mean, cube
 
 Array = np.ndarray[Any, Any]
 DIMS = ("time", "y", "x")

@@ -5,14 +5,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from cubefill.engine.planning import halo_of, plan
 from cubefill.errors import CubeError, DeviceError, MethodError, PlanError
 from cubefill.methods.contract import Needs
-from cubefill.engine.planning import halo_of
-from cubefill.engine.planning import plan
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
-from tests.shared.strategies import Mean
-from tests.shared.strategies import cube
+from cubefill.methods.windows import Span, Whole
+from tests.shared.strategies import Mean, cube
 
 
 def test_a_plan_says_tiles_tasks_and_bytes() -> None:

@@ -4,15 +4,11 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from cubefill.cube.indices import ndvi
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillWarning
-from cubefill.cube.indices import ndvi
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
-from tests.shared.strategies import Mean
-from tests.shared.strategies import cube
+from cubefill.methods.contract import Block, Filled, Flag, Needs
+from tests.shared.strategies import Mean, cube
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,7 @@ import xarray as xr
 
 from cubefill import metrics, samples, simulate
 from cubefill.errors import CubeError
-from cubefill.evaluate.decloud import BANDS
-from cubefill.evaluate.decloud import _rows
-from cubefill.evaluate.decloud import compare_decloud
-from cubefill.evaluate.decloud import markdown
-from cubefill.evaluate.decloud import write
+from cubefill.evaluate.decloud import BANDS, _rows, compare_decloud, markdown, write
 from cubefill.methods.contract import resolve
 from cubefill.methods.learned.msop import MsopUnet
 from cubefill.methods.learned.ssop import SsopUnet

@@ -8,14 +8,12 @@ import pytest
 import xarray as xr
 
 from cubefill import evaluate
-from cubefill.cube.bands import COHERENCE
 from cubefill.cube import spectral
+from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError
 from cubefill.evaluate.hiding import window
 from cubefill.gaps import Blobs, hide
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Needs
+from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.testing import synthetic_cube
 
 

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill import simulate
-from cubefill.evaluate import self_testing as evaluate
 from cubefill import gaps as artificial
+from cubefill import simulate
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate import self_test
+from cubefill.evaluate import self_testing as evaluate
 from cubefill.gaps import Blobs, Dates, Transplant
 from cubefill.methods.contract import resolve
 from tests.shared import pictures_scene as scenes

@@ -9,11 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.errors import CubeError
-from cubefill.evaluate.strata import Strata
-from cubefill.evaluate.strata import pixel_set
-from cubefill.evaluate.strata import reach
-from cubefill.evaluate.strata import robust
-from cubefill.evaluate.strata import strata
+from cubefill.evaluate.strata import Strata, pixel_set, reach, robust, strata
 
 
 def part(seen: Any, days: Any, **more: Any) -> xr.Dataset:

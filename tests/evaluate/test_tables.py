@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.evaluate import tables
 from cubefill.errors import CubeError
-from cubefill.evaluate import compare
+from cubefill.evaluate import compare, tables
 from cubefill.gaps import Dates
 from tests.shared import pictures_scene as scenes
 

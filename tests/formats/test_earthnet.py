@@ -8,14 +8,16 @@ import pytest
 import xarray as xr
 
 from cubefill import cube
-from cubefill.formats import earthnet as minicube
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, StoreError
-from cubefill.formats.earthnet import CleanWindow
-from cubefill.formats.earthnet import clean_windows_of
-from cubefill.formats.earthnet import read
-from cubefill.formats.earthnet import read_clean_windows
-from cubefill.formats.earthnet import tile_corner
+from cubefill.formats import earthnet as minicube
+from cubefill.formats.earthnet import (
+    CleanWindow,
+    clean_windows_of,
+    read,
+    read_clean_windows,
+    tile_corner,
+)
 
 NAME = "33SXD_2019-05-16_2019-10-12_4025_4153_3129_3257_62_142_48_128.npz"
 

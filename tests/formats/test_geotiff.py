@@ -6,8 +6,8 @@ import rasterio
 import xarray as xr
 from numpy.testing import assert_array_equal
 
-from cubefill.formats import geotiff as store_geotiff
 from cubefill.errors import CubeError, StoreError
+from cubefill.formats import geotiff as store_geotiff
 from cubefill.formats.geotiff import to_geotiff
 from tests.shared.store_cube import store_cube
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cubefill import gaps
 from benchmarks.reference import gapblocks
+from cubefill import gaps
 from cubefill.errors import CubeError
 from cubefill.gaps import EveryDate, Lent, shapes_of
 

@@ -4,18 +4,20 @@ from importlib.metadata import EntryPoint
 import numpy as np
 import pytest
 
+from cubefill.errors import MethodError
 from cubefill.methods import contract as methods
 from cubefill.methods import registry as method_table
-from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import describe
-from cubefill.methods.contract import name_of
-from cubefill.methods.contract import parameters
-from cubefill.methods.contract import register
-from cubefill.methods.contract import resolve
-from cubefill.methods.contract import traits
+from cubefill.methods.contract import (
+    Block,
+    Counts,
+    Flag,
+    describe,
+    name_of,
+    parameters,
+    register,
+    resolve,
+    traits,
+)
 from tests.shared.strategies import Mean
 
 

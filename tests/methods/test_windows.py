@@ -3,8 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.methods.windows import Span, Whole
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))

@@ -7,18 +7,20 @@ import numpy as np
 import pytest
 
 from cubefill.errors import CubeError
-from cubefill.metrics.formulas import ERGAS
-from cubefill.metrics.formulas import MAE
-from cubefill.metrics.formulas import NDVIMAE
-from cubefill.metrics.formulas import PSNR
-from cubefill.metrics.formulas import R2
-from cubefill.metrics.formulas import RMSE
-from cubefill.metrics.formulas import SAM
-from cubefill.metrics.formulas import SSIM
-from cubefill.metrics.formulas import Bias
-from cubefill.metrics.formulas import Coverage
-from cubefill.metrics.formulas import Metric
-from cubefill.metrics.formulas import add
+from cubefill.metrics.formulas import (
+    ERGAS,
+    MAE,
+    NDVIMAE,
+    PSNR,
+    R2,
+    RMSE,
+    SAM,
+    SSIM,
+    Bias,
+    Coverage,
+    Metric,
+    add,
+)
 
 BANDS = ("B02", "B04", "B08")
 ALL: list[Metric] = [

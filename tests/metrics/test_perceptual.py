@@ -11,10 +11,7 @@ from scipy.signal import convolve2d
 
 from cubefill import metrics
 from cubefill.errors import CubeError
-from cubefill.metrics.perceptual import GMSD
-from cubefill.metrics.perceptual import HighFrequency
-from cubefill.metrics.perceptual import lpips
-from cubefill.metrics.perceptual import seam_ratio
+from cubefill.metrics.perceptual import GMSD, HighFrequency, lpips, seam_ratio
 
 
 def truth(shape: tuple[int, int, int] = (3, 30, 34)) -> dict[str, Any]:

@@ -20,19 +20,14 @@ from safetensors.torch import load_file, save_file
 
 import cubefill
 from cubefill import train
-from cubefill.nn import checkpoint
 from cubefill.cli.main import main
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods.contract import resolve
 from cubefill.methods.learned.ganfilling import GanFilling
-from cubefill.methods.learned.utilise import Utilise
-from cubefill.methods.learned.utilise import UtiliseConfig
+from cubefill.methods.learned.utilise import Utilise, UtiliseConfig
+from cubefill.nn import checkpoint
 from cubefill.train.recipe import Recipe
-from tests.shared.bad_cases import TINY
-from tests.shared.bad_cases import cube
-from tests.shared.bad_cases import filled
-from tests.shared.bad_cases import net
-from tests.shared.bad_cases import whole
+from tests.shared.bad_cases import TINY, cube, filled, net, whole
 from tests.shared.decloud import made
 from tests.shared.torch_thread import one_thread as one_thread
 

@@ -13,17 +13,19 @@ import pytest
 import torch
 from torch import nn
 
-from cubefill.nn import checkpoint
-from cubefill.nn.checkpoint import Card
-from cubefill.nn.checkpoint import config_of
-from cubefill.nn.checkpoint import digest
-from cubefill.nn.checkpoint import load
-from cubefill.nn.checkpoint import load_net
-from cubefill.nn.checkpoint import load_state
-from cubefill.nn.checkpoint import original_pt
-from cubefill.nn.checkpoint import read_card
-from cubefill.nn.checkpoint import save
 from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.nn import checkpoint
+from cubefill.nn.checkpoint import (
+    Card,
+    config_of,
+    digest,
+    load,
+    load_net,
+    load_state,
+    original_pt,
+    read_card,
+    save,
+)
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from skimage.metrics import structural_similarity
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import resolve
-from cubefill.methods.registry import METHODS
 from cubefill.methods.learned.decloud import DecloudMethod
+from cubefill.methods.registry import METHODS
 from cubefill.nn import losses
 from tests.shared.torch_thread import one_thread as one_thread
 

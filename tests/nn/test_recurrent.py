@@ -6,10 +6,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cubefill.methods.learned.cnnrnn import CnnRnn
-from cubefill.methods.learned.cnnrnn import ConfigCnnRnn
-from cubefill.methods.learned.mowing import ConfigMowing
-from cubefill.methods.learned.mowing import Mowing
+from cubefill.methods.learned.cnnrnn import CnnRnn, ConfigCnnRnn
+from cubefill.methods.learned.mowing import ConfigMowing, Mowing
 from cubefill.nn.recurrent import (
     BiLstm,
     Lstm,

@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cubefill import plot
-from cubefill.plot import pixels as pictures
-from cubefill.plot.curves import curve
-from cubefill.plot.curves import place
-from cubefill.errors import CubeError, CubefillError
 from cubefill.cube.indices import ndvi
+from cubefill.errors import CubeError, CubefillError
 from cubefill.methods.contract import Flag
+from cubefill.plot import pixels as pictures
+from cubefill.plot.curves import curve, place
 from tests.shared import pictures_scene as scenes
 
 Pixels = NDArray[np.uint8]

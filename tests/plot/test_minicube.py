@@ -9,10 +9,7 @@ import xarray as xr
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import LANDCOVER
-from cubefill.plot.minicube import colours
-from cubefill.plot.minicube import day_of_year
-from cubefill.plot.minicube import landcover_colours
-from cubefill.plot.minicube import overview
+from cubefill.plot.minicube import colours, day_of_year, landcover_colours, overview
 from cubefill.testing import synthetic_cube
 
 

@@ -6,9 +6,9 @@ import pytest
 import xarray as xr
 
 from cubefill import plot
-from cubefill.plot import pixels as pictures
 from cubefill.errors import CubeError
 from cubefill.methods.contract import Flag
+from cubefill.plot import pixels as pictures
 from tests.shared import pictures_scene as scenes
 from tests.shared.pictures_scene import Counted
 

@@ -4,13 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import days_since
-from cubefill.reports.facts import BINS
-from cubefill.reports.facts import facts
-from cubefill.reports.facts import gap_lengths
-from cubefill.reports.facts import warnings_of
-from cubefill.reports.facts import words
+from cubefill.methods.contract import Flag, days_since
+from cubefill.reports.facts import BINS, facts, gap_lengths, warnings_of, words
 from tests.shared import pictures_scene as scenes
 
 

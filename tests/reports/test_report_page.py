@@ -14,17 +14,13 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from cubefill.plot import pixels as pictures
-from cubefill.reports import report_page as reports
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
+from cubefill.plot import pixels as pictures
 from cubefill.reports import Report, report, summary_html
+from cubefill.reports import report_page as reports
 from cubefill.reports.facts import words
-from cubefill.reports.html import STEPS
-from cubefill.reports.html import Section
-from cubefill.reports.html import notes
-from cubefill.reports.html import page
-from cubefill.reports.html import pairs
+from cubefill.reports.html import STEPS, Section, notes, page, pairs
 from tests.shared import pictures_scene as scenes
 
 _PNG = "data:image/png;base64,"

@@ -12,15 +12,17 @@ from cubefill.errors import CubeError
 from cubefill.gaps import Blobs, Dates, Lent
 from cubefill.methods.contract import Needs
 from cubefill.samples import StoredSamples
-from cubefill.testing import synthetic_cube
 from cubefill.samples.patches import Samples
-from tests.shared.samples_cases import BANDS
-from tests.shared.samples_cases import NEEDS
-from tests.shared.samples_cases import every
-from tests.shared.samples_cases import layout_samples
-from tests.shared.samples_cases import refused
-from tests.shared.samples_cases import scene_cube
-from tests.shared.samples_cases import window_samples
+from cubefill.testing import synthetic_cube
+from tests.shared.samples_cases import (
+    BANDS,
+    NEEDS,
+    every,
+    layout_samples,
+    refused,
+    scene_cube,
+    window_samples,
+)
 
 cube = pytest.fixture(scope="module")(scene_cube)
 by_layout = pytest.fixture(scope="module")(layout_samples)

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cubefill import samples
-from cubefill.formats import earthnet as minicube
 from cubefill.errors import CubeError
+from cubefill.formats import earthnet as minicube
+from cubefill.samples.blocks import clear_windows
 from cubefill.samples.clear_windows import longest_runs
 from cubefill.testing import synthetic_cube
-from cubefill.samples.blocks import clear_windows
 
 
 @given(

@@ -12,25 +12,17 @@ from numpy.typing import NDArray
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.gaps import Blobs, Dates, Lent, apply, impaired
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Needs
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.windows import Span
+from cubefill.samples.blocks import clear_windows
+from cubefill.samples.patches import CubeSamples, Sample
 from cubefill.testing import synthetic_cube
 from cubefill.train.batches import batches
-from cubefill.samples.blocks import clear_windows
-from cubefill.samples.patches import CubeSamples
-from cubefill.samples.patches import Sample
 from cubefill.train.state import Standing
-from cubefill.methods.windows import Span
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import Series
+from tests.methods.learned.test_method import Demo, Series
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import RECIPE
-from tests.shared.train_runs import Watched
-from tests.shared.train_runs import fit
-from tests.shared.train_runs import samples
-from tests.shared.train_runs import smooth_cube
+from tests.shared.train_runs import RECIPE, Watched, fit, samples, smooth_cube
 
 
 def test_samples_of_unequal_shape(tmp_path: Path) -> None:

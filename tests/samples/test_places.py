@@ -9,10 +9,7 @@ from hypothesis import strategies as st
 from odc.geo.xr import assign_crs, xr_reproject
 
 from cubefill.errors import CubeError
-from cubefill.samples.places import Source
-from cubefill.samples.places import assign
-from cubefill.samples.places import places
-from cubefill.samples.places import source
+from cubefill.samples.places import Source, assign, places, source
 from cubefill.stac.area import quiet
 from cubefill.testing import synthetic_cube
 

@@ -12,12 +12,14 @@ from cubefill.gaps import Blobs, Dates
 from cubefill.methods.contract import Needs
 from cubefill.samples import StoredSamples
 from cubefill.testing import synthetic_cube
-from tests.shared.samples_cases import NEEDS
-from tests.shared.samples_cases import every
-from tests.shared.samples_cases import layout_samples
-from tests.shared.samples_cases import refused
-from tests.shared.samples_cases import scene_cube
-from tests.shared.samples_cases import window_samples
+from tests.shared.samples_cases import (
+    NEEDS,
+    every,
+    layout_samples,
+    refused,
+    scene_cube,
+    window_samples,
+)
 
 cube = pytest.fixture(scope="module")(scene_cube)
 by_layout = pytest.fixture(scope="module")(layout_samples)

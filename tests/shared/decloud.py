@@ -11,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cubefill.nn import checkpoint
 from cubefill.methods.contract import Block
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
-from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.learned.method import path_of
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M
+from cubefill.methods.learned.method import TorchMethod, path_of
+from cubefill.nn import checkpoint
 from cubefill.nn.unet_keras import layer_names
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4}

@@ -9,8 +9,8 @@ from cubefill import samples, simulate
 from cubefill.errors import CubeError
 from cubefill.gaps import Blobs
 from cubefill.methods.contract import Needs
-from cubefill.samples import StoredSamples
 from cubefill.methods.windows import Span
+from cubefill.samples import StoredSamples
 
 BANDS = ("B02", "B03", "B04", "B08")
 NEEDS = Needs(bands=BANDS, time=Span(6), space=Span(16))

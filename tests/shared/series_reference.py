@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Filled
+from cubefill.methods.contract import Block, Counts, Filled
 from cubefill.testing import synthetic_cube
 
 Series = NDArray[np.float64]

@@ -8,12 +8,8 @@ import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
 
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.methods.contract import Block, Filled, Flag, Needs
+from cubefill.methods.windows import Span, Whole
 
 
 def cube(

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from cubefill.nn import checkpoint
 from cubefill.methods.learned import passes as _pass
+from cubefill.nn import checkpoint
 
 
 @pytest.fixture(autouse=True)

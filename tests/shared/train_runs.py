@@ -11,17 +11,16 @@ import xarray as xr
 from torch import Tensor, nn
 
 from cubefill import train
-from cubefill.nn import checkpoint
 from cubefill.gaps import Blobs
 from cubefill.methods.learned.method import TorchMethod
+from cubefill.nn import checkpoint
 from cubefill.nn.objective import Adversarial, Learning, Objective
+from cubefill.samples.patches import CubeSamples, Sample
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
-from cubefill.samples.patches import Sample
 from tests.methods.learned.test_method import Demo
 from tests.shared.strategies import cube
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def smooth_cube(seed: int = 0, dates: int = 6, size: int = 24) -> xr.Dataset:

@@ -6,10 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cubefill.simulate import clouds
 from cubefill.cube.bands import SCL
-from cubefill.simulate.noise import fractal
-from cubefill.simulate.noise import stream
+from cubefill.simulate import clouds
+from cubefill.simulate.noise import fractal, stream
 
 SHAPE = (96, 96)
 

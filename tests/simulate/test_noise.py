@@ -4,13 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cubefill.simulate.noise import block_mean
-from cubefill.simulate.noise import enlarge
-from cubefill.simulate.noise import fractal
-from cubefill.simulate.noise import like
-from cubefill.simulate.noise import namespace
-from cubefill.simulate.noise import smooth
-from cubefill.simulate.noise import stream
+from cubefill.simulate.noise import block_mean, enlarge, fractal, like, namespace, smooth, stream
 
 
 def white(shape: tuple[int, int] = (64, 96), seed: int = 0) -> Any:

@@ -4,14 +4,16 @@ import numpy as np
 import pytest
 import torch
 
-from cubefill.simulate.spectra import BANDS
-from cubefill.simulate.spectra import Ground
-from cubefill.simulate.spectra import backscatter
-from cubefill.simulate.spectra import ground
-from cubefill.simulate.spectra import measured
-from cubefill.simulate.spectra import radar
-from cubefill.simulate.spectra import reflectance
-from cubefill.simulate.spectra import resampled
+from cubefill.simulate.spectra import (
+    BANDS,
+    Ground,
+    backscatter,
+    ground,
+    measured,
+    radar,
+    reflectance,
+    resampled,
+)
 from cubefill.simulate.surface import Crop
 
 ALL = tuple(range(len(BANDS)))

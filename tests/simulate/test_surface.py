@@ -5,16 +5,18 @@ import pytest
 import torch
 
 from cubefill.simulate.noise import stream
-from cubefill.simulate.surface import Calendar
-from cubefill.simulate.surface import Crop
-from cubefill.simulate.surface import Cuts
-from cubefill.simulate.surface import Cycles
-from cubefill.simulate.surface import State
-from cubefill.simulate.surface import calendar
-from cubefill.simulate.surface import double_logistic
-from cubefill.simulate.surface import growth
-from cubefill.simulate.surface import land
-from cubefill.simulate.surface import regrowth
+from cubefill.simulate.surface import (
+    Calendar,
+    Crop,
+    Cuts,
+    Cycles,
+    State,
+    calendar,
+    double_logistic,
+    growth,
+    land,
+    regrowth,
+)
 
 EACH = np.array([c for c in Crop for _ in range(40)])
 DAYS = np.arange(365.0)

@@ -6,10 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cubefill.stac import items as stac_items
 from cubefill.errors import CatalogueError
-from cubefill.stac.items import Offset
-from cubefill.stac.items import offset_of
+from cubefill.stac import items as stac_items
+from cubefill.stac.items import Offset, offset_of
 from cubefill.stac.safe import from_safe
 from tests.shared.stac_cases import item
 

@@ -15,11 +15,8 @@ from cubefill import cube as cubes
 from cubefill import stac
 from cubefill.cube import valid
 from cubefill.errors import CatalogueError, CubeError, CubefillWarning, ReadError
-from cubefill.stac.area import outline
-from cubefill.stac.area import quiet
-from tests.shared.stac_cases import BANDS
-from tests.shared.stac_cases import cube
-from tests.shared.stac_cases import item
+from cubefill.stac.area import outline, quiet
+from tests.shared.stac_cases import BANDS, cube, item
 
 
 @pytest.fixture(scope="module")

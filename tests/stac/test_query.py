@@ -16,13 +16,8 @@ import pytest
 import cubefill
 from cubefill import stac
 from cubefill.errors import CatalogueError
-from cubefill.stac.query import Items
-from cubefill.stac.query import interval
-from cubefill.stac.query import search
-from tests.shared.stac_cases import BANDS
-from tests.shared.stac_cases import cube
-from tests.shared.stac_cases import item
-from tests.shared.stac_cases import server
+from cubefill.stac.query import Items, interval, search
+from tests.shared.stac_cases import BANDS, cube, item, server
 
 
 @pytest.fixture(scope="module")

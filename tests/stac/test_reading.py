@@ -15,17 +15,11 @@ from hypothesis import strategies as st
 from rasterio.enums import Resampling
 from scipy import ndimage
 
-from cubefill.stac import reading as stac_read
 from cubefill.errors import ReadError
-from cubefill.stac.grid import Grid
-from cubefill.stac.grid import fit
-from cubefill.stac.reading import How
-from cubefill.stac.reading import Source
-from cubefill.stac.reading import layer
-from cubefill.stac.reading import read_mosaic
-from cubefill.stac.reading import read_one
-from tests.shared.stac_cases import reply
-from tests.shared.stac_cases import server
+from cubefill.stac import reading as stac_read
+from cubefill.stac.grid import Grid, fit
+from cubefill.stac.reading import How, Source, layer, read_mosaic, read_one
+from tests.shared.stac_cases import reply, server
 
 CRS = "EPSG:32631"
 NEAREST = How(resampling="nearest")

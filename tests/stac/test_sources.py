@@ -8,11 +8,8 @@ import pystac
 import pytest
 
 from cubefill.errors import CatalogueError
-from cubefill.stac.query import Items
-from cubefill.stac.query import search
-from tests.shared.stac_cases import item
-from tests.shared.stac_cases import reply
-from tests.shared.stac_cases import server
+from cubefill.stac.query import Items, search
+from tests.shared.stac_cases import item, reply, server
 
 
 class Api:

@@ -11,8 +11,7 @@ from cubefill import stac
 from cubefill.cube import valid
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.stac.writing import QUIRKS
-from tests.shared.stac_cases import BANDS
-from tests.shared.stac_cases import cube
+from tests.shared.stac_cases import BANDS, cube
 
 
 def roundtrip(folder: Path, ds: xr.Dataset, quirk: str | None = None, **options: Any) -> xr.Dataset:

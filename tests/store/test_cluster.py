@@ -11,9 +11,7 @@ from zarr.storage import MemoryStore
 from cubefill import store
 from cubefill.errors import StoreError
 from cubefill.store.ledger import Ledger
-from tests.shared.store_cube import SMALL
-from tests.shared.store_cube import same
-from tests.shared.store_cube import store_cube
+from tests.shared.store_cube import SMALL, same, store_cube
 
 cube = pytest.fixture(store_cube)
 

@@ -9,13 +9,15 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from cubefill.errors import StoreError
-from cubefill.store.encoding import array_options
-from cubefill.store.encoding import decode
-from cubefill.store.encoding import encode
-from cubefill.store.encoding import encoding_of
-from cubefill.store.encoding import is_rounded
-from cubefill.store.encoding import limits
-from cubefill.store.encoding import plain
+from cubefill.store.encoding import (
+    array_options,
+    decode,
+    encode,
+    encoding_of,
+    is_rounded,
+    limits,
+    plain,
+)
 
 F4 = np.dtype(np.float32)
 BAND = encoding_of("B04", F4)

@@ -11,10 +11,7 @@ from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 from cubefill.errors import StoreError
-from cubefill.store.ledger import Ledger
-from cubefill.store.ledger import Progress
-from cubefill.store.ledger import differences
-from cubefill.store.ledger import tiles
+from cubefill.store.ledger import Ledger, Progress, differences, tiles
 
 ASKED = {"method": "linear", "options": {"max_gap": 60}, "bands": ["B04", "B08"]}
 

@@ -11,17 +11,16 @@ import zarr
 
 import cubefill
 from cubefill import samples, stac
-from cubefill.nn import checkpoint
 from cubefill.cli import run_demo as demo
-from cubefill.nn.checkpoint import Card
 from cubefill.errors import CubefillError, StoreError
+from cubefill.formats.geotiff import to_geotiff
 from cubefill.gaps import Blobs
 from cubefill.methods.contract import Needs
+from cubefill.nn import checkpoint
+from cubefill.nn.checkpoint import Card
 from cubefill.ownership import overlap
-from cubefill.formats.geotiff import to_geotiff
 from cubefill.testing import synthetic_cube
-from cubefill.train.recipe import Recipe
-from cubefill.train.recipe import read
+from cubefill.train.recipe import Recipe, read
 from cubefill.train.state import Run
 
 CUBE = synthetic_cube(6, (32, 32))

@@ -12,16 +12,18 @@ from zarr.storage import LocalStore, MemoryStore
 
 from cubefill.errors import StoreError
 from cubefill.methods.contract import Counts
-from cubefill.store.source import ArraySource
-from cubefill.store.source import LazySource
-from cubefill.store.source import Source
-from cubefill.store.source import StoreSource
-from cubefill.store.source import as_dask
-from cubefill.store.source import decode_counts
-from cubefill.store.source import describe
-from cubefill.store.source import find
-from cubefill.store.source import place
-from cubefill.store.source import sources_of
+from cubefill.store.source import (
+    ArraySource,
+    LazySource,
+    Source,
+    StoreSource,
+    as_dask,
+    decode_counts,
+    describe,
+    find,
+    place,
+    sources_of,
+)
 
 ALL = slice(None)
 SHAPE = (4, 30, 20)

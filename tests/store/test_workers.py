@@ -14,12 +14,10 @@ from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 from cubefill import store
+from cubefill.errors import CubefillWarning, StoreError
 from cubefill.store import template as store_template
 from cubefill.store import workers as store_write
-from cubefill.errors import CubefillWarning, StoreError
-from tests.shared.store_cube import SMALL
-from tests.shared.store_cube import same
-from tests.shared.store_cube import store_cube
+from tests.shared.store_cube import SMALL, same, store_cube
 
 cube = pytest.fixture(store_cube)
 

@@ -17,14 +17,10 @@ from zarr.storage import MemoryStore
 
 from cubefill import store
 from cubefill.errors import CubeError, CubefillWarning, StoreError
-from cubefill.store.ledger import GROUP
-from cubefill.store.ledger import Ledger
 from cubefill.methods.contract import Counts
-from cubefill.store.source import StoreSource
-from cubefill.store.source import find
-from tests.shared.store_cube import SMALL
-from tests.shared.store_cube import same
-from tests.shared.store_cube import store_cube
+from cubefill.store.ledger import GROUP, Ledger
+from cubefill.store.source import StoreSource, find
+from tests.shared.store_cube import SMALL, same, store_cube
 
 cube = pytest.fixture(store_cube)
 

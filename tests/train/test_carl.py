@@ -11,32 +11,22 @@ import xarray as xr
 
 import cubefill
 from cubefill import samples, simulate, train
-from cubefill.nn import checkpoint
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.gaps import Blobs
 from cubefill.layout.files import names
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
-from cubefill.methods.learned.decloud import DecloudMethod
-from cubefill.methods.learned.msop import MsopDavid
-from cubefill.methods.learned.msop import MsopUnet
-from cubefill.methods.learned.ssop import SsopMer
-from cubefill.methods.learned.ssop import SsopUnet
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M, DecloudMethod
+from cubefill.methods.learned.msop import MsopDavid, MsopUnet
+from cubefill.methods.learned.ssop import SsopMer, SsopUnet
+from cubefill.nn import checkpoint
 from cubefill.nn.objective import Supervised
+from cubefill.samples.patches import CubeSamples
 from cubefill.train.batches import batches
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
 from cubefill.train.state import Standing
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import OS1
-from tests.shared.decloud import SMALL
-from tests.shared.decloud import block
-from tests.shared.decloud import of_bands
-from tests.shared.decloud import wanted
+from tests.shared.decloud import NARROW, OS1, SMALL, block, of_bands, wanted
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import log
-from tests.shared.train_runs import state
+from tests.shared.train_runs import log, state
 
 CARL = Recipe(loss="carl", rate=3e-3, epochs=3, batch=4, log_every=1, micro=2, seed=1)
 

@@ -14,25 +14,24 @@ import torch
 import xarray as xr
 
 from cubefill import engine, simulate
-from cubefill.nn import checkpoint
 from cubefill.errors import CubefillError, MethodError
 from cubefill.gaps import Blobs
-from cubefill.nn import losses
+from cubefill.nn import checkpoint, losses
 from cubefill.samples.patches import CubeSamples
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import DemoConfig
-from tests.methods.learned.test_method import Series
+from tests.methods.learned.test_method import Demo, DemoConfig, Series
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import RECIPE
-from tests.shared.train_runs import ROOT
-from tests.shared.train_runs import Opposed
-from tests.shared.train_runs import close
-from tests.shared.train_runs import fit
-from tests.shared.train_runs import log
-from tests.shared.train_runs import samples
-from tests.shared.train_runs import smooth_cube
-from tests.shared.train_runs import state
-from tests.shared.train_runs import two
+from tests.shared.train_runs import (
+    RECIPE,
+    ROOT,
+    Opposed,
+    close,
+    fit,
+    log,
+    samples,
+    smooth_cube,
+    state,
+    two,
+)
 
 
 def test_a_run_ends_in_a_checkpoint_that_fills(tmp_path: Path) -> None:

@@ -10,25 +10,17 @@ import numpy as np
 import pytest
 
 from cubefill import train
-from cubefill.nn import checkpoint
 from cubefill.errors import CubefillError
 from cubefill.gaps import Lent
-from cubefill.methods.registry import METHODS
 from cubefill.methods.learned.utilise import Utilise
-from cubefill.nn import losses
+from cubefill.methods.registry import METHODS
+from cubefill.nn import checkpoint, losses
 from cubefill.store import write_cube
-from cubefill.train.recipe import Recipe
-from cubefill.train.recipe import from_dict
-from cubefill.train.recipe import read
-from cubefill.train.recipe import shipped
-from cubefill.train.recipe import with_options
+from cubefill.train.recipe import Recipe, from_dict, read, shipped, with_options
 from tests.methods.learned.test_method import Demo
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import ROOT
-from tests.shared.train_runs import log
-from tests.shared.train_runs import smooth_cube
-from tests.shared.train_runs import state
+from tests.shared.train_runs import ROOT, log, smooth_cube, state
 
 
 @pytest.fixture(autouse=True)

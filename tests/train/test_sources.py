@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from cubefill import train
-from cubefill.formats import earthnet as minicube
 from cubefill.errors import CubeError, CubefillError
+from cubefill.formats import earthnet as minicube
 from cubefill.methods.contract import resolve
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.train.recipe import Recipe

@@ -17,21 +17,10 @@ from torch import Tensor, nn
 
 from cubefill.errors import StoreError
 from cubefill.train.recipe import Recipe
-from cubefill.train.state import Average
-from cubefill.train.state import Log
-from cubefill.train.state import Standing
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import DemoConfig
-from tests.methods.learned.test_method import DemoNet
+from cubefill.train.state import Average, Log, Standing
+from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import RECIPE
-from tests.shared.train_runs import ROOT
-from tests.shared.train_runs import Watched
-from tests.shared.train_runs import close
-from tests.shared.train_runs import fit
-from tests.shared.train_runs import log
-from tests.shared.train_runs import samples
-from tests.shared.train_runs import state
+from tests.shared.train_runs import RECIPE, ROOT, Watched, close, fit, log, samples, state
 
 
 def test_the_log_has_a_line_for_each_update_and_epoch(tmp_path: Path) -> None:

@@ -37,19 +37,13 @@ from torch.nn import functional as F
 from cubefill import layout
 from cubefill.errors import MethodError
 from cubefill.layout import Layout
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.contract import Block, Filled, Flag, Float, Needs
+from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.windows import Span, Whole
 from cubefill.nn import keras, losses
 from cubefill.nn.objective import Learning, Objective, Supervised
 from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring
 from cubefill.nn.unet_keras import from_keras, initialise
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
 
 BANDS = ("B02", "B03", "B04", "B08")
 BANDS_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")

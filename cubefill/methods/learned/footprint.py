@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from cubefill.nn.original import Shape
-from cubefill.nn.original import shapes_of
 from cubefill.errors import CubefillError
-from cubefill.methods.contract import Block
-from cubefill.methods.learned.passes import device_of
-from cubefill.methods.learned.passes import turns
+from cubefill.methods.contract import Block, Scratch
+from cubefill.methods.learned.passes import device_of, turns
 from cubefill.nn.memory import pass_bytes, weight_bytes
-from cubefill.engine.memory import Scratch
+from cubefill.nn.original import Shape, shapes_of
 
 if TYPE_CHECKING:
-    from cubefill.methods.learned.method import Arrays
-    from cubefill.methods.learned.method import TorchMethod
+    from cubefill.methods.learned.method import Arrays, TorchMethod
 
 HEAP = 1.5
 """Memory that a CPU's passes take over that of their tensors (measured with glibc: 1.1 to 1.9)."""

@@ -16,18 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill.nn.original import check_shapes
-from cubefill.nn.original import original_pt
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.contract import Block, Filled, Float, Needs
+from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.windows import Span, Whole
 from cubefill.nn.convlstm import MULTIPLE, Generator, Sizes, original_names
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.nn.original import check_shapes, original_pt
 
 
 @dataclass(frozen=True)

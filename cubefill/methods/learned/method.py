@@ -24,30 +24,22 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cubefill.nn import checkpoint
-from cubefill.nn.checkpoint import Card
-from cubefill.nn.original import check_shapes
-from cubefill.nn.original import shapes_of
 from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
-from cubefill.methods.contract import name_of
-from cubefill.methods.registry import listed
-from cubefill.methods.registry import name_for
-from cubefill.methods.learned.footprint import footprint
-from cubefill.methods.learned.footprint import on_meta
-from cubefill.methods.learned.footprint import state_of
-from cubefill.methods.learned.passes import Answer
-from cubefill.methods.learned.passes import Pass
-from cubefill.methods.learned.passes import check_compiler
-from cubefill.methods.learned.passes import check_precision
-from cubefill.methods.learned.passes import compiled_net
-from cubefill.methods.learned.passes import device_of
-from cubefill.nn import losses
+from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch, name_of
+from cubefill.methods.learned.footprint import footprint, on_meta, state_of
+from cubefill.methods.learned.passes import (
+    Answer,
+    Pass,
+    check_compiler,
+    check_precision,
+    compiled_net,
+    device_of,
+)
+from cubefill.methods.registry import listed, name_for
+from cubefill.nn import checkpoint, losses
+from cubefill.nn.checkpoint import Card
 from cubefill.nn.objective import Learning, Objective, Supervised
-from cubefill.engine.memory import Scratch
+from cubefill.nn.original import check_shapes, shapes_of
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -87,7 +79,7 @@ class TorchMethod:
     """More than 0 where a block holds many samples (pixels): arrays of `encode` then have an axis
     of samples first, which is cut into padded groups of this many, one group a pass."""
     learns_from: ClassVar[Literal["cubes", "series"]] = "cubes"
-    """"series" where a cube does not hold what the net is to give: see `train_sources`."""
+    """"series" where a cube does not hold what the net is to give: see `train.sources`."""
     channels_last: ClassVar[bool] = False
     """True where the net was measured to be faster with its weights channels last."""
 

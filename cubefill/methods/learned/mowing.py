@@ -19,15 +19,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.series import Grid
-from cubefill.methods.learned.series import SeriesMethod
-from cubefill.methods.learned.series import nearest_known
+from cubefill.methods.contract import Block, Bool, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.series import Grid, SeriesMethod, nearest_known
 from cubefill.nn import keras
 from cubefill.nn.recurrent import SeriesNet, Sizes, keras_names
 

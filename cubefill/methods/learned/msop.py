@@ -26,11 +26,7 @@ from typing import Any, ClassVar, cast
 from torch import Tensor, nn
 
 from cubefill import layout
-from cubefill.methods.learned.decloud import DecloudConfig
-from cubefill.methods.learned.decloud import DecloudMethod
-from cubefill.methods.learned.decloud import fresh
-from cubefill.methods.learned.decloud import kinds_of
-from cubefill.methods.learned.decloud import state_of
+from cubefill.methods.learned.decloud import DecloudConfig, DecloudMethod, fresh, kinds_of, state_of
 from cubefill.nn.unet import SMALL, WIDTHS, DecloudNet, Kind, Wiring
 
 

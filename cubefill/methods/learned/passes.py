@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill.errors import DeviceError, MethodError, PlanError
-from cubefill.engine.planning import cores
+from cubefill.machine import cores
 
 # ------------------------------------------------------------------ device and precision
 

@@ -15,14 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import days_since
+from cubefill.methods.contract import Block, Bool, Filled, Float, days_since
+from cubefill.methods.learned.method import Arrays, TorchMethod
 from cubefill.methods.learned.passes import device_of
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
 from cubefill.nn.recurrent import cut, joined
 
 CELL, GPU_CELL = 16, 64

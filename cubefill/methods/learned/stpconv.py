@@ -20,19 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill.nn.original import check_shapes
 from cubefill.errors import MethodError, StoreError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.contract import Block, Filled, Flag, Float, Needs
+from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.windows import Span, Window
 from cubefill.nn import keras
+from cubefill.nn.original import check_shapes
 from cubefill.nn.partialconv import PartialUNet3d, Sizes, reached
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Window
 
 STEPS = 64
 """Time steps that go through the net at once; longer series go in overlapping parts."""

@@ -27,18 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill.nn.checkpoint import load_state
-from cubefill.nn.checkpoint import original_pt
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.contract import Block, Filled, Float, Needs
+from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.windows import Span, Whole
 from cubefill.nn.attention import Sizes, TemporalAttentionUNet
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
+from cubefill.nn.checkpoint import load_state, original_pt
 
 SAR_RANGE = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Backscatter in dB that stands for 0 and 1."""

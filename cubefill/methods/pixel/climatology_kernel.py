@@ -6,15 +6,17 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import keep_clear
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import load
-from cubefill.methods.pixel.kernel import row
-from cubefill.methods.pixel.kernel import store
+from cubefill.methods.pixel.kernel import (
+    NAN,
+    VALID,
+    Array,
+    cube_type,
+    keep_clear,
+    kernel,
+    load,
+    row,
+    store,
+)
 
 TILE = 256
 YEAR = 365.25

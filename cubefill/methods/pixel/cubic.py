@@ -11,17 +11,18 @@ from typing import Any, ClassVar
 import numpy as np
 from numba import types
 
-from cubefill.methods.pixel.method import Axes
-from cubefill.methods.pixel.method import Classic
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import keep_clear
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import load
-from cubefill.methods.pixel.kernel import row
-from cubefill.methods.pixel.kernel import store
+from cubefill.methods.pixel.kernel import (
+    NAN,
+    VALID,
+    Array,
+    cube_type,
+    keep_clear,
+    kernel,
+    load,
+    row,
+    store,
+)
+from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 128
 PCHIP, AKIMA, QUADRATIC = range(3)

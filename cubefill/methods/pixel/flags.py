@@ -10,19 +10,21 @@ import numpy as np
 from numba import types
 
 from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.kernel import FAR
-from cubefill.methods.pixel.kernel import INDEX
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import SECONDS
-from cubefill.methods.pixel.kernel import TABLE
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import as_row
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import fetch
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import reach
-from cubefill.methods.pixel.kernel import row
+from cubefill.methods.pixel.kernel import (
+    FAR,
+    INDEX,
+    NAN,
+    SECONDS,
+    TABLE,
+    VALID,
+    Array,
+    as_row,
+    cube_type,
+    fetch,
+    kernel,
+    reach,
+    row,
+)
 
 NOTHING = np.uint8(Flag.UNFILLABLE)
 

@@ -8,17 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Codes
-from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.method import Axes
-from cubefill.methods.pixel.method import Classic
-from cubefill.methods.pixel.climatology_kernel import climatology
-from cubefill.methods.pixel.climatology_kernel import nearness
-from cubefill.methods.pixel.harmonic_kernel import apply_factors
-from cubefill.methods.pixel.harmonic_kernel import factors
-from cubefill.methods.pixel.harmonic_kernel import harmonic
-from cubefill.methods.pixel.harmonic_kernel import products
+from cubefill.methods.contract import Codes, Flag
+from cubefill.methods.pixel.climatology_kernel import climatology, nearness
+from cubefill.methods.pixel.harmonic_kernel import apply_factors, factors, harmonic, products
 from cubefill.methods.pixel.kernel import Array
+from cubefill.methods.pixel.method import Axes, Classic
 
 YEAR = 365.25
 TOGETHER = 1 << 14

@@ -10,19 +10,21 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from cubefill.methods.pixel.kernel import (
+    NAN,
+    TABLE,
+    VALID,
+    Array,
+    as_row,
+    cube_type,
+    keep_clear,
+    kernel,
+    load,
+    reach,
+    row,
+    store,
+)
 from cubefill.methods.pixel.robust import bisquare
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import TABLE
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import as_row
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import keep_clear
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import load
-from cubefill.methods.pixel.kernel import reach
-from cubefill.methods.pixel.kernel import row
-from cubefill.methods.pixel.kernel import store
 
 TILE = 256
 EIGHT = 8

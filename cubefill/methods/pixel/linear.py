@@ -11,26 +11,25 @@ from typing import Any, ClassVar
 import numpy as np
 from numba import types
 
-from cubefill.methods.contract import Codes
-from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.method import Axes
-from cubefill.methods.pixel.method import Classic
-from cubefill.methods.pixel.kernel import FAR
-from cubefill.methods.pixel.kernel import INDEX
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import SECONDS
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import as_row
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import decode
-from cubefill.methods.pixel.kernel import encode
-from cubefill.methods.pixel.kernel import fetch
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import reach
-from cubefill.methods.pixel.kernel import row
-from cubefill.methods.pixel.linear_bands import addresses
-from cubefill.methods.pixel.linear_bands import lines
+from cubefill.methods.contract import Codes, Flag
+from cubefill.methods.pixel.kernel import (
+    FAR,
+    INDEX,
+    NAN,
+    SECONDS,
+    VALID,
+    Array,
+    as_row,
+    cube_type,
+    decode,
+    encode,
+    fetch,
+    kernel,
+    reach,
+    row,
+)
+from cubefill.methods.pixel.linear_bands import addresses, lines
+from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 512
 CODES = np.array(

@@ -14,20 +14,22 @@ from numba.extending import intrinsic
 from numba.np.arrayobj import populate_array
 
 from cubefill.errors import MethodError
-from cubefill.methods.pixel.kernel import FAR
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import SECONDS
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import as_row
-from cubefill.methods.pixel.kernel import check_rows
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import decode
-from cubefill.methods.pixel.kernel import encode
-from cubefill.methods.pixel.kernel import fetch
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import reach
-from cubefill.methods.pixel.kernel import row
+from cubefill.methods.pixel.kernel import (
+    FAR,
+    NAN,
+    SECONDS,
+    VALID,
+    Array,
+    as_row,
+    check_rows,
+    cube_type,
+    decode,
+    encode,
+    fetch,
+    kernel,
+    reach,
+    row,
+)
 
 CLEAR = np.float32(-2)
 """Weight that stands for a clear observation; those of gaps are above -1."""

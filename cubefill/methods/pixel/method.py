@@ -9,18 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Bool
-from cubefill.methods.contract import Codes
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Float
-from cubefill.methods.contract import Needs
-from cubefill.methods.contract import days_since
-from cubefill.methods.pixel.flags import flags
-from cubefill.methods.pixel.flags import quick_flags
-from cubefill.methods.pixel.flags import spread
+from cubefill.methods.contract import (
+    Block,
+    Bool,
+    Codes,
+    Counts,
+    Filled,
+    Flag,
+    Float,
+    Needs,
+    days_since,
+)
+from cubefill.methods.pixel.flags import flags, quick_flags, spread
 
 DAY = 86_400
 NEVER = -1

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import row
+from cubefill.methods.pixel.kernel import Array, row
 
 BISQUARE = 4.685
 """Distance, in standard deviations, at which an observation loses all weight (95 % efficiency)."""

@@ -7,17 +7,12 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Codes
-from cubefill.methods.pixel.bending import local_cubic
-from cubefill.methods.pixel.bending import penalty
-from cubefill.methods.pixel.method import Axes
-from cubefill.methods.pixel.method import Classic
-from cubefill.methods.pixel.method import reflectance
+from cubefill.methods.contract import Block, Codes
+from cubefill.methods.pixel.bending import local_cubic, penalty
 from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.savgol_kernel import polynomial_weights
-from cubefill.methods.pixel.savgol_kernel import savgol
 from cubefill.methods.pixel.linear_bands import addresses
+from cubefill.methods.pixel.method import Axes, Classic, reflectance
+from cubefill.methods.pixel.savgol_kernel import polynomial_weights, savgol
 from cubefill.methods.pixel.vcurve import v_curve
 from cubefill.methods.pixel.whittaker_kernel import whittaker
 

@@ -7,21 +7,9 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from cubefill.methods.pixel.bending import bending
-from cubefill.methods.pixel.bending import penalty
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import TABLE
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import cube_type
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import load
-from cubefill.methods.pixel.kernel import row
-from cubefill.methods.pixel.whittaker_kernel import TILE
-from cubefill.methods.pixel.whittaker_kernel import backwards
-from cubefill.methods.pixel.whittaker_kernel import factor
-from cubefill.methods.pixel.whittaker_kernel import forwards
-from cubefill.methods.pixel.whittaker_kernel import pattern
+from cubefill.methods.pixel.bending import bending, penalty
+from cubefill.methods.pixel.kernel import NAN, TABLE, VALID, Array, cube_type, kernel, load, row
+from cubefill.methods.pixel.whittaker_kernel import TILE, backwards, factor, forwards, pattern
 
 DEFAULT = 1000.0
 """`lam` where no series of the sample is long enough, in days cubed."""

@@ -10,22 +10,24 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from cubefill.methods.pixel.robust import bisquare
-from cubefill.methods.pixel.kernel import AHEAD
-from cubefill.methods.pixel.kernel import INDEX
-from cubefill.methods.pixel.kernel import NAN
-from cubefill.methods.pixel.kernel import TABLE
-from cubefill.methods.pixel.kernel import VALID
-from cubefill.methods.pixel.kernel import Array
-from cubefill.methods.pixel.kernel import as_row
-from cubefill.methods.pixel.kernel import decode
-from cubefill.methods.pixel.kernel import encode
-from cubefill.methods.pixel.kernel import fetch
-from cubefill.methods.pixel.kernel import kernel
-from cubefill.methods.pixel.kernel import load_row
-from cubefill.methods.pixel.kernel import reach
-from cubefill.methods.pixel.kernel import row
+from cubefill.methods.pixel.kernel import (
+    AHEAD,
+    INDEX,
+    NAN,
+    TABLE,
+    VALID,
+    Array,
+    as_row,
+    decode,
+    encode,
+    fetch,
+    kernel,
+    load_row,
+    reach,
+    row,
+)
 from cubefill.methods.pixel.linear_bands import row_at
+from cubefill.methods.pixel.robust import bisquare
 
 TILE = 256
 

@@ -11,28 +11,24 @@ import pytest
 import torch
 
 from cubefill import train
-from cubefill.nn import checkpoint
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError, StoreError
 from cubefill.gaps import Blobs
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.series import Grid
-from cubefill.methods.learned.series import SeriesMethod
-from cubefill.methods.learned.series import at_dates
-from cubefill.methods.learned.series import grid_of
-from cubefill.methods.learned.series import nearest_known
-from cubefill.methods.learned.series import on_grid
-from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.method import card_of
-from cubefill.methods.learned.cnnrnn import MISSING
-from cubefill.methods.learned.cnnrnn import CnnRnn
-from cubefill.methods.learned.cnnrnn import ConfigCnnRnn
-from cubefill.methods.learned.cnnrnn import Hdf5Samples
+from cubefill.methods.contract import Block, Flag, Needs
+from cubefill.methods.learned.cnnrnn import MISSING, CnnRnn, ConfigCnnRnn, Hdf5Samples
+from cubefill.methods.learned.method import Arrays, card_of
+from cubefill.methods.learned.series import (
+    Grid,
+    SeriesMethod,
+    at_dates,
+    grid_of,
+    nearest_known,
+    on_grid,
+)
+from cubefill.nn import checkpoint
+from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
 from tests.shared import decloud
 from tests.shared.torch_thread import one_thread as one_thread
 

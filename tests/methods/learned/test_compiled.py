@@ -10,11 +10,8 @@ import torch
 
 from cubefill import engine
 from cubefill.errors import DeviceError
-from cubefill.methods.learned.passes import COMPILERS
-from cubefill.methods.learned.passes import check_compiler
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import equal
-from tests.methods.learned.test_method import trained
+from cubefill.methods.learned.passes import COMPILERS, check_compiler
+from tests.methods.learned.test_method import Demo, equal, trained
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
 

@@ -8,19 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from cubefill.nn import checkpoint
 from cubefill.errors import MethodError, StoreError
 from cubefill.methods.contract import resolve
-from cubefill.methods.registry import METHODS
 from cubefill.methods.learned import utilise
 from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.registry import METHODS
+from cubefill.nn import checkpoint
 from cubefill.nn.recurrent import keras_names
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import SMALL
-from tests.shared.decloud import same_state
-from tests.shared.decloud import write_keras
 from tests.methods.learned.test_ganfilling import original
 from tests.nn.test_keras import keras_file
+from tests.shared.decloud import NARROW, SMALL, same_state, write_keras
 from tests.shared.torch_thread import one_thread as one_thread
 
 Write = Callable[[Path, TorchMethod, nn.Module], Path]

@@ -8,19 +8,11 @@ import pytest
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Block
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
-from cubefill.methods.learned.decloud import backscatter
-from cubefill.methods.learned.msop import MsopDavid
-from cubefill.methods.learned.msop import MsopUnet
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M, backscatter
+from cubefill.methods.learned.msop import MsopDavid, MsopUnet
 from cubefill.methods.learned.ssop import SsopUnet
 from cubefill.testing import MethodTests, synthetic_cube
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import OS1
-from tests.shared.decloud import made
-from tests.shared.decloud import of_bands
-from tests.shared.decloud import on_days
-from tests.shared.decloud import wanted
+from tests.shared.decloud import NARROW, OS1, made, of_bands, on_days, wanted
 from tests.shared.torch_thread import one_thread as one_thread
 
 DAYS = [0, 5, 10, 12, 17, 20, 25, 31, 38, 44, 60]

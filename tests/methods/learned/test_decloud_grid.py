@@ -7,16 +7,14 @@ import pytest
 import xarray as xr
 
 from cubefill.engine import gapfill
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M
 from cubefill.methods.learned.msop import MsopUnet
 from cubefill.methods.learned.ssop import SsopUnet
-from cubefill.testing import synthetic_cube
+from cubefill.methods.windows import Span
 from cubefill.samples.blocks import placed
 from cubefill.samples.patches import CubeSamples
-from cubefill.methods.windows import Span
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import made
+from cubefill.testing import synthetic_cube
+from tests.shared.decloud import NARROW, made
 from tests.shared.torch_thread import one_thread as one_thread
 
 

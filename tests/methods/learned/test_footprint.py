@@ -13,18 +13,10 @@ from torch import Tensor, nn
 
 from cubefill.engine import planning
 from cubefill.errors import MethodError, PlanError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import resolve
+from cubefill.methods.contract import Block, Scratch, resolve
 from cubefill.methods.learned import footprint as _footprint
-from cubefill.methods.learned.footprint import HEAP
-from cubefill.methods.learned.footprint import first_pass
-from cubefill.engine.memory import Scratch
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import DemoConfig
-from tests.methods.learned.test_method import DemoNet
-from tests.methods.learned.test_method import Series
-from tests.methods.learned.test_method import blocks
-from tests.methods.learned.test_method import trained
+from cubefill.methods.learned.footprint import HEAP, first_pass
+from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet, Series, blocks, trained
 from tests.shared.strategies import cube
 
 

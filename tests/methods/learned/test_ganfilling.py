@@ -10,25 +10,25 @@ import pytest
 import torch
 import xarray as xr
 
-from cubefill.nn import checkpoint
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillError, MethodError, StoreError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Flag
-from cubefill.methods.learned.generator import GeneratorConfig
-from cubefill.methods.learned.generator import original_shapes
-from cubefill.methods.learned.generator import place_windows
-from cubefill.methods.learned.generator import sizes_of
-from cubefill.methods.learned.generator import with_dates
-from cubefill.methods.learned.method import card_of
+from cubefill.methods.contract import Block, Flag
 from cubefill.methods.learned.ganfilling import GanFilling
+from cubefill.methods.learned.generator import (
+    GeneratorConfig,
+    original_shapes,
+    place_windows,
+    sizes_of,
+    with_dates,
+)
+from cubefill.methods.learned.method import card_of
+from cubefill.nn import checkpoint
 from cubefill.nn.convlstm import Generator
 from cubefill.nn.objective import Adversarial
+from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train import fit
-from cubefill.train.recipe import Recipe
-from cubefill.train.recipe import read
-from cubefill.samples.patches import CubeSamples
+from cubefill.train.recipe import Recipe, read
 from tests.nn.convlstm_reference import by_formula, generate
 from tests.shared.torch_thread import one_thread as one_thread
 

@@ -12,18 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill import engine
-from cubefill.nn import checkpoint
 from cubefill.engine import job
 from cubefill.errors import MethodError, StoreError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import Needs
-from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.learned.method import card_of
+from cubefill.methods.contract import Block, Filled, Flag, Needs
+from cubefill.methods.learned.method import TorchMethod, card_of
+from cubefill.methods.windows import Span, Whole
+from cubefill.nn import checkpoint
 from cubefill.store import open_cube, write_cube
-from cubefill.methods.windows import Span
-from cubefill.methods.windows import Whole
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import nothing_loaded as nothing_loaded
 from tests.shared.torch_thread import one_thread as one_thread

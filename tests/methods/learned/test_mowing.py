@@ -8,18 +8,16 @@ import pytest
 import xarray as xr
 
 from cubefill import train
-from cubefill.nn import checkpoint
 from cubefill.applications import mowing as events
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.methods.learned.method import card_of
-from cubefill.methods.learned.mowing import ConfigMowing
-from cubefill.methods.learned.mowing import Mowing
-from cubefill.methods.learned.mowing import features
+from cubefill.methods.learned.mowing import ConfigMowing, Mowing, features
+from cubefill.nn import checkpoint
 from cubefill.testing import synthetic_cube
 from cubefill.train.recipe import Recipe
-from tests.shared import decloud
 from tests.methods.learned.test_cnnrnn import block_of
+from tests.shared import decloud
 from tests.shared.torch_thread import one_thread as one_thread
 
 TINY = ConfigMowing(steps=8, features=4, convs=(2, 3), units=3)

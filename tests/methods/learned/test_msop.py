@@ -7,22 +7,20 @@ import numpy as np
 import pytest
 
 from cubefill.methods.contract import Flag
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
-from cubefill.methods.learned.msop import ConfigDavid
-from cubefill.methods.learned.msop import ConfigUnet
-from cubefill.methods.learned.msop import MsopDavid
-from cubefill.methods.learned.msop import MsopUnet
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M
+from cubefill.methods.learned.msop import ConfigDavid, ConfigUnet, MsopDavid, MsopUnet
 from cubefill.testing import MethodTests, synthetic_cube
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import OS1
-from tests.shared.decloud import block
-from tests.shared.decloud import made
-from tests.shared.decloud import of_bands
-from tests.shared.decloud import on_days
-from tests.shared.decloud import same_state
-from tests.shared.decloud import wanted
-from tests.shared.decloud import write_keras
+from tests.shared.decloud import (
+    NARROW,
+    OS1,
+    block,
+    made,
+    of_bands,
+    on_days,
+    same_state,
+    wanted,
+    write_keras,
+)
 from tests.shared.torch_thread import one_thread as one_thread
 
 EVERY = [

@@ -11,10 +11,7 @@ from torch import Tensor
 from cubefill.errors import DeviceError, MethodError, PlanError
 from cubefill.methods.contract import Block
 from cubefill.methods.learned import passes as _pass
-from tests.methods.learned.test_method import Demo
-from tests.methods.learned.test_method import DemoNet
-from tests.methods.learned.test_method import blocks
-from tests.methods.learned.test_method import trained
+from tests.methods.learned.test_method import Demo, DemoNet, blocks, trained
 from tests.shared.torch_thread import nothing_loaded as nothing_loaded
 from tests.shared.torch_thread import one_thread as one_thread
 

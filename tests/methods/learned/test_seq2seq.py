@@ -5,18 +5,16 @@ import numpy as np
 import pytest
 import torch
 
-from cubefill.nn import checkpoint
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.methods.learned.ganfilling import GanFilling
 from cubefill.methods.learned.seq2seq import Seq2Seq
+from cubefill.nn import checkpoint
 from cubefill.nn.convlstm import Generator, Sizes
 from cubefill.nn.objective import Supervised
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train.recipe import Recipe
-from tests.methods.learned.test_ganfilling import BANDS
-from tests.methods.learned.test_ganfilling import block
-from tests.methods.learned.test_ganfilling import trained
+from tests.methods.learned.test_ganfilling import BANDS, block, trained
 from tests.shared.torch_thread import one_thread as one_thread
 
 

@@ -9,23 +9,11 @@ import numpy as np
 import pytest
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Flag
-from cubefill.methods.learned.decloud import BANDS
-from cubefill.methods.learned.decloud import BANDS_20M
-from cubefill.methods.learned.decloud import _gathered
-from cubefill.methods.learned.ssop import ConfigMer
-from cubefill.methods.learned.ssop import ConfigUnet
-from cubefill.methods.learned.ssop import SsopMer
-from cubefill.methods.learned.ssop import SsopUnet
+from cubefill.methods.contract import Block, Flag
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M, _gathered
+from cubefill.methods.learned.ssop import ConfigMer, ConfigUnet, SsopMer, SsopUnet
 from cubefill.testing import MethodTests
-from tests.shared.decloud import NARROW
-from tests.shared.decloud import SMALL
-from tests.shared.decloud import block
-from tests.shared.decloud import made
-from tests.shared.decloud import of_bands
-from tests.shared.decloud import same_state
-from tests.shared.decloud import write_keras
+from tests.shared.decloud import NARROW, SMALL, block, made, of_bands, same_state, write_keras
 from tests.shared.torch_thread import one_thread as one_thread
 
 

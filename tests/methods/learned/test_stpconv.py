@@ -11,20 +11,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from cubefill.nn import checkpoint
 from benchmarks.reference import gapblocks
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillError, MethodError, StoreError
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Block, Flag
 from cubefill.methods.learned.method import card_of
-from cubefill.methods.learned.stpconv import ConfigSTpconv
-from cubefill.methods.learned.stpconv import STpconv
-from cubefill.methods.learned.stpconv import original_config
+from cubefill.methods.learned.stpconv import ConfigSTpconv, STpconv, original_config
+from cubefill.nn import checkpoint
 from cubefill.nn.partialconv import PartialUNet3d
 from cubefill.testing import MethodTests, synthetic_cube
-from tests.shared import decloud
 from tests.nn.test_keras import keras_file
+from tests.shared import decloud
 from tests.shared.torch_thread import one_thread as one_thread
 
 TINY = ConfigSTpconv(filters=(2, 3), size=20)

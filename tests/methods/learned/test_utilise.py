@@ -14,21 +14,20 @@ from hypothesis import strategies as st
 from cubefill import train
 from cubefill.errors import CubeError, MethodError
 from cubefill.gaps import Blobs
-from cubefill.methods.learned.utilise import Utilise
-from cubefill.methods.learned.utilise import UtiliseConfig
-from cubefill.methods.learned.utilise import day_of_year
-from cubefill.methods.learned.utilise import from_names
-from cubefill.methods.learned.utilise import join_windows
-from cubefill.methods.learned.utilise import original_names
-from cubefill.methods.learned.utilise import place_windows
-from cubefill.methods.learned.utilise import with_dates
+from cubefill.methods.learned.utilise import (
+    Utilise,
+    UtiliseConfig,
+    day_of_year,
+    from_names,
+    join_windows,
+    original_names,
+    place_windows,
+    with_dates,
+)
+from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train.recipe import Recipe
-from cubefill.samples.patches import CubeSamples
-from tests.shared.decloud import block
-from tests.shared.decloud import made
-from tests.shared.decloud import of_bands
-from tests.shared.decloud import same_state
+from tests.shared.decloud import block, made, of_bands, same_state
 from tests.shared.torch_thread import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4, "widths": (8, 8, 8), "dates": 6}

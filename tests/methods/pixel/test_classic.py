@@ -11,22 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import METHODS
-from cubefill.methods.contract import Block
-from cubefill.methods.contract import Counts
-from cubefill.methods.contract import Filled
-from cubefill.methods.contract import Flag
-from cubefill.methods.contract import resolve
-from cubefill.methods.contract import traits
-from cubefill.methods.pixel.method import EDGES
-from cubefill.methods.pixel.method import ENOUGH
-from cubefill.methods.pixel.method import Classic
+from cubefill.methods.contract import METHODS, Block, Counts, Filled, Flag, resolve, traits
 from cubefill.methods.pixel.harmonic import Harmonic
-from tests.shared.series_reference import as_counts
-from tests.shared.series_reference import block
-from tests.shared.series_reference import decode
-from tests.shared.series_reference import encode
-from tests.shared.series_reference import one
+from cubefill.methods.pixel.method import EDGES, ENOUGH, Classic
+from tests.shared.series_reference import as_counts, block, decode, encode, one
 
 KERNELS = ("linear", "cubic", "smooth", "harmonic")
 

@@ -4,13 +4,9 @@ import numpy as np
 import pytest
 from scipy.interpolate import Akima1DInterpolator, PchipInterpolator, interp1d
 
-from cubefill.methods.pixel.cubic import Akima
-from cubefill.methods.pixel.cubic import Pchip
-from cubefill.methods.pixel.cubic import Quadratic
+from cubefill.methods.pixel.cubic import Akima, Pchip, Quadratic
 from cubefill.testing import MethodTests
-from tests.shared.series_reference import Series
-from tests.shared.series_reference import block
-from tests.shared.series_reference import expect
+from tests.shared.series_reference import Series, block, expect
 
 OTHER = (-4.5, 0, 3, 10.25, 30, 31, 66.6, 90)
 

@@ -6,13 +6,9 @@ import pytest
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.harmonic import Climatology
-from cubefill.methods.pixel.harmonic import Harmonic
+from cubefill.methods.pixel.harmonic import Climatology, Harmonic
 from cubefill.testing import MethodTests
-from tests.shared.series_reference import Series
-from tests.shared.series_reference import block
-from tests.shared.series_reference import expect
-from tests.shared.series_reference import one
+from tests.shared.series_reference import Series, block, expect, one
 
 YEARS = np.arange(0, 3 * 365, 13.0)
 

@@ -14,6 +14,7 @@ import cubefill
 from cubefill.methods.pixel.kernel import Kernel
 from cubefill.methods.pixel.linear import scan
 
+CACHE = "cubefill/methods/pixel/__pycache__"
 FILL = """
 import json, sys, time
 import numpy as np
@@ -76,7 +77,9 @@ def test_a_changed_source_is_compiled_again(installed: Path) -> None:
 
 
 def test_an_unwritable_install_uses_the_users_cache(installed: Path, tmp_path: Path) -> None:
-    (installed / "cubefill/methods/__pycache__").write_text("a file: nothing can be put in here")
+    (installed / "cubefill/methods/pixel/__pycache__").write_text(
+        "a file: nothing can be put in here"
+    )
     home = tmp_path / "home"
     env = {"XDG_CACHE_HOME": str(home), "HOME": str(home)}
     assert fill(installed, **env)["misses"] == 1
@@ -88,7 +91,9 @@ def test_an_unwritable_install_uses_the_users_cache(installed: Path, tmp_path: P
 def test_with_no_folder_at_all_kernels_are_compiled_each_time(
     installed: Path, tmp_path: Path
 ) -> None:
-    (installed / "cubefill/methods/__pycache__").write_text("a file: nothing can be put in here")
+    (installed / "cubefill/methods/pixel/__pycache__").write_text(
+        "a file: nothing can be put in here"
+    )
     nowhere = tmp_path / "file"
     nowhere.write_text("")
     said = fill(installed, XDG_CACHE_HOME=str(nowhere), HOME=str(nowhere))

@@ -6,17 +6,9 @@ import pytest
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.linear import Last
-from cubefill.methods.pixel.linear import Linear
-from cubefill.methods.pixel.linear import Linear2
-from cubefill.methods.pixel.linear import Nearest
-from cubefill.methods.pixel.linear import Next
+from cubefill.methods.pixel.linear import Last, Linear, Linear2, Nearest, Next
 from cubefill.testing import MethodTests
-from tests.shared.series_reference import Series
-from tests.shared.series_reference import as_counts
-from tests.shared.series_reference import block
-from tests.shared.series_reference import expect
-from tests.shared.series_reference import one
+from tests.shared.series_reference import Series, as_counts, block, expect, one
 
 OTHER = (-4.5, 0, 3, 10.25, 30, 31, 66.6, 90)
 

@@ -6,14 +6,9 @@ import pytest
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.smooth import Savgol
-from cubefill.methods.pixel.smooth import Whittaker
+from cubefill.methods.pixel.smooth import Savgol, Whittaker
 from cubefill.testing import MethodTests
-from tests.shared.series_reference import Series
-from tests.shared.series_reference import as_counts
-from tests.shared.series_reference import block
-from tests.shared.series_reference import expect
-from tests.shared.series_reference import one
+from tests.shared.series_reference import Series, as_counts, block, expect, one
 
 
 class TestWhittaker(MethodTests):

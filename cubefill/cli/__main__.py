@@ -1,0 +1,5 @@
+"""`python -m cubefill.cli`."""
+
+from cubefill.cli.main import main
+
+main()

@@ -1,0 +1,153 @@
+"""What is imported only when it is used: names of a face, and modules under their former paths.
+
+`import cubefill` must cost little and load no torch, so faces resolve their names on first use.
+"""
+
+import importlib
+import sys
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec, spec_from_loader
+from types import ModuleType
+from typing import Any
+
+from cubefill.errors import CubefillWarning
+
+MOVED: dict[str, str] = {
+    "cubefill.bands": "cubefill.cube.bands",
+    "cubefill.checkpoint": "cubefill.nn.checkpoint",
+    "cubefill.evaluate_decloud": "cubefill.evaluate.decloud",
+    "cubefill.evaluate_tables": "cubefill.evaluate.tables",
+    "cubefill.events": "cubefill.applications.mowing",
+    "cubefill.indices": "cubefill.cube.indices",
+    "cubefill.job": "cubefill.engine.job",
+    "cubefill.method": "cubefill.methods.contract",
+    "cubefill.methods._torch": "cubefill.methods.learned.method",
+    "cubefill.methods.cnnrnn": "cubefill.methods.learned.cnnrnn",
+    "cubefill.methods.cubic": "cubefill.methods.pixel.cubic",
+    "cubefill.methods.ganfilling": "cubefill.methods.learned.ganfilling",
+    "cubefill.methods.harmonic": "cubefill.methods.pixel.harmonic",
+    "cubefill.methods.linear": "cubefill.methods.pixel.linear",
+    "cubefill.methods.mowing": "cubefill.methods.learned.mowing",
+    "cubefill.methods.msop": "cubefill.methods.learned.msop",
+    "cubefill.methods.seq2seq": "cubefill.methods.learned.seq2seq",
+    "cubefill.methods.smooth": "cubefill.methods.pixel.smooth",
+    "cubefill.methods.ssop": "cubefill.methods.learned.ssop",
+    "cubefill.methods.stpconv": "cubefill.methods.learned.stpconv",
+    "cubefill.methods.utilise": "cubefill.methods.learned.utilise",
+    "cubefill.metrics_conventions": "cubefill.metrics.conventions",
+    "cubefill.metrics_perceptual": "cubefill.metrics.perceptual",
+    "cubefill.minicube": "cubefill.formats.earthnet",
+    "cubefill.planning": "cubefill.engine.planning",
+    "cubefill.train_recipe": "cubefill.train.recipe",
+    "cubefill.train_samples": "cubefill.samples.patches",
+    "cubefill.valid": "cubefill.cube.valid",
+    "cubefill.windows": "cubefill.methods.windows",
+}
+"""Former path of a module to its path now; kept for one minor release."""
+
+
+def current(target: str) -> str:
+    """A "module:Class" with the module's path of today, whichever version wrote it.
+
+    Examples
+    --------
+    >>> current("cubefill.methods.linear:Linear")
+    'cubefill.methods.pixel.linear:Linear'
+    """
+    module, colon, name = target.partition(":")
+    return MOVED.get(module, module) + colon + name
+
+
+def on_first_use(
+    face: str, public: Mapping[str, str], packages: str = ""
+) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
+    """`__getattr__` and `__dir__` of a package whose public names are imported when asked for.
+
+    Parameters
+    ----------
+    face
+        `__name__` of the package.
+    public
+        Name of a module in the package to the public names it defines, parted by blanks.
+    packages
+        Names of packages and modules in it that are public themselves.
+    """
+    where = {name: module for module, names in public.items() for name in names.split()}
+    inside = packages.split()
+
+    def get(name: str) -> Any:
+        full = f"{face}.{name}"
+        if name in inside or full in MOVED:
+            return importlib.import_module(full)
+        if name not in where:
+            raise AttributeError(f"module {face!r} has no attribute {name!r}")
+        found = getattr(importlib.import_module(f"{face}.{where[name]}"), name)
+        setattr(sys.modules[face], name, found)
+        return found
+
+    return get, lambda: sorted({*vars(sys.modules[face]), *where, *inside})
+
+
+def when_imported(package: str, follower: str) -> None:
+    """Imports the module `follower` as soon as `package` is there, which may be now."""
+    if getattr(getattr(sys.modules.get(package), "__spec__", None), "_initializing", True):
+        sys.meta_path.insert(0, _Awaited(package, follower))
+    else:
+        importlib.import_module(follower)
+
+
+class _Awaited(MetaPathFinder):
+    """Finds a package as others do, once, and has its loader import the follower at the end."""
+
+    def __init__(self, package: str, follower: str) -> None:
+        self.package, self.follower = package, follower
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if name != self.package or self not in sys.meta_path:
+            return None
+        sys.meta_path.remove(self)
+        spec = find_spec(name)
+        if spec is not None and spec.loader is not None:
+            run, follower = spec.loader.exec_module, self.follower
+
+            def exec_module(module: ModuleType) -> None:
+                run(module)
+                importlib.import_module(follower)
+
+            spec.loader.exec_module = exec_module  # type: ignore[method-assign]
+        return spec
+
+
+class _Former(MetaPathFinder, Loader):
+    """Gives a module under its former path, with a warning that names the path of today."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return spec_from_loader(name, self) if name in MOVED else None
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        now = MOVED[spec.name]
+        warnings.warn(
+            f"{spec.name} has moved: use {now}. The former path goes with the next minor release.",
+            CubefillWarning,
+            stacklevel=2,
+        )
+        module = importlib.import_module(now)
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        former = module.__spec__  # the import system has put it where the module's own was
+        module.__spec__ = former.loader_state if former is not None else None
+
+
+def keep_former_paths() -> None:
+    """Lets `import` find the modules of `MOVED`."""
+    if not any(isinstance(f, _Former) for f in sys.meta_path):
+        sys.meta_path.append(_Former())
