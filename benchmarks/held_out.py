@@ -75,7 +75,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     folder = Path(os.environ.get("CUBEFILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        print(f"No folder {folder}: type CUBEFILL_DATA=FOLDER.", file=sys.stderr)
+        print(f"No folder {folder}: pass CUBEFILL_DATA=FOLDER.", file=sys.stderr)
         return 2
     found = measure(catalogue(folder), tuple(asked.methods.split(",")), asked.seeds, asked.share)
     text = report(found, context())

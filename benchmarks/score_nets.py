@@ -349,7 +349,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     folder = Path(os.environ.get("CUBEFILL_DATA", Path(__file__).parents[2] / "shared" / "data"))
     if not folder.is_dir():
-        print(f"No folder {folder}: type CUBEFILL_DATA=FOLDER.", file=sys.stderr)
+        print(f"No folder {folder}: pass CUBEFILL_DATA=FOLDER.", file=sys.stderr)
         return 2
     torch.set_num_threads(1)
     work = asked.out / asked.run

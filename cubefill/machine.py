@@ -22,7 +22,7 @@ def refuse_above(needed: int, budget: int, edge: int, tile: int | None) -> None:
         fix = f"a smaller tile= than {tile}, or " if tile else ""
         raise PlanError(
             f"A tile of {edge} px needs {size(needed)}; the memory budget is {size(budget)}. "
-            f"Type {fix}memory={size(needed, up=True)!r}, or choose fewer dates or bands."
+            f"Pass {fix}memory={size(needed, up=True)!r}, or choose fewer dates or bands."
         )
 
 

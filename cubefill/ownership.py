@@ -65,7 +65,7 @@ def claim(
         )
     if not overwrite:
         raise error(
-            f"{path} exists: expected a new {what}. Type {hint}overwrite=True to replace it."
+            f"{path} exists: expected a new {what}. Use {hint}overwrite=True to replace it."
         )
 
 

@@ -75,7 +75,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--method", default="linear")
     args = parser.parse_args()
     if args.source is not None and args.target is None:
-        parser.error("source without target: type both")
+        parser.error("source without target: use both")
     return args
 
 

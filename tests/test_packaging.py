@@ -90,7 +90,7 @@ def test_version_is_told_once(project: dict[str, Any]) -> None:
     try:
         installed = installed_version("cubefill")
     except Exception:
-        pytest.skip("cubefill is not installed; type pip install -e .")
+        pytest.skip("cubefill is not installed; use pip install -e .")
     assert cubefill.__version__ == installed == project["version"]
 
 

@@ -21,7 +21,7 @@ LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
 _CALL = r"[\w.]*\w\((?:[^()]|\([^()]*\))*\)"
 _LITERAL = r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|True|False|None|-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _VALUE = rf"(?P<value>{_LITERAL})|(?=[,. ]|$)"
-_ARGUMENT = re.compile(rf"{_CALL}|(?P<type>Type )?(?<![\w.])(?P<name>\w+)=(?:{_VALUE})")
+_ARGUMENT = re.compile(rf"{_CALL}|(?P<hint>(?:Pass|Use) )?(?<![\w.])(?P<name>\w+)=(?:{_VALUE})")
 
 
 class Failure(click.ClickException):
@@ -70,8 +70,8 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
     Examples
     --------
     >>> tile = click.Command("fill", params=[click.Option(["--tile"])])
-    >>> in_flags("tile=0: expected 1 or more. Type tile=256, or ds.gapfill(tile=256).", tile)
-    '--tile 0: expected 1 or more. Type --tile 256, or ds.gapfill(tile=256).'
+    >>> in_flags("tile=0: expected 1 or more. Pass tile=256, or ds.gapfill(tile=256).", tile)
+    '--tile 0: expected 1 or more. Pass --tile 256, or ds.gapfill(tile=256).'
     """
     if chosen is None:
         return message
@@ -82,7 +82,7 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
         name = found["name"]
         if name is None:
             return found[0]
-        start = found["type"] or ""
+        start = found["hint"] or ""
         if found["value"] is None:
             flags = {**{n: f"--set {k}=" for n, k in settings.items()}, **_longs(options)}
             return start + flags[name] if name in flags else found[0]

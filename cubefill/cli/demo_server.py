@@ -105,5 +105,5 @@ def _free_port() -> int:
 def _absent(package: str) -> CubefillError:
     return CubefillError(
         f"Serving the catalogue needs {package}, which is not installed. "
-        f"Type pip install {package}, or leave --serve away."
+        f"Use pip install {package}, or leave --serve away."
     )

@@ -103,7 +103,7 @@ def _machine() -> Iterator[Finding]:
         "memory",
         not small,
         f"{total / 1e9:.1f} GB",
-        "type --memory 1GB so that tiles get smaller" if small else "",
+        "pass --memory 1GB so that tiles get smaller" if small else "",
     )
     free = shutil.disk_usage(Path.cwd()).free
     full = free < 5e9

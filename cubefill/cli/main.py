@@ -173,7 +173,7 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     """Fill the gaps of the cube SOURCE into the Zarr store TARGET."""
     choices, scheduler = options.pop("choices"), options.pop("scheduler")
     for name in sorted(set(choices) & {*options, "client", "progress"}):
-        raise click.UsageError(f"--option {name}={choices[name]}: type --{name} {choices[name]}")
+        raise click.UsageError(f"--option {name}={choices[name]}: pass --{name} {choices[name]}")
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:

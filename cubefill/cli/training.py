@@ -75,7 +75,7 @@ def convert(
     found = resolve(method)
     if not isinstance(found, TorchMethod):
         raise CubefillError(
-            f"{method} has no net: expected a method whose authors publish weights. Type "
+            f"{method} has no net: expected a method whose authors publish weights. Use "
             "`cubefill methods` for the names."
         )
     made = found.convert(file, folder, **choices, **config)
@@ -137,12 +137,12 @@ def _refuse_foreign(protocol: str, seeds: tuple[int, ...]) -> None:
         if ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             flag = f"--{name.replace('_', '-')}"
             raise click.UsageError(
-                f"{flag} says nothing to --protocol {protocol}: leave it out, or type "
+                f"{flag} says nothing to --protocol {protocol}: leave it out, or pass "
                 f"--protocol {other}."
             )
     if protocol == "decloud" and len(seeds) > 1:
         raise click.UsageError(
-            f"{len(seeds)} seeds with --protocol decloud: expected one. Type --seed {seeds[0]}."
+            f"{len(seeds)} seeds with --protocol decloud: expected one. Pass --seed {seeds[0]}."
         )
 
 

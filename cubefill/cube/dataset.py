@@ -60,7 +60,7 @@ def check(ds: xr.Dataset) -> xr.Dataset:
     if not isinstance(ds, xr.Dataset):
         raise CubeError(
             f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. "
-            "Type da.to_dataset(dim='band') for a DataArray with a band dimension."
+            "Use da.to_dataset(dim='band') for a DataArray with a band dimension."
         )
     _check_dims(ds)
     _check_time(ds)
@@ -147,7 +147,7 @@ def _check_dims(ds: xr.Dataset) -> None:
     if _DEGREES & {str(d) for d in ds.dims}:
         raise CubeError(
             f"The grid is in degrees (dimensions {', '.join(map(str, ds.dims))}): expected time, y "
-            "and x in metres. Type ds.odc.reproject('utm', resolution=10)."
+            "and x in metres. Use ds.odc.reproject('utm', resolution=10)."
         )
     missing = [d for d in DIMS if d not in ds.dims]
     if missing:
@@ -155,7 +155,7 @@ def _check_dims(ds: xr.Dataset) -> None:
         fix = "cubefill.cube.conform(ds)" if known else f"ds.rename({{...: {missing[0]!r}}})"
         raise CubeError(
             f"Missing dimension {', '.join(missing)}: expected time, y, x; found "
-            f"{', '.join(map(str, ds.dims)) or 'none'}. Type {fix}."
+            f"{', '.join(map(str, ds.dims)) or 'none'}. Pass {fix}."
         )
 
 
@@ -163,24 +163,24 @@ def _check_time(ds: xr.Dataset) -> None:
     if "time" not in ds.coords:
         raise CubeError(
             "The time dimension has no coordinate: expected acquisition dates. "
-            "Type ds.assign_coords(time=dates)."
+            "Use ds.assign_coords(time=dates)."
         )
     time = ds["time"]
     if time.dtype.kind != "M":
         raise CubeError(
             f"The time coordinate has dtype {time.dtype}: expected datetime64. "
-            "Type ds.assign_coords(time=pandas.to_datetime(ds.time))."
+            "Use ds.assign_coords(time=pandas.to_datetime(ds.time))."
         )
     bad = np.flatnonzero(np.isnat(time.values))
     if bad.size:
         raise CubeError(
             f"The time coordinate holds NaT at positions {bad[:5].tolist()}: expected a date for "
-            "every time step. Type ds.isel(time=ds.time.notnull().values)."
+            "every time step. Use ds.isel(time=ds.time.notnull().values)."
         )
 
 
 _DIGITAL = (
-    "{name} looks like digital numbers ({what}): expected reflectance, 0 to about 1. Type "
+    "{name} looks like digital numbers ({what}): expected reflectance, 0 to about 1. Use "
     "cubefill.cube.conform(ds, scale=1e-4) after any offset of the processing baseline is applied."
 )
 
@@ -190,9 +190,9 @@ def _check_bands(ds: xr.Dataset) -> None:
     if not found:
         aliases = [str(n) for n in ds.data_vars if canonical(str(n)) in BANDS]
         fix = (
-            f"Type cubefill.cube.conform(ds) to rename {', '.join(aliases)}."
+            f"Use cubefill.cube.conform(ds) to rename {', '.join(aliases)}."
             if aliases
-            else "Type ds['B04'] = ... to add a band."
+            else "Use ds['B04'] = ... to add a band."
         )
         raise CubeError(
             "No band to fill: expected variables such as B04 on time, y, x; found "
@@ -214,7 +214,7 @@ def _check_grid(ds: xr.Dataset) -> None:
     if geographic:
         raise CubeError(
             f"The grid is in degrees (pixel size {step}): expected a projected CRS in metres. "
-            "Type ds.odc.reproject('utm', resolution=10)."
+            "Use ds.odc.reproject('utm', resolution=10)."
         )
 
 

@@ -99,7 +99,7 @@ def apply(ds: xr.Dataset, valid: UserValid | None = None) -> xr.DataArray:
         if valid not in ds:
             raise CubeError(
                 f"valid={valid!r}: expected a variable of the cube, found "
-                f"{', '.join(map(str, ds.data_vars))}. Type valid=None to use SCL."
+                f"{', '.join(map(str, ds.data_vars))}. Pass valid=None to use SCL."
             )
         return _fit(ds, ds[valid], f"valid={valid!r}")
     return _fit(ds, valid, "valid")
@@ -202,7 +202,7 @@ def _check_scl(scl: xr.DataArray, dilate: float) -> None:
     if scl.dtype.kind not in "iu":
         raise CubeError(
             f"SCL has dtype {scl.dtype}: expected integer classes 0 to 11. "
-            "Type scl.fillna(0).astype('uint8'); resample it by nearest only."
+            "Use scl.fillna(0).astype('uint8'); resample it by nearest only."
         )
     if not 0 <= dilate < math.inf:
         raise CubeError(f"dilate={dilate}: expected a radius in m, 0 or more.")
@@ -216,7 +216,7 @@ def _pixel(scl: xr.DataArray, resolution: float | None, dilate: float) -> tuple[
     if not known and dilate > 0:
         raise CubeError(
             "SCL has no y or x coordinates to read the pixel size from: expected pixel centres in "
-            "m. Type from_scl(scl, resolution=10)."
+            "m. Use from_scl(scl, resolution=10)."
         )
     fallback = known[0] if known else 1.0
     return steps[0] or fallback, steps[1] or fallback
@@ -236,7 +236,7 @@ def _own(ds: xr.Dataset) -> xr.DataArray:
         return _fit(ds, from_scl(ds["SCL"]), "valid from SCL")
     raise CubeError(
         "The cube has neither `valid` nor `SCL`, so nothing says which pixels are clear: expected "
-        "one of them. Type ds['valid'] = ds['B02'].notnull(), or pass valid=your_function."
+        "one of them. Use ds['valid'] = ds['B02'].notnull(), or pass valid=your_function."
     )
 
 
@@ -255,7 +255,7 @@ def _fit(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     if given.dtype != bool:
         raise CubeError(
             f"{what} has dtype {given.dtype}: expected bool, True where clear. "
-            "Type cloud_probability < 0.4 rather than the probability."
+            "Use cloud_probability < 0.4 rather than the probability."
         )
     _check_coordinates(ds, given, what)
     absent = {d: n for d, n in sizes.items() if d not in given.dims}
@@ -282,5 +282,5 @@ def _check_coordinates(ds: xr.Dataset, given: xr.DataArray, what: str) -> None:
                 raise CubeError(
                     f"{what} lies on other {dim} coordinates than the cube "
                     f"({theirs[0]} to {theirs[-1]}, expected {mine[0]} to {mine[-1]}). "
-                    f"Type mask.reindex_like(ds) or assign the cube's coordinates."
+                    f"Use mask.reindex_like(ds) or assign the cube's coordinates."
                 )

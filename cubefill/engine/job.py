@@ -257,7 +257,7 @@ def _check_ndvi(asked: Request, bands: tuple[str, str] | None) -> None:
         raise CubefillError(
             f"ndvi=True needs {' and '.join(bands or ())} among the filled variables "
             f"({', '.join(asked.work.traits.gives)}): {', '.join(missing)} is missing. "
-            "Load it, or type nir='B8A' or ndvi=False."
+            "Load it, or pass nir='B8A' or ndvi=False."
         )
 
 

@@ -134,7 +134,7 @@ def request(
     if std and not what.gives_std:
         raise MethodError(
             f"Method {name_of(chosen)!r} gives no standard deviation: expected std=False. "
-            "Type ds.gapfill('linear', std=True) for a method that does."
+            "Use ds.gapfill('linear', std=True) for a method that does."
         )
     axes = time_axes(ds["time"].values, times)
     _check_lengths(needs, len(axes.groups), name_of(chosen))
@@ -229,7 +229,7 @@ def _choose(work: Work, tile: int | None, budget: int, workers: int) -> int:
         return max(work.shape)
     if tile is not None:
         if tile < 1:
-            raise PlanError(f"tile={tile}: expected a number of pixels, 1 or more. Type tile=256.")
+            raise PlanError(f"tile={tile}: expected a number of pixels, 1 or more. Pass tile=256.")
         return int(tile)
     smallest = next((t for t in reversed(TILES) if t >= space.keep), TILES[0])
     for edge in TILES:
@@ -264,7 +264,7 @@ def bands_of(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:
         raise MethodError(
             f"Method {name!r} needs coherence of Sentinel-1: the cube lacks "
             f"{', '.join(n for n in COHERENCE if n not in ds.data_vars)} (0 to 1, on time, y and "
-            "x). Type assumed_coherence=0.3 to take that value everywhere, or train a net without "
+            "x). Pass assumed_coherence=0.3 to take that value everywhere, or train a net without "
             "it ([config] coherence = false)."
         )
     if needs.dem and ("DEM" not in ds or set(ds["DEM"].dims) != {"y", "x"}):
@@ -279,9 +279,9 @@ def _band_advice(found: tuple[str, ...], missing: list[str]) -> str:
     """What to type to get bands that a cube lacks."""
     foreign = [n for n in found if canonical(n) in missing]
     if len(foreign) == len(missing):
-        return f"Type cubefill.cube.conform(ds) to rename {', '.join(foreign)}."
+        return f"Use cubefill.cube.conform(ds) to rename {', '.join(foreign)}."
     if "NDVI" in missing:
-        return "Fill the cube, then type cubefill.cube.indices.with_ndvi(filled)."
+        return "Fill the cube, then use cubefill.cube.indices.with_ndvi(filled)."
     return f"Load it with bands={(*found, *missing)!r}."
 
 
@@ -364,7 +364,7 @@ def _on_device(method: Any, device: str) -> Method:
         if not present[kind]():
             raise DeviceError(
                 f"device={device!r}: this machine has no such accelerator for torch. "
-                "Type device='auto' to use what is there."
+                "Pass device='auto' to use what is there."
             )
     takes = is_dataclass(method) and "device" in options_of(type(method))
     chosen: Method = replace(method, device=device) if takes and device != "auto" else method

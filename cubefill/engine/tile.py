@@ -134,7 +134,7 @@ def run_tiles(
                 raise JobError(
                     f"Tile {tile.name} (y {tile.y.start}:{tile.y.stop}, x {tile.x.start}:"
                     f"{tile.x.stop}) failed: {message} Finished tiles are kept: run the same job "
-                    "again to go on, or type on_error='skip' to go on without such tiles.",
+                    "again to go on, or pass on_error='skip' to go on without such tiles.",
                     {tile.name: message},
                 ) from outcome
             log.error("tile %s failed: %s", tile.name, message)

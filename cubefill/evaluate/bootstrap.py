@@ -44,7 +44,7 @@ class Totals:
         if self.cases and bands != self.bands:
             raise CubeError(
                 f"compare: expected cubes of one set of bands, got {', '.join(self.bands)} and "
-                f"{', '.join(bands)}. Type cubes=[ds[['B04', 'B08', 'valid']] for ds in cubes]."
+                f"{', '.join(bands)}. Pass cubes=[ds[['B04', 'B08', 'valid']] for ds in cubes]."
             )
         self.bands = bands
         self.cases.append((cube, seed))

@@ -195,7 +195,7 @@ def _truths(truth: Any, named: dict[str, xr.Dataset], gaps: Gaps | None) -> dict
     if truth is None and gaps is None:
         raise CubeError(
             "compare: expected gaps to hide or a cloudless truth, got neither. "
-            "Type gaps=Transplant()."
+            "Pass gaps=Transplant()."
         )
     if truth is None:
         return {}
@@ -214,7 +214,7 @@ def _check(chosen: Any, named: Any, pixel_sets: Sequence[str]) -> None:
     if not chosen or not named:
         raise CubeError(
             f"compare: expected methods and cubes, got {len(chosen)} and {len(named)}. "
-            "Type compare(['linear'], cube, Transplant())."
+            "Use compare(['linear'], cube, Transplant())."
         )
     unknown = [s for s in pixel_sets if s not in SETS]
     if unknown or not pixel_sets:
@@ -257,7 +257,7 @@ def _case(
     if not hidden.any():
         raise CubeError(
             f"{name}: expected pixels with a truth that the methods do not see, got none. "
-            "Type gaps=Transplant()."
+            "Pass gaps=Transplant()."
         )
     screened = None if screen is None else np.asarray(screen(part).transpose("time", "y", "x"))
     return Case(
@@ -275,7 +275,7 @@ def _shared(part: xr.Dataset, fills: list[xr.Dataset]) -> tuple[str, ...]:
         return ("NDVI",)
     raise CubeError(
         f"compare: the methods give no band in common with {', '.join(spectral(part))}: expected "
-        "filled bands, not a smoothed product. Type smooth=False."
+        "filled bands, not a smoothed product. Pass smooth=False."
     )
 
 

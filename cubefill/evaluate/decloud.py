@@ -168,7 +168,7 @@ def _rows(methods: Any) -> dict[str, Method]:
     else:
         found = _labelled([resolve(m) for m in methods])
     if not found:
-        raise MethodError("compare_decloud: expected methods, got none. Type ['linear2'].")
+        raise MethodError("compare_decloud: expected methods, got none. Use ['linear2'].")
     return found
 
 

@@ -85,7 +85,7 @@ def self_test(
     """
     chosen = [resolve(m) for m in methods]
     if not chosen:
-        raise CubeError("self_test compares methods: expected one or more. Type ('linear',).")
+        raise CubeError("self_test compares methods: expected one or more. Use ('linear',).")
     part, where = window(ds, max_px, seed)
     hidden, used = _hide(part, gaps, seed)
     test = gapped(part, hidden, "clouds", seed)
@@ -94,14 +94,14 @@ def self_test(
     if not bands:
         raise CubeError(
             f"The methods give no band in common with {', '.join(spectral(part))}: expected "
-            "filled bands, not a smoothed product. Type smooth=False."
+            "filled bands, not a smoothed product. Pass smooth=False."
         )
     known = [np.all([np.isfinite(f[b].values) for b in bands], axis=0) for f in fills]
     scored = hidden & np.all(known, axis=0)
     if not scored.any():
         raise CubeError(
             "The methods filled no hidden pixel in common: expected at least one. "
-            "Type max_gap=None, or give a longer series."
+            "Pass max_gap=None, or give a longer series."
         )
     rows = [_score(f, part, scored, bands) for f in fills]
     shares = [float(k[hidden].mean()) for k in known]
@@ -221,7 +221,7 @@ def parse_gaps(text: str) -> Gaps:
     except (ValueError, SyntaxError, TypeError) as error:
         raise CubeError(
             f"gaps: expected {name}:option=value,... with options {', '.join(known)}, got "
-            f"{text!r}. Type such as {name}:{known[0]}={getattr(kind(), known[0])!r}."
+            f"{text!r}. Try {name}:{known[0]}={getattr(kind(), known[0])!r}."
         ) from error
 
 

@@ -261,7 +261,7 @@ def save(
     else:
         raise CubeError(
             f"{path.name}: expected a name that ends in {', '.join([*texts, '.nc', *others])}, got "
-            f"{suffix or 'no suffix'!r}. Type scores.md."
+            f"{suffix or 'no suffix'!r}. Use scores.md."
         )
     return path
 
@@ -326,7 +326,7 @@ def _part(ds: xr.Dataset, pixel_set: str) -> xr.Dataset:
     if "pixel_set" not in ds.coords or not metrics_of(ds):
         raise CubeError(
             "Expected the dataset of evaluate.compare, got one without pixel_set. "
-            "Type evaluate.compare(['linear'], cube, Transplant())."
+            "Use evaluate.compare(['linear'], cube, Transplant())."
         )
     return ds.sel(pixel_set=_known(ds, "pixel_set", pixel_set))
 

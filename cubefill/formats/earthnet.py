@@ -276,7 +276,7 @@ def _opened(path: Path) -> xr.Dataset:
         return xr.open_dataset(path)
     except (OSError, ValueError) as error:
         raise StoreError(
-            f"{path} cannot be read ({error}): expected netCDF. It takes h5netcdf: type "
+            f"{path} cannot be read ({error}): expected netCDF. It takes h5netcdf: use "
             "pip install cubefill[convert]."
         ) from error
 

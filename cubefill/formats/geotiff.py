@@ -72,7 +72,7 @@ def to_geotiff(
     there = [i.path for i in images if i.path.exists()]
     if there and not overwrite:
         raise StoreError(
-            f"{there[0]} and {len(there) - 1} other files exist: expected new files. Type "
+            f"{there[0]} and {len(there) - 1} other files exist: expected new files. Pass "
             "overwrite=True to replace them."
         )
     try:
@@ -114,7 +114,7 @@ def _at(ds: xr.Dataset, time: Any) -> xr.Dataset:
     except KeyError as error:
         first, last = (str(ds["time"].values[i])[:10] for i in (0, -1))
         raise CubeError(
-            f"No date {time!r} in the cube: expected dates from {first} to {last}. Type "
+            f"No date {time!r} in the cube: expected dates from {first} to {last}. Use "
             "ds.time.values for the list."
         ) from error
     return chosen if "time" in chosen.dims else chosen.expand_dims("time")
@@ -129,7 +129,7 @@ def _names(ds: xr.Dataset, bands: Sequence[str] | None) -> list[str]:
     if absent or not found:
         raise CubeError(
             f"No variable {', '.join(absent)} to write: expected some of "
-            f"{', '.join(map(str, ds.data_vars))}. Type bands=[...] with these."
+            f"{', '.join(map(str, ds.data_vars))}. Pass bands=[...] with these."
         )
     return found
 

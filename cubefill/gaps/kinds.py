@@ -72,7 +72,7 @@ class Transplant:
             raise CubeError(
                 f"Transplant: expected a date with at least {self.clear:.0%} clear pixels and "
                 f"another whose gap covers {self.cover[0]:.0%} to {self.cover[1]:.0%}, got "
-                f"{len(takers)} and {len(lenders)} of {len(valid)} dates. Type clear= or cover= "
+                f"{len(takers)} and {len(lenders)} of {len(valid)} dates. Pass clear= or cover= "
                 "to allow more, or use Blobs()."
             )
         hidden = np.zeros_like(valid)
@@ -223,7 +223,7 @@ class Lent:
             raise CubeError(
                 f"Lent: expected two dates or more and shapes of at least {ny} x {nx} px whose gap "
                 f"covers {self.cover:.0%}, got {steps} and {len(usable)} of "
-                f"{len(self.shapes)} shapes of {high} x {wide} px. Type "
+                f"{len(self.shapes)} shapes of {high} x {wide} px. Use "
                 "Lent(shapes_of(other.valid.values))."
             )
         count = min(steps - 1, math.ceil(self.share * int(rng.integers(1, steps + 1))))
@@ -304,7 +304,7 @@ def impaired(valid: Bool, probability: Floats | None = None) -> Bool:
     if probability.shape != valid.shape or top > 1:
         raise CubeError(
             f"probability: expected {valid.shape} from 0 to 1, got {probability.shape} up to "
-            f"{top:g}. Type ds.cloud_probability / 100 for percent."
+            f"{top:g}. Use ds.cloud_probability / 100 for percent."
         )
     likely = (probability > 0.01).mean((1, 2))
     some, many = (likely > 0.01) & (gap > 0.1), (likely > 0.04) & (gap > 0.08)
@@ -335,7 +335,7 @@ def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
     if values.dtype != np.bool_ or values.shape != valid.shape:
         raise CubeError(
             f"hidden: expected bool of shape {valid.shape}, got {values.dtype} {values.shape}. "
-            "Type gaps.hide(ds, Transplant()) to make it."
+            "Use gaps.hide(ds, Transplant()) to make it."
         )
     out = valid.copy(data=valid.data & ~values)
     out.attrs["hidden"] = int(values.sum())
@@ -349,7 +349,7 @@ def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
 def _valid(ds: xr.Dataset) -> xr.DataArray:
     if "valid" not in ds:
         raise CubeError(
-            "Expected a cube with `valid`, got none. Type "
+            "Expected a cube with `valid`, got none. Use "
             "ds.assign(valid=cubefill.cube.valid.from_scl(ds.SCL))."
         )
     return ds["valid"].transpose("time", "y", "x")
@@ -385,7 +385,7 @@ def _leave(valid: Bool, hidden: Bool, keep: int, rng: np.random.Generator, gaps:
     if not hidden.any():
         raise CubeError(
             f"{gaps!r} hides nothing: expected clear observations beyond the {keep} that every "
-            f"pixel keeps, got {int(valid.sum())} of {valid.size} clear. Type keep=1, or give a "
+            f"pixel keeps, got {int(valid.sum())} of {valid.size} clear. Pass keep=1, or give a "
             "longer series."
         )
     return hidden

@@ -142,7 +142,7 @@ def _known(entry: Mapping[str, Any], keys: Sequence[str], where: str, what: str)
         if key not in keys:
             near = get_close_matches(str(key), keys, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            wrong(where, f"{what} has {key!r}: expected of {', '.join(keys)}{hint}")
+            wrong(where, f"{what} has {key!r}: expected one of {', '.join(keys)}{hint}")
 
 
 def _flag(value: Any, where: str, what: str) -> bool:

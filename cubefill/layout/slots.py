@@ -54,7 +54,7 @@ class Draw:
         except (SyntaxError, ValueError, ZeroDivisionError, OverflowError) as error:
             raise MethodError(
                 f"Cloud bound {self.text!r}: expected a number or a draw such as "
-                f"'random.randint(0, 2)', got {error}. Type a number from 0 to 100."
+                f"'random.randint(0, 2)', got {error}. Pass a number from 0 to 100."
             ) from error
 
     def __str__(self) -> str:
@@ -270,7 +270,7 @@ def _check(layout: Layout) -> None:
         _check_slot(slot, layout.name)
     unknown = sorted({n for g in layout.siblings for n in g} - set(names))
     if unknown:
-        wrong(layout.name, f"siblings {unknown} are no slots: expected of {', '.join(names)}")
+        wrong(layout.name, f"siblings {unknown} are no slots: expected one of {', '.join(names)}")
 
 
 def _check_slot(s: Slot, where: str) -> None:

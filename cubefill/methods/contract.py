@@ -258,11 +258,11 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
     if not hasattr(method, "needs") or not hasattr(method, "fill"):
         raise MethodError(
             f"Expected a method (a name, 'package.module:Class', or an object with `needs` and "
-            f"`fill`), got {type(method).__name__}. Type cubefill.list_methods() for the names."
+            f"`fill`), got {type(method).__name__}. Use cubefill.list_methods() for the names."
         )
     if options:
         raise MethodError(
-            f"Options {sorted(options)} came with a method object: expected them in it. Type "
+            f"Options {sorted(options)} came with a method object: expected them in it. Use "
             f"dataclasses.replace(method, {next(iter(options))}=...)."
         )
     return method

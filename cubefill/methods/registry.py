@@ -45,7 +45,7 @@ def register(name: str, target: str, *, overwrite: bool = False) -> None:
     if name in METHODS and not overwrite:
         raise MethodError(
             f"Method {name!r} is registered as {METHODS[name]!r}: expected a new name; "
-            "type overwrite=True to replace it."
+            "pass overwrite=True to replace it."
         )
     METHODS[name] = target
 

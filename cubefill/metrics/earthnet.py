@@ -186,7 +186,7 @@ def _ndvi(side: dict[str, Array]) -> Array:
     if nir is None or "B04" not in side:
         raise CubeError(
             f"earthnet: expected B04 and one of B08, B8A for NDVI, got {', '.join(side)}. "
-            "Type metrics=('MAD', 'SSIM'), or choose another convention."
+            "Pass metrics=('MAD', 'SSIM'), or choose another convention."
         )
     found: Array = (side[nir] - side["B04"]) / (side[nir] + side["B04"] + 1e-6)
     return found

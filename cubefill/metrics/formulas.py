@@ -227,7 +227,7 @@ class NDVIMAE(_Cubefill):
         if absent:
             raise CubeError(
                 f"{self.name}: expected bands {self.red} and {self.nir}, got {', '.join(true)}. "
-                "Type metrics=(...) without it, or NDVIMAE(nir='B8A')."
+                "Pass metrics=(...) without it, or NDVIMAE(nir='B8A')."
             )
         with np.errstate(divide="ignore", invalid="ignore"):
             p, t = (self._ndvi(_float(a[self.red]), _float(a[self.nir])) for a in (pred, true))
@@ -263,7 +263,7 @@ class Coverage(_Cubefill):
         if absent:
             raise CubeError(
                 f"coverage: expected {', '.join(absent)} in the fill, got {', '.join(pred)}. "
-                "Type std=True where the fill is made."
+                "Pass std=True where the fill is made."
             )
         inside, n = [], []
         for band, t in true.items():

@@ -142,7 +142,7 @@ def seam_ratio(image: Any, tile: int | tuple[int, int], grid: int = 1) -> float:
     a = np.asarray(image, dtype=float)
     edges = (tile, tile) if isinstance(tile, int) else tile
     if any(edge % grid for edge in edges):
-        raise CubeError(f"grid={grid}: expected a divisor of {edges[0]} and {edges[1]}. Type 1.")
+        raise CubeError(f"grid={grid}: expected a divisor of {edges[0]} and {edges[1]}. Use 1.")
     seams: list[Array] = []
     others: list[Array] = []
     for axis, edge in zip((-2, -1), edges, strict=True):
@@ -156,7 +156,7 @@ def seam_ratio(image: Any, tile: int | tuple[int, int], grid: int = 1) -> float:
     if not len(across) or not len(within):
         raise CubeError(
             f"seam_ratio: expected an image larger than one tile, got {a.shape[-2:]} with tiles of "
-            f"{edges[0]} x {edges[1]} px. Type tile= the side that the method keeps."
+            f"{edges[0]} x {edges[1]} px. Pass tile= the side that the method keeps."
         )
     below = float(within.mean())
     return float(across.mean()) / below if below else float("inf" if across.any() else 1.0)
@@ -201,7 +201,7 @@ def lpips(
             raise CubeError(
                 f"lpips: expected a file with the weights of its {name}, got {str(path)!r}. "
                 "cubefill ships none and downloads none: get AlexNet's from torchvision and "
-                f"alex.pth from the lpips package, and type lpips(..., {name}='FILE')."
+                f"alex.pth from the lpips package, and use lpips(..., {name}='FILE')."
             )
     sides = [torch.from_numpy(_picture(a)) for a in (pred, true)]
     if sides[0].shape != sides[1].shape:

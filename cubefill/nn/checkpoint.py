@@ -220,14 +220,14 @@ def read_card(folder: str | Path) -> Card:
     path = folder / CARD
     if not folder.is_dir():
         raise StoreError(
-            f"No checkpoint at {folder}: expected a folder with {WEIGHTS} and {CARD}. Type "
+            f"No checkpoint at {folder}: expected a folder with {WEIGHTS} and {CARD}. Use "
             f"cubefill train RECIPE.toml {folder} to make one."
         )
     if not path.is_file():
         inside = ", ".join(sorted(p.name for p in folder.iterdir())[:5]) or "nothing"
         raise StoreError(
             f"{path} is absent: expected a checkpoint's folder ({WEIGHTS}, {CARD}), which holds "
-            f"{inside}. Type the folder that `cubefill train` printed."
+            f"{inside}. Pass the folder that `cubefill train` printed."
         )
     try:
         values = json.loads(path.read_text())

@@ -166,7 +166,7 @@ class Generator(nn.Module):
         if x.shape[-2] % MULTIPLE or x.shape[-1] % MULTIPLE:
             raise MethodError(
                 f"The generator got {x.shape[-2]} x {x.shape[-1]} pixels: expected multiples of "
-                f"{MULTIPLE}. Type patch={MULTIPLE}."
+                f"{MULTIPLE}. Pass patch={MULTIPLE}."
             )
         states: list[State | None] = [None] * (len(self.down) + len(self.up))
         parts = [self._block(part, states) for part in x.transpose(0, 1).split(self.steps)]

@@ -107,7 +107,7 @@ def renamed(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> di
         what = f"lacks {missing[0]!r}" if missing else f"has {unknown[0]!r}, which is not expected"
         raise StoreError(
             f"The Keras file {what}: expected the {len(names)} weights of this net, got "
-            f"{len(weights)}. Type the file of this net and configuration."
+            f"{len(weights)}. Pass the file of this net and configuration."
         )
     return tensors(weights, names)
 
@@ -121,7 +121,7 @@ def _h5py() -> Any:
     except ImportError as error:
         raise CubefillError(
             "Keras weights are HDF5 files, and h5py is not installed. "
-            "Type pip install cubefill[convert]"
+            "Use pip install cubefill[convert]"
         ) from error
     return h5py
 
@@ -135,12 +135,12 @@ def _check_head(path: Path) -> None:
     if head == b"version https://git-lfs.":
         raise StoreError(
             f"{path} is a git-lfs pointer of {size} bytes: expected the weights themselves. "
-            "Type `git lfs pull` where it was cloned."
+            "Use `git lfs pull` where it was cloned."
         )
     if head[:2] == b"PK":
         raise StoreError(
             f"{path} is a zip file, such as Keras 3 writes: expected HDF5. "
-            "Type model.save_weights('net.h5') in the Keras that made it."
+            "Use model.save_weights('net.h5') in the Keras that made it."
         )
     if head[:8] != b"\x89HDF\r\n\x1a\n":
         raise StoreError(f"{path} ({size} bytes) is no HDF5 file: expected Keras weights (.h5).")
@@ -155,7 +155,7 @@ def _layers(file: Any, path: Path) -> list[Any]:
         inside = ", ".join(list(file)[:5]) or "nothing"
         raise StoreError(
             f"{path} has no layer_names, it holds {inside}: expected weights that Keras 2 saved. "
-            "Type model.save_weights('net.h5')."
+            "Use model.save_weights('net.h5')."
         )
     return [_inside(root, name, path) for name in _texts(root.attrs["layer_names"])]
 

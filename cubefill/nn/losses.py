@@ -47,7 +47,7 @@ def laplace_nll(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     if pred.ndim < 2 or pred.shape[1] != 2:
         raise MethodError(
             f"The net gave {tuple(pred.shape)}: expected median and scale, (sample, 2, ...), for "
-            "the loss 'laplace'. Type loss='l1' for a net of one value."
+            "the loss 'laplace'. Pass loss='l1' for a net of one value."
         )
     median, log_scale = pred.unbind(1)
     weight, true = _scored(median, true, where)
@@ -59,7 +59,7 @@ def bce(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:
     weight, true = _scored(pred, true, where)
     if ((pred < 0) | (pred > 1)).any():
         raise MethodError(
-            "The net gave values outside 0-1: expected probabilities for the loss 'bce'. Type "
+            "The net gave values outside 0-1: expected probabilities for the loss 'bce'. Pass "
             "loss='l1' for a net of other values."
         )
     ones = torch.nn.functional.binary_cross_entropy(pred, true, reduction="none")
@@ -160,7 +160,7 @@ def named(name: str) -> Loss:
     if name == "carl":
         raise MethodError(
             "loss='carl' compares with the cloudy image of the date to give: expected a method "
-            f"that is shown it, one of {OF_DECLOUD}. Type loss='l1'."
+            f"that is shown it, one of {OF_DECLOUD}. Pass loss='l1'."
         )
     return LOSSES[name]
 

@@ -217,7 +217,7 @@ class Adversarial:
         if recipe.loss != "l1":
             raise MethodError(
                 f"loss={recipe.loss!r} beside an adversary: expected 'l1', the reconstruction of "
-                "GANFilling. Type loss='l1'."
+                "GANFilling. Pass loss='l1'."
             )
         self.net, self.discriminator, self.recipe = generator, discriminator, recipe
         self.optimizer = adam(recipe.adam, generator.parameters())

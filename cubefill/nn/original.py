@@ -35,7 +35,7 @@ def check_shapes(
     MethodError
         The first name that is missing, unexpected or of another shape.
     """
-    hint = "Type the checkpoint of this method and configuration."
+    hint = "Pass the checkpoint of this method and configuration."
     missing = [n for n in wanted if n not in found]
     if missing:
         raise MethodError(
@@ -110,7 +110,7 @@ def _restricted(path: Path) -> Any:
         if file.read(24) == b"version https://git-lfs.":
             raise StoreError(
                 f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
-                "themselves. Type `git lfs pull` where it was cloned."
+                "themselves. Use `git lfs pull` where it was cloned."
             )
     try:
         with torch.serialization.safe_globals([Namespace]), _quiet():

@@ -74,7 +74,7 @@ def from_keras(net: DecloudNet | ResidualNet, weights: Weights) -> dict[str, Ten
     return state
 
 
-_CONFIG = "Type config=Config(sar=..., dem=..., bands_20m=..., layout=...) as the net was trained."
+_CONFIG = "Pass config=Config(sar=..., dem=..., bands_20m=..., layout=...) as the net was trained."
 
 
 def _layers(net: nn.Module, layers: Mapping[str, str]) -> list[str]:

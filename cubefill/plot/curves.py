@@ -89,7 +89,7 @@ def _corners(point: Any) -> NDArray[np.float64]:
     if corners.ndim != 2 or corners.shape[1] < 2 or corners.shape[0] == 2 or not corners.size:
         raise CubeError(
             f"point={point!r}: expected (x, y) in the CRS of the cube, or three or more corners "
-            "of a polygon. Type point=(x, y)."
+            "of a polygon. Pass point=(x, y)."
         )
     return corners[:, :2]
 
@@ -104,7 +104,7 @@ def _require_inside(ds: xr.Dataset, x: float, y: float) -> None:
             lo, hi = bounds[d]
             raise CubeError(
                 f"point=({x:g}, {y:g}) lies outside the cube: expected {d} from {lo:.10g} to "
-                f"{hi:.10g} in its CRS. Type point=({float(ds['x'].mean()):.10g}, "
+                f"{hi:.10g} in its CRS. Pass point=({float(ds['x'].mean()):.10g}, "
                 f"{float(ds['y'].mean()):.10g}) for the middle."
             )
 
@@ -127,7 +127,7 @@ def _polygon(ds: xr.Dataset, corners: NDArray[np.float64]) -> Place:
             f"The polygon holds no pixel centre of the cube: expected corners within x "
             f"{float(ds['x'].min()):.10g} to {float(ds['x'].max()):.10g}, y "
             f"{float(ds['y'].min()):.10g} to {float(ds['y'].max()):.10g}, in its CRS. "
-            "Type point=(x, y) for one pixel."
+            "Pass point=(x, y) for one pixel."
         )
     return Place(spans[0], spans[1], inside, f"mean of {int(inside.sum())} pixels")
 
@@ -162,7 +162,7 @@ def curve(cube: xr.Dataset | None, out: xr.Dataset | None, where: Place) -> Curv
     """
     full = cube if cube is not None else out
     if full is None:
-        raise CubeError("A curve needs a cube or its filled form: got neither. Type ndvi(ds).")
+        raise CubeError("A curve needs a cube or its filled form: got neither. Use ndvi(ds).")
     seen = full.isel(y=where.y, x=where.x).sortby("time")
     small = xr.Dataset({"ndvi": ndvi_of(seen), "clear": clear_of(seen)}).compute()
     value = small["ndvi"].transpose("time", "y", "x").values.astype(float)
@@ -186,7 +186,7 @@ def _filled(
     if part is None:
         raise CubeError(
             "The filled cube lacks the pixels of this place: expected it to cover the cube that "
-            "it was filled from. Type ndvi(out, point) for the filled cube alone."
+            "it was filled from. Use ndvi(out, point) for the filled cube alone."
         )
     std = _std(part)
     both = xr.Dataset({"ndvi": ndvi_of(part), **({} if std is None else {"std": std})}).compute()

@@ -134,7 +134,7 @@ def compare(
     if "fill_flag" not in out:
         raise CubeError(
             "compare shows a filled cube: expected the variable fill_flag, found "
-            f"{', '.join(map(str, out.data_vars))}. Type ds.gapfill().gapfill.plot.compare()."
+            f"{', '.join(map(str, out.data_vars))}. Use ds.gapfill().gapfill.plot.compare()."
         )
     index = cover(out).cloudiest if time is None else nearest_time(out, time)
     bands = bands or colour_bands(out)
@@ -299,7 +299,7 @@ def _covering(cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None
     if part is None:
         raise CubeError(
             "before= does not cover the filled cube: expected a cube that has all of its x and y. "
-            "Type before=ds with the cube that was filled."
+            "Pass before=ds with the cube that was filled."
         )
     return part
 

@@ -196,7 +196,7 @@ def _check(
                 f"The {what} cube has no {', '.join(missing)}: the figure needs {', '.join(names)}."
             )
     if not 0 <= first < filled.sizes["time"]:
-        raise CubeError(f"first={first}: expected 0 to {filled.sizes['time'] - 1}. Type first=0.")
+        raise CubeError(f"first={first}: expected 0 to {filled.sizes['time'] - 1}. Pass first=0.")
     shape = {d: filled.sizes[d] for d in ("y", "x")}
     others = [("observed cube", dict(before.sizes))]
     others += [("land cover", dict(landcover.sizes))] if landcover is not None else []

@@ -63,7 +63,7 @@ def decimate(ds: xr.Dataset, max_px: int, time: int | None = None) -> xr.Dataset
         `max_px` is below 1.
     """
     if max_px < 1:
-        raise CubeError(f"max_px={max_px}: expected at least 1. Type max_px=800.")
+        raise CubeError(f"max_px={max_px}: expected at least 1. Pass max_px=800.")
     step = thinned(ds, max_px)
     every: dict[str, slice | int] = {} if time is None else {"time": time}
     if step > 1:
@@ -113,7 +113,7 @@ def named(ds: xr.Dataset, bands: Sequence[str]) -> list[str]:
         have = spectral(ds) or tuple(map(str, ds.data_vars))
         raise CubeError(
             f"The picture needs {', '.join(bands)}: {', '.join(missing)} missing; the cube has "
-            f"{', '.join(have)}. Type bands=(...) with three of them."
+            f"{', '.join(have)}. Pass bands=(...) with three of them."
         )
     return [name for name in found if name is not None]
 
@@ -151,13 +151,13 @@ def nearest_time(ds: xr.Dataset, time: Any) -> int:
         want = pd.Timestamp(given)
     except (TypeError, ValueError) as error:
         raise CubeError(
-            f"time={time!r}: expected a date. Type time={date_text(first)!r}."
+            f"time={time!r}: expected a date. Pass time={date_text(first)!r}."
         ) from error
     want = want.tz_convert(None) if want.tzinfo else want
     if not first.normalize() <= want < last.normalize() + pd.Timedelta(days=1):
         raise CubeError(
             f"time={time!r} lies outside the cube: expected {date_text(first)} to "
-            f"{date_text(last)}. Type time={date_text(last)!r}."
+            f"{date_text(last)}. Pass time={date_text(last)!r}."
         )
     days = steps.normalize() if want == want.normalize() else steps
     return int(np.abs(days - want).argmin())

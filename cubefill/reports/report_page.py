@@ -126,7 +126,7 @@ def report(
     if before is not None and cube is None:
         raise CubeError(
             "before= does not cover the filled cube: expected a cube that has all of its x and y. "
-            "Type before=ds with the cube that was filled."
+            "Pass before=ds with the cube that was filled."
         )
     if out is not None:
         out = _small_in_memory(out)

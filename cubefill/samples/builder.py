@@ -230,7 +230,7 @@ def open(
         counts = group.attrs["samples"]
         raise StoreError(
             f"{path} has no {split} samples (it holds {counts}): expected a split with a share. "
-            "Type samples.make(..., splits=(0.8, 0.05, 0.15))."
+            "Use samples.make(..., splits=(0.8, 0.05, 0.15))."
         )
     return found
 

@@ -72,7 +72,7 @@ def mined(
         raise CubeError(
             f"No clear window of {size} px on {frames} time steps in {len(sources)} cubes: {small} "
             f"are smaller than {size} px, the longest clear run in the others has {longest} steps. "
-            "Type a smaller size= or frames=, or give more cubes."
+            "Pass a smaller size= or frames=, or give more cubes."
         )
     return found
 
@@ -126,7 +126,7 @@ def region_of(source: Source) -> str:
     if source.crs is None:
         raise CubeError(
             f"Cube {source.name} has no CRS: expected one, or the file name of an EarthNet2021 "
-            "minicube, to tell its region. Type odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+            "minicube, to tell its region. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
         )
     from pyproj import Transformer
 

@@ -179,7 +179,7 @@ class Writer:
         self._group.attrs.update({**known, MEMBERS: sorted(self._group)})
         if self.clipped:
             warnings.warn(
-                f"{self.clipped} values are beyond what int16 holds and were cut. Type "
+                f"{self.clipped} values are beyond what int16 holds and were cut. Pass "
                 "dtype='float32' to keep them.",
                 CubefillWarning,
                 stacklevel=3,

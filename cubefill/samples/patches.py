@@ -208,7 +208,7 @@ class CubeSamples:
                 return self._whole(truth), self._whole(shown)
         raise CubeError(
             f"No gap in any of {TRIES} random patches of {len(self.cubes)} cubes (the last: "
-            f"{reason}). Type other gaps, such as Blobs()"
+            f"{reason}). Pass other gaps, such as Blobs()"
             f"{', fewer dates=, or drop_impaired=False' if self.drop_impaired else ''}."
         )
 
@@ -264,7 +264,7 @@ class CubeSamples:
             if not found:
                 raise CubeError(
                     f"A clear window of {len(order)} dates and {view.sizes['y']} x "
-                    f"{view.sizes['x']} px holds no {steps} clear dates of {size} px. Type "
+                    f"{view.sizes['x']} px holds no {steps} clear dates of {size} px. Pass "
                     "real=(steps, size) for smaller ones."
                 )
             t, y, x = found[int(rng.integers(len(found)))]
@@ -307,7 +307,7 @@ class CubeSamples:
             steps, size = self.real
             raise CubeError(
                 f"No window of {steps} time steps and {size} px is clear all over in "
-                f"{len(self.cubes)} cubes. Type a smaller real=(steps, size), or give more cubes."
+                f"{len(self.cubes)} cubes. Pass a smaller real=(steps, size), or give more cubes."
             )
         return found
 

@@ -85,7 +85,7 @@ def source(ds: xr.Dataset, name: str, *, placed: bool = True) -> Source:
         what = "no CRS" if crs is None else f"{ds.sizes['y']} x {ds.sizes['x']} px"
         raise CubeError(
             f"Cube {name} has {what}: samples of one place must stay in one split, so its ground "
-            "must be known. Type odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+            "must be known. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
         )
     view = ds.assign(valid=validity.apply(ds, None))
     days = [g[0] for g in time_axes(ds["time"].values).groups]
@@ -126,7 +126,7 @@ def places(sources: Sequence[Source], patch: int, block: int = 0) -> list[Place]
         sizes = ", ".join(f"{s.size[0]} x {s.size[1]}" for s in sources[:5])
         raise CubeError(
             f"No place of {patch} x {patch} px in {len(sources)} cubes ({sizes} px): expected "
-            "cubes at least as large as a patch. Type a smaller patch=, or give larger cubes."
+            "cubes at least as large as a patch. Pass a smaller patch=, or give larger cubes."
         )
     rings = _rings(sources, found, patch)
     groups = _groups(found, keys, rings)
@@ -227,7 +227,7 @@ def assign(
     """
     if min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
         raise CubeError(
-            f"splits={shares}: expected shares of {', '.join(SPLITS)} that add up to 1. Type "
+            f"splits={shares}: expected shares of {', '.join(SPLITS)} that add up to 1. Pass "
             "splits=(0.8, 0.05, 0.15)."
         )
     used = [i for i in range(3) if shares[i] > 0]
@@ -235,7 +235,7 @@ def assign(
         raise CubeError(
             f"{len(weights)} separate places have samples: expected at least {len(used)}, one for "
             f"each of {', '.join(SPLITS[i] for i in used)}, which may not share ground. Give more "
-            "cubes, type a smaller patch= or block=, or splits=(1, 0, 0)."
+            "cubes, pass a smaller patch= or block=, or splits=(1, 0, 0)."
         )
     order = rng.permutation(sorted(weights)).tolist()
     lacking = [shares[i] * sum(weights.values()) for i in range(3)]

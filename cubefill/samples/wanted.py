@@ -82,7 +82,7 @@ def wanted_of(
     if chosen is not None and gaps is not None:
         raise MethodError(
             f"Layout {chosen.name!r} shows a net one date and scores another: expected gaps=None, "
-            f"got {type(gaps).__name__}. Type Needs(...) in place of the layout to hide "
+            f"got {type(gaps).__name__}. Use Needs(...) in place of the layout to hide "
             "observations."
         )
     radar = sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
@@ -110,7 +110,7 @@ def _asked(what: Any) -> tuple[Layout | None, Needs]:
             return None, needs
         return what.layout, needs
     raise MethodError(
-        f"Expected a layout, the name of one, Needs or a method, got {type(what).__name__}. Type "
+        f"Expected a layout, the name of one, Needs or a method, got {type(what).__name__}. Use "
         "'msop' or cubefill.layout.load('msop')."
     )
 
@@ -135,7 +135,7 @@ def with_rules(
     if wanted.rules.layout is None and dates < 1:
         raise MethodError(
             f"dates={dates}: expected the time steps of a sample, which a method that sees the "
-            "whole time axis leaves open. Type dates=10."
+            "whole time axis leaves open. Pass dates=10."
         )
     rules = replace(
         wanted.rules,
@@ -172,7 +172,7 @@ def opened_cubes(
         if lacking:
             raise CubeError(
                 f"Cube {name} has no {', '.join(lacking)}: expected "
-                f"{', '.join(bands)}{' with VV and VH' * sar}{' and DEM' * dem}. Type bands= or "
+                f"{', '.join(bands)}{' with VV and VH' * sar}{' and DEM' * dem}. Pass bands= or "
                 "sar=False to do without."
             )
         found.append(s)

@@ -58,7 +58,7 @@ def write_all(
         steps, size = wanted.real
         raise CubeError(
             f"No place of the {SPLITS[0]} split is clear on {steps} time steps in a row over "
-            f"{size} px. Type a smaller real=(steps, size), or give more cubes."
+            f"{size} px. Pass a smaller real=(steps, size), or give more cubes."
         )
 
 

@@ -177,7 +177,7 @@ def _times(
     if not 1 <= dates <= len(time):
         raise CubeError(
             f"dates={dates}: expected 1 to {len(time)}, the acquisitions of {days} days. "
-            f"Type a larger days=."
+            f"Pass a larger days=."
         )
     edges = np.linspace(0, len(time), dates + 1)
     lowest, highest = edges[:-1].astype(int), np.ceil(edges[1:]).astype(int) - 1

@@ -52,7 +52,7 @@ def area(bbox: Any = None, geometry: Any = None) -> Area | None:
     """
     if bbox is not None and geometry is not None:
         raise CatalogueError(
-            "Both bbox and geometry were given: expected one. Type bbox=None or geometry=None."
+            "Both bbox and geometry were given: expected one. Pass bbox=None or geometry=None."
         )
     if bbox is None and geometry is None:
         return None
@@ -78,7 +78,7 @@ def _box(bbox: Any) -> Any:
         ) from error
     if w > e or s > n:
         raise CatalogueError(
-            f"bbox={bbox!r}: expected west <= east and south <= north. Type bbox=(W, S, E, N); "
+            f"bbox={bbox!r}: expected west <= east and south <= north. Pass bbox=(W, S, E, N); "
             "split an area that crosses the antimeridian in two."
         )
     return box(w, s, e, n)
@@ -96,7 +96,7 @@ def _shape(geometry: Any) -> Any:
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise CatalogueError(
             f"geometry of type {type(geometry).__name__} is not understood: expected GeoJSON (a "
-            "dict) or an object with __geo_interface__, in degrees. Type geometry=shape.geojson."
+            "dict) or an object with __geo_interface__, in degrees. Pass geometry=shape.geojson."
         ) from error
 
 
@@ -158,13 +158,13 @@ def choose_crs(items: Sequence[Any], crs: Any, where: Area | None) -> tuple[Any,
     if crs is None and not count:
         raise CatalogueError(
             f"No item says its CRS ({listed([i.id for i in items])}): expected proj:code, "
-            "proj:epsg or an MGRS tile. Type crs='EPSG:32631' with your UTM zone."
+            "proj:epsg or an MGRS tile. Pass crs='EPSG:32631' with your UTM zone."
         )
     chosen = CRS(crs) if crs is not None else CRS(_vote(count, where))
     if chosen.geographic:
         raise CubeError(
             f"crs={crs or chosen!s} is in degrees: expected a projected CRS in metres, so that "
-            "resolution and dilation mean metres. Type crs='EPSG:326xx' with your UTM zone, or "
+            "resolution and dilation mean metres. Pass crs='EPSG:326xx' with your UTM zone, or "
             "crs=None."
         )
     other = sum(n for c, n in count.items() if CRS(c) != chosen)
@@ -205,7 +205,7 @@ def choose_grid(
         every = [b for i in items if (b := _bounds(i, crs)) is not None]
         if not every:
             raise CatalogueError(
-                "No item has a bbox or a geometry: expected the area. Type bbox=(W, S, E, N)."
+                "No item has a bbox or a geometry: expected the area. Pass bbox=(W, S, E, N)."
             )
         lows, highs = zip(*((b[:2], b[2:]) for b in every), strict=True)
         west, south = np.min(lows, axis=0).tolist()
@@ -227,13 +227,13 @@ def check_grid(geobox: Any) -> Any:
     if geobox.crs is None or geobox.crs.geographic:
         raise CubeError(
             f"The geobox has CRS {geobox.crs}: expected a projected CRS in metres. "
-            "Type GeoBox.from_bbox(bounds, 'EPSG:326xx', resolution=10)."
+            "Use GeoBox.from_bbox(bounds, 'EPSG:326xx', resolution=10)."
         )
     a = geobox.affine
     if a.b or a.d or a.a <= 0 or a.e >= 0:
         raise CubeError(
             f"The geobox has transform {tuple(a)[:6]}: expected x to ascend and y to descend, "
-            "without rotation. Type GeoBox.from_bbox(geobox.boundingbox, resolution=...)."
+            "without rotation. Use GeoBox.from_bbox(geobox.boundingbox, resolution=...)."
         )
     return geobox
 

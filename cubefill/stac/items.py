@@ -68,7 +68,7 @@ def when(item: Any) -> np.datetime64:
     if stamp is pd.NaT:
         raise CatalogueError(
             f"Item {item.id} has no datetime: expected its acquisition time in "
-            "properties.datetime. Type [i for i in items if i.datetime] to leave it out."
+            "properties.datetime. Use [i for i in items if i.datetime] to leave it out."
         )
     return stamp.tz_localize(None).to_datetime64().astype("datetime64[ns]")
 

@@ -71,7 +71,7 @@ def refuse_absent(steps: dict[str, list[list[Source]]], days: list[list[Any]]) -
             raise CatalogueError(
                 f"{len(absent)} items have no asset for {band} ({listed(absent)}); {item.id} has "
                 f"{', '.join(sorted(item.assets)) or 'no assets'}. Leave {band} out of bands=, or "
-                "type on_error='flag' to mark these dates as source_missing."
+                "pass on_error='flag' to mark these dates as source_missing."
             )
 
 

@@ -192,7 +192,7 @@ def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[s
         option = "dem=True" if other == ["DEM"] else "sar=True"
         raise CatalogueError(
             f"bands={list(given)}: expected bands of Sentinel-2, got {', '.join(other)}. "
-            f"Type {option}."
+            f"Use {option}."
         )
     if not spectral:
         raise CatalogueError("bands is empty: expected at least one, such as bands=('B04', 'B08').")
@@ -208,7 +208,7 @@ def _items(items: Any) -> Items:
         return items
     if hasattr(items, "__len__") and len(items) == 0:
         raise CatalogueError(
-            "No items to load: expected Sentinel-2 L2A items. Type "
+            "No items to load: expected Sentinel-2 L2A items. Use "
             "items = cubefill.search(url, bbox=..., datetime=...) and see print(items.report())."
         )
     return search(items)
@@ -220,13 +220,13 @@ def _optical(
     if not optical:
         raise CatalogueError(
             f"No Sentinel-2 L2A item among {len(found)} items ({summary(found)}): expected assets "
-            "such as B04 or red, and SCL. Type collections=['sentinel-2-l2a'] in search."
+            "such as B04 or red, and SCL. Pass collections=['sentinel-2-l2a'] in search."
         )
     inside = [i for i in optical if where is None or where.meets(i)]
     if where is not None and not inside:
         raise CatalogueError(
             f"All {len(optical)} Sentinel-2 items lie outside bbox {where.bounds}: they span "
-            f"{extent(optical)}. Type bbox=None to load all of them."
+            f"{extent(optical)}. Pass bbox=None to load all of them."
         )
     return resolve_duplicates(inside)
 
@@ -320,7 +320,7 @@ def _warn_contradictions(items: list[Any], names: tuple[str, ...], plan: Plan) -
         warnings.warn(
             f"{len(odd)} items of processing baseline 04.00 or later say offset 0 in their band "
             f"metadata and not that it was applied ({listed(odd, 3)}): 0 is taken. If dark pixels "
-            "show reflectance above 0.1, type harmonize=-1000.",
+            "show reflectance above 0.1, pass harmonize=-1000.",
             CubefillWarning,
             stacklevel=4,
         )

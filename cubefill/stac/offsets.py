@@ -57,7 +57,7 @@ def offset_jumps(ds: xr.Dataset) -> list[str]:
         warnings.warn(
             f"Dark pixels of {', '.join(names)} jump by about 0.1 at {', '.join(found[:5])}: an "
             "offset of 1000 counts was left in or taken off twice. Look at "
-            "ds.attrs['offset_items'] and type load(..., harmonize=function_of_the_item).",
+            "ds.attrs['offset_items'] and use load(..., harmonize=function_of_the_item).",
             CubefillWarning,
             stacklevel=2,
         )

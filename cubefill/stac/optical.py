@@ -29,12 +29,12 @@ def has_scl(days: list[list[Any]], plan: Plan, *, required: bool) -> bool:
     if without and required and not plan.flagged:
         raise CatalogueError(
             f"{len(without)} of {len(items)} items have no SCL ({listed(without)}), so nothing "
-            "says which pixels are clear. Type valid=your_function (of the cube, True where "
+            "says which pixels are clear. Pass valid=your_function (of the cube, True where "
             "clear), or on_error='flag' where some items have it."
         )
     if len(without) == len(items) and required:
         raise CatalogueError(
-            "No item has SCL, so nothing says which pixels are clear: type valid=your_function."
+            "No item has SCL, so nothing says which pixels are clear: pass valid=your_function."
         )
     return len(without) < len(items) and (required or not without)
 

@@ -234,7 +234,7 @@ def interval(text: str | None) -> tuple[pd.Timestamp | None, pd.Timestamp | None
             "with a slash, such as '2018-01-01/2018-06-30' or '2018-05/..'."
         ) from error
     if start is not None and end is not None and start > end:
-        raise CatalogueError(f"datetime={text!r} ends before it starts. Type '{last}/{first}'.")
+        raise CatalogueError(f"datetime={text!r} ends before it starts. Use '{last}/{first}'.")
     return start, end
 
 

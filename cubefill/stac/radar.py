@@ -56,7 +56,7 @@ def _sar_items(items: list[Any], orbit: Orbit | None, plan: Plan, found: Items) 
     if not items:
         raise CatalogueError(
             f"sar was asked for and there is no Sentinel-1 RTC item among {summary(found)}: "
-            "expected assets vv and vh. Type collections=['sentinel-2-l2a', 'sentinel-1-rtc'] in "
+            "expected assets vv and vh. Pass collections=['sentinel-2-l2a', 'sentinel-1-rtc'] in "
             "search, or sar=False."
         )
     if orbit not in (None, "ascending", "descending"):
@@ -67,12 +67,12 @@ def _sar_items(items: list[Any], orbit: Orbit | None, plan: Plan, found: Items) 
     if not chosen:
         states = Counter(orbit_of(i) for i in items)
         raise CatalogueError(
-            f"sar_orbit={orbit!r}: no such pass among {dict(states)}. Type sar_orbit=None."
+            f"sar_orbit={orbit!r}: no such pass among {dict(states)}. Pass sar_orbit=None."
         )
     inside = [i for i in chosen if plan.covered.meets(i)]
     if not inside:
         raise CatalogueError(
-            f"No Sentinel-1 item reaches the grid; they span {extent(chosen)}. Type sar=False."
+            f"No Sentinel-1 item reaches the grid; they span {extent(chosen)}. Pass sar=False."
         )
     return inside
 
@@ -84,7 +84,7 @@ def add_dem(ds: xr.Dataset, plan: Plan, items: list[Any], found: Items) -> xr.Da
     if not inside:
         raise CatalogueError(
             f"dem=True and no DEM item reaches the grid, among {summary(found)}: expected such as "
-            "cop-dem-glo-30. Type collections=[..., 'cop-dem-glo-30'] in search, or dem=False."
+            "cop-dem-glo-30. Pass collections=[..., 'cop-dem-glo-30'] in search, or dem=False."
         )
     sources = [[source_of(i, "DEM", plan) for i in inside]]
     if not plan.flagged:

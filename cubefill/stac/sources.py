@@ -102,7 +102,7 @@ def _items(source: Any) -> Iterator[Any]:
     except TypeError as error:
         raise CatalogueError(
             f"Expected a URL, a path, an ItemCollection or a list of items, got "
-            f"{type(source).__name__}. Type cubefill.search('catalog.json')."
+            f"{type(source).__name__}. Use cubefill.search('catalog.json')."
         ) from error
     for number, given in enumerate(listed):
         yield item_from(given, "", number)
@@ -122,7 +122,7 @@ def _file(path: Path) -> Path:
         if not found:
             raise CatalogueError(
                 f"Folder {path} holds no catalogue: expected one of {', '.join(_FILES)}. "
-                "Type cubefill.search('folder/your_items.json')."
+                "Use cubefill.search('folder/your_items.json')."
             )
         return found[0].absolute()
     if not path.exists():
@@ -269,7 +269,7 @@ def _collections(client: Any, url: str) -> list[str]:
     if not found:
         raise CatalogueError(
             f"{url} has no collection of Sentinel-2 L2A, Sentinel-1 RTC or a DEM that cubefill "
-            f"knows: it holds {', '.join(held[:20]) or 'none'}. Type collections=['...']."
+            f"knows: it holds {', '.join(held[:20]) or 'none'}. Pass collections=['...']."
         )
     return found
 

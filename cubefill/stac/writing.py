@@ -189,7 +189,7 @@ def _place(cube: xr.Dataset) -> _Place:
         if geobox is None or geobox.crs is None:
             raise CubeError(
                 "The cube has no CRS or no regular grid: expected both. "
-                "Type odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+                "Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
             )
         ring = [[float(x), float(y)] for x, y in outline(geobox).shape.exterior.coords]
         code = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs)

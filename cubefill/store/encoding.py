@@ -71,7 +71,7 @@ def encoding_of(name: str, dtype: np.dtype[Any]) -> Encoding:
     if dtype.kind != "f":
         raise StoreError(
             f"Variable {name!r} has type {dtype}: expected floating point, integer or bool. "
-            f"Type ds.drop_vars({name!r}) or convert it."
+            f"Use ds.drop_vars({name!r}) or convert it."
         )
     if name.endswith("_std"):
         return Encoding(np.dtype(np.uint16), float32, SCALE, 65535, 65535)

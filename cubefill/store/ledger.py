@@ -167,14 +167,14 @@ class Ledger:
         where = describe(self.store)
         if not resume:
             raise StoreError(
-                f"{where} exists: expected a new store. Type resume=True to finish it or "
+                f"{where} exists: expected a new store. Pass resume=True to finish it or "
                 "overwrite=True to replace it."
             )
         found = differences(self.fingerprint, as_json(fingerprint))
         if found:
             raise StoreError(
                 f"{where} holds something else than what is to be written: "
-                f"{'; '.join(found)}. Type overwrite=True to replace it, or choose another path."
+                f"{'; '.join(found)}. Pass overwrite=True to replace it, or choose another path."
             )
 
     def _group(self) -> "zarr.Group | None":

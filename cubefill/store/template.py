@@ -90,7 +90,7 @@ def create(
     if chunk < 1 or shard % chunk:
         raise StoreError(
             f"shard={shard}, chunk={chunk}: expected a shard that is a multiple of the chunk. "
-            f"Type shard={max(1, shard // max(chunk, 1)) * max(chunk, 1)}."
+            f"Pass shard={max(1, shard // max(chunk, 1)) * max(chunk, 1)}."
         )
     options = array_options(profile, zarr_format)
     encodings = {n: encoding_of(str(n), v.dtype) for n, v in template.data_vars.items()}
@@ -221,7 +221,7 @@ def refuse_existing(
     if not path.parent.is_dir():
         raise StoreError(
             f"{name} has no parent folder: expected {path.parent} to be there. "
-            f"Type os.makedirs({str(path.parent)!r})."
+            f"Use os.makedirs({str(path.parent)!r})."
         )
     if attrs is None and (path.is_file() or (path.is_dir() and any(path.iterdir()))):
         claim(name, "zarr store", ours=False)
@@ -381,5 +381,5 @@ def _writing(store: Place) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{describe(store)} cannot be written ({type(error).__name__}: {error}): expected a "
-            "writable store with room. What is written so far stays; type resume=True to go on."
+            "writable store with room. What is written so far stays; pass resume=True to go on."
         ) from error

@@ -73,7 +73,7 @@ def open_cube(
     if missing:
         warnings.warn(
             f"{describe(where)} is incomplete: {missing} of {total} tiles are missing and read as "
-            f"no data. Type {Ledger(where).finish} to finish it.",
+            f"no data. Use {Ledger(where).finish} to finish it.",
             CubefillWarning,
             stacklevel=2,
         )
@@ -205,7 +205,7 @@ def admit(where: Place, *, resume: bool, overwrite: bool) -> bool:
             return False
         raise StoreError(
             f"{describe(where)} exists and has no record of tiles, so it cannot be finished. "
-            "Type overwrite=True to replace it, or choose another path."
+            "Pass overwrite=True to replace it, or choose another path."
         )
     refuse_existing(where, overwrite)
     return True
@@ -274,7 +274,7 @@ def _require_grid(ds: xr.Dataset) -> None:
     if absent:
         raise StoreError(
             f"The dataset has no dimension {', '.join(absent)}: expected y and x, found "
-            f"{', '.join(map(str, ds.sizes)) or 'none'}. Type cubefill.cube.conform(ds)."
+            f"{', '.join(map(str, ds.sizes)) or 'none'}. Use cubefill.cube.conform(ds)."
         )
 
 

@@ -32,7 +32,7 @@ def batches(
     size = min(recipe.batch, len(order))
     if size % world():
         raise CubefillError(
-            f"A batch of {size} samples for {world()} processes: expected as many for each. Type "
+            f"A batch of {size} samples for {world()} processes: expected as many for each. Pass "
             f"batch={world() * -(-size // world())}, or give more samples."
         )
     whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
@@ -81,7 +81,7 @@ class _Joined:
             if len({a.shape[self.rows :] for a in arrays}) > 1:
                 raise CubefillError(
                     f"Samples of one batch have {name!r} of shapes "
-                    f"{', '.join(str(a.shape) for a in arrays)}: expected equal ones. Type dates=, "
+                    f"{', '.join(str(a.shape) for a in arrays)}: expected equal ones. Pass dates=, "
                     "so that every sample has as many time steps, or batch=1."
                 )
             batch[name] = torch.from_numpy(join(arrays))

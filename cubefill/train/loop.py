@@ -187,7 +187,7 @@ def _learner(method: str | TorchMethod | type[TorchMethod], recipe: Recipe) -> T
     found = resolve(method or recipe.method)
     if not isinstance(found, TorchMethod):
         raise MethodError(
-            f"{method!r} has no net to train: expected a deep method. Type cubefill.list_methods()."
+            f"{method!r} has no net to train: expected a deep method. Use cubefill.list_methods()."
         )
     return found.configured(**recipe.config) if recipe.config else found
 
@@ -238,7 +238,7 @@ def _begin(
     if not goes_on and not overwrite and (run.begun or (folder / checkpoint.CARD).exists()):
         what = "a run" if run.begun else "a checkpoint"
         raise StoreError(
-            f"{folder} holds {what}: expected a new folder. Type overwrite=True to replace it"
+            f"{folder} holds {what}: expected a new folder. Pass overwrite=True to replace it"
             f"{', or resume=True to go on' if run.begun else ''}."
         )
     if not goes_on:
@@ -277,7 +277,7 @@ def _what_is_left(folder: Path, now: Standing, recipe: Recipe) -> str:
         more.append(f"patience={now.stale + recipe.patience}")
     return (
         f"{folder} finished at update {now.update}, epoch {now.epoch}; nothing is left to do. "
-        f"Type {' '.join(more)} to go on."
+        f"Use {' '.join(more)} to go on."
     )
 
 
@@ -299,7 +299,7 @@ def check_shapes(batch: Batch | None) -> None:
     if sum_of_processes(abs(mine * count - total) if batch else 0.0):
         raise CubefillError(
             f"Samples of one batch differ in shape between processes; process {rank()} has "
-            f"{shapes}: expected equal ones. Type dates=, so that every sample has as many time "
+            f"{shapes}: expected equal ones. Pass dates=, so that every sample has as many time "
             "steps, or batch=1 with one process."
         )
 
@@ -308,7 +308,7 @@ def _number(losses: Mapping[str, float], now: Standing) -> float:
     name, value = next(iter(losses.items()))
     if not isfinite(value):
         raise MethodError(
-            f"{name} is {value} at update {now.update + 1}: expected a number. Type a lower rate, "
+            f"{name} is {value} at update {now.update + 1}: expected a number. Pass a lower rate, "
             "clip=1.0, or precision='float32'; the last state is kept."
         )
     return value
@@ -335,7 +335,7 @@ def _score(
     if not weight:
         raise CubefillError(
             f"None of {len(validation)} validation samples has a value to score: expected gaps "
-            "over clear observations. Type other gaps, or leave out validation."
+            "over clear observations. Pass other gaps, or leave out validation."
         )
     return total / weight
 

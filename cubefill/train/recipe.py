@@ -223,7 +223,7 @@ def _made(make: Callable[..., Recipe], values: Mapping[str, Any], source: str) -
     unknown = [k for k in values if k not in known]
     if unknown:
         raise CubefillError(
-            f"{source} has unknown key {unknown[0]!r}: expected of {', '.join(known)}."
+            f"{source} has unknown key {unknown[0]!r}: expected one of {', '.join(known)}."
             f"{did_you_mean(unknown[0], known)}"
         )
     try:
@@ -276,9 +276,9 @@ def _default(f: Any) -> Any:
 def _typed(name: str, default: Any) -> str:
     value = _TYPED.get(name, default)
     if isinstance(value, dict):
-        return f" Type {name}={{'KEY': 'VALUE'}}."
+        return f" Pass {name}={{'KEY': 'VALUE'}}."
     shown = str(list(value)).replace(" ", "") if isinstance(value, tuple) else repr(value)
-    return f" Type {name}={shown}."
+    return f" Pass {name}={shown}."
 
 
 def _check_type(name: str, value: Any, default: Any) -> None:
@@ -304,11 +304,11 @@ def _check_together(recipe: Recipe) -> None:
     if recipe.schedule == "steps" and not recipe.milestones:
         raise CubefillError(
             "schedule = 'steps' without milestones: expected epochs after which the rate falls. "
-            "Type milestones=[50,100], or schedule='constant'."
+            "Pass milestones=[50,100], or schedule='constant'."
         )
     if recipe.least_rate > recipe.rate:
         raise CubefillError(
-            f"least_rate = {recipe.least_rate}: expected at most the rate, {recipe.rate}. Type "
+            f"least_rate = {recipe.least_rate}: expected at most the rate, {recipe.rate}. Pass "
             "least_rate=0.0."
         )
 

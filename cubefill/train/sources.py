@@ -56,14 +56,14 @@ def parts_of(
         raise MethodError(
             f"{name_of(learner)!r} learns from series with known answers, which no cube holds: "
             f"expected `hdf5` in the table [samples] of {source}, a file with X, y and "
-            "training_weights. Type samples={'hdf5': 'FILE.h5'}."
+            "training_weights. Pass samples={'hdf5': 'FILE.h5'}."
         )
     if kind == "store":
         return _of_store(entries, learner, recipe)
     given, apart = list(cubes) or train, list(validation) or held
     if not given:
         raise CubefillError(
-            f"The recipe {source} names no cubes: expected `cubes` in its table [samples]. Type "
+            f"The recipe {source} names no cubes: expected `cubes` in its table [samples]. Pass "
             "cubes=['cube.zarr']."
         )
     samples = cube_samples(given, learner, recipe, entries, apart)
@@ -102,7 +102,7 @@ def cube_samples(
     if values.get("count", 1) < 1:
         raise CubefillError(
             f"[samples] has count = {values['count']}: expected 1 or more samples to an epoch. "
-            "Type count=256."
+            "Pass count=256."
         )
     if "real" in values:
         values["real"] = tuple(values["real"])
@@ -132,7 +132,7 @@ def _of_series(entries: Mapping[str, Any], learner: TorchMethod) -> Parts:
     if not isinstance(learner, SeriesMethod):
         raise MethodError(
             f"[samples] has hdf5 = {path!r}: expected a method of single series, cnnrnn or mowing, "
-            f"got {name_of(learner)!r}. Type cubes=['cube.zarr']."
+            f"got {name_of(learner)!r}. Pass cubes=['cube.zarr']."
         )
     _check(options, OF_SERIES, ("hdf5",))
     group = int(options.get("patch", 4)) ** 2
@@ -166,7 +166,7 @@ def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str])
     for name, value in values.items():
         if name not in known:
             raise CubefillError(
-                f"[samples] has unknown key {name!r}: expected of {', '.join(names)}."
+                f"[samples] has unknown key {name!r}: expected one of {', '.join(names)}."
                 f"{did_you_mean(name, names)}"
             )
         default = _DEFAULTS.get(name, False)
@@ -208,7 +208,7 @@ class CleanWindows:
         found = [w for windows in regions.values() for w in windows]
         if not found:
             raise CubefillError(
-                f"{self.path} lists no window: expected some. Type "
+                f"{self.path} lists no window: expected some. Use "
                 "cubefill.samples.mine_clean_windows(cubes, 64) to find them."
             )
         return found

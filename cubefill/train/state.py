@@ -80,7 +80,7 @@ class Standing:
         except (TypeError, KeyError) as error:
             raise StoreError(
                 f"{path} is of another version ({error}): expected a state of "
-                f"{', '.join(f.name for f in fields(cls))}. Type overwrite=True to begin again."
+                f"{', '.join(f.name for f in fields(cls))}. Pass overwrite=True to begin again."
             ) from error
 
 
@@ -186,19 +186,19 @@ class Run:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
             raise StoreError(
-                f"{path} cannot be read ({error}): expected the state of a run. Type "
+                f"{path} cannot be read ({error}): expected the state of a run. Pass "
                 "overwrite=True to begin again."
             ) from error
         if state["recipe"] != self.recipe.fingerprint:
             raise StoreError(
                 f"{path} is of a run with another recipe: expected that of "
-                f"{self.folder / 'recipe.json'}. Type overwrite=True to begin again, or another "
+                f"{self.folder / 'recipe.json'}. Pass overwrite=True to begin again, or another "
                 "folder."
             )
         if state["data"] != self.data:
             raise StoreError(
                 f"{path} is of a run on other samples ({state['data']}): expected those of now "
-                f"({self.data}). Type overwrite=True to begin again, or another folder."
+                f"({self.data}). Pass overwrite=True to begin again, or another folder."
             )
         objective.load_state_dict(state["objective"])
         average.load(state["average"])

@@ -97,34 +97,34 @@ def test_messages_name_the_flags_of_the_command() -> None:
     fill, train = cli.main.commands["fill"], cli.main.commands["train"]
     load = cli.main.commands["load"]
     for command, said, wanted in (
-        (fill, "Type overwrite=True or resume=True.", "Type --overwrite or --resume."),
-        (fill, "Type resume=False.", "Type --no-resume."),
+        (fill, "Pass overwrite=True or resume=True.", "Pass --overwrite or --resume."),
+        (fill, "Pass resume=False.", "Pass --no-resume."),
         (
             fill,
-            "tile=0: Type tile=256, memory='4 GB'.",
-            "--tile 0: Type --tile 256, --memory '4 GB'.",
+            "tile=0: Pass tile=256, memory='4 GB'.",
+            "--tile 0: Pass --tile 256, --memory '4 GB'.",
         ),
         (
             fill,
-            "Type ds.gapfill('a', tile=(3, 4), std=True).",
-            "Type ds.gapfill('a', tile=(3, 4), std=True).",
+            "Use ds.gapfill('a', tile=(3, 4), std=True).",
+            "Use ds.gapfill('a', tile=(3, 4), std=True).",
         ),
-        (fill, "Type max_gap=40.", "Type max_gap=40."),
-        (load, "Type sar=False.", "Leave out --sar."),
-        (cli.main.commands["score"], "Type sar=False.", "Type --no-sar."),
-        (load, "Type collections=['a', 'b'].", "Type --collection a --collection b."),
-        (load, "Type bbox=None to load all.", "Leave out --bbox to load all."),
-        (train, "Type cubes=['c d.zarr'].", "Type --cube 'c d.zarr'."),
+        (fill, "Pass max_gap=40.", "Pass max_gap=40."),
+        (load, "Pass sar=False.", "Leave out --sar."),
+        (cli.main.commands["score"], "Pass sar=False.", "Pass --no-sar."),
+        (load, "Pass collections=['a', 'b'].", "Pass --collection a --collection b."),
+        (load, "Pass bbox=None to load all.", "Leave out --bbox to load all."),
+        (train, "Pass cubes=['c d.zarr'].", "Pass --cube 'c d.zarr'."),
         (
             train,
             "a lower rate, clip=1.0, or batch=2.",
             "a lower rate, --set clip=1.0, or --set batch=2.",
         ),
-        (train, "Type samples={'hdf5': 'F.h5'}.", "Type --set samples.hdf5=F.h5."),
-        (train, "Type precision='float32'.", "Type --set precision=float32."),
-        (train, "Type dates=, so that all fit.", "Type --set samples.dates=, so that all fit."),
-        (fill, "Type tile= the side, or max_gap=.", "Type --tile the side, or max_gap=."),
-        (None, "Type overwrite=True.", "Type overwrite=True."),
+        (train, "Pass samples={'hdf5': 'F.h5'}.", "Pass --set samples.hdf5=F.h5."),
+        (train, "Pass precision='float32'.", "Pass --set precision=float32."),
+        (train, "Pass dates=, so that all fit.", "Pass --set samples.dates=, so that all fit."),
+        (fill, "Pass tile= the side, or max_gap=.", "Pass --tile the side, or max_gap=."),
+        (None, "Pass overwrite=True.", "Pass overwrite=True."),
     ):
         assert in_flags(said, command) == wanted
 
@@ -233,7 +233,7 @@ def test_an_existing_store_is_not_replaced(shown: demo.DemoResult, tmp_path: Pat
     call("fill", shown.cube, target, "-q")
     other = call("fill", shown.cube, target, "--method", "nearest", "-q", code=1)
     assert other.stderr.startswith("error: ")
-    assert "Type --overwrite to replace it" in other.stderr
+    assert "Pass --overwrite to replace it" in other.stderr
     again = call("fill", shown.cube, target, "--no-resume", "-q", code=1).stderr
     assert "--resume to finish it or --overwrite to replace it" in again
     call("fill", shown.cube, target, "--method", "nearest", "--overwrite", "-q")

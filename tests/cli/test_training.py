@@ -135,12 +135,12 @@ def test_an_unknown_loss_lists_those_that_there_are(trains: list[str], tmp_path:
 
 def test_messages_name_flags(trains: list[str], tmp_path: Path) -> None:
     said = call(*trains[:3], code=1).stderr
-    assert said.endswith("Type --cube cube.zarr.\n")
+    assert said.endswith("Pass --cube cube.zarr.\n")
     call(*trains, "--set", "updates=1", "-q")
     said = call(*trains, "--no-resume", code=1).stderr
-    assert "Type --overwrite to replace it, or --resume to go on." in said
+    assert "Pass --overwrite to replace it, or --resume to go on." in said
     said = call(*trains, "--set", "rate=0.5", code=1).stderr
-    assert "Type --overwrite to begin again" in said
+    assert "Pass --overwrite to begin again" in said
     call(*trains, "--set", "rate=0.5", "--set", "updates=1", "--overwrite", "-q")
     assert checkpoint.read_card(tmp_path / "net").recipe["rate"] == 0.5
 
@@ -165,7 +165,10 @@ def test_a_dot_reaches_into_tables(trains: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ("config.patc=32", "no configuration 'patc': expected of bands, .*Did you mean 'patch'"),
+        (
+            "config.patc=32",
+            "no configuration 'patc': expected one of bands, .*Did you mean 'patch'",
+        ),
         ("config.patch=big", "config has patch = 'big': expected a value such as 128"),
         ("samples.cuont=2", "unknown key 'cuont'.*Did you mean 'count'"),
         ("samples.count=many", r"\[samples\] has count = 'many': expected a value such as 256"),
@@ -190,7 +193,7 @@ def test_a_finished_run_says_so_and_goes_on(trains: list[str], tmp_path: Path) -
     lines = [x for x in again.stderr.splitlines() if "finished" in x]
     assert len(lines) == 1
     assert "finished at update 4, epoch 2; nothing is left to do." in lines[0]
-    assert lines[0].endswith("Type --set epochs=4 --set updates=8 to go on.")
+    assert lines[0].endswith("Pass --set epochs=4 --set updates=8 to go on.")
     assert (tmp_path / "net" / "weights.safetensors").read_bytes() == kept
     assert "finished" not in call(*trains, "-q").stderr
     more = call(*trains, "--set", "epochs=3", "--set", "updates=0")
@@ -245,7 +248,7 @@ def test_shipped_recipes_learn_from_series(tmp_path: Path, name: str, inputs: in
     both = call(*arguments, "--cube", tmp_path / "absent.zarr", code=1).stderr
     assert "and cubes were given: expected one of them" in both
     odd = call(*arguments, "--set", "samples.turns=True", code=1).stderr
-    assert "unknown key 'turns': expected of hdf5, patch" in odd
+    assert "unknown key 'turns': expected one of hdf5, patch" in odd
 
 
 def test_series_without_weights_are_refused(tmp_path: Path) -> None:
@@ -258,7 +261,7 @@ def test_mowing_says_what_it_learns_from_before_a_cube_is_opened(tmp_path: Path)
     absent = tmp_path / "absent.zarr"
     said = call("train", "mowing", tmp_path / "net", "--cube", absent, code=1).stderr
     assert "learns from series with known answers, which no cube holds" in said
-    assert said.endswith("Type --set samples.hdf5=FILE.h5.\n")
+    assert said.endswith("Pass --set samples.hdf5=FILE.h5.\n")
 
 
 def test_series_are_for_methods_of_series(trains: list[str], tmp_path: Path) -> None:
@@ -282,7 +285,7 @@ def test_convert(tmp_path: Path) -> None:
     card = checkpoint.read_card(folder)
     assert (card.licence, card.config["heads"]) == ("MIT", 2)
     said = call("convert", "utilise", path, folder, *sets, code=1).stderr
-    assert "Type --overwrite to replace it." in said
+    assert "Pass --overwrite to replace it." in said
     assert call("convert", "utilise", path, folder, *sets, "--overwrite").stdout == f"{folder}\n"
     bare = call("convert", "utilise", path, folder, "--set", "heads=2", code=2).stderr
     assert "--set heads=2: expected config.heads." in bare
@@ -341,6 +344,6 @@ def test_compare_refuses_the_options_of_decloud() -> None:
     for option in (["--patch", "32"], ["--most", "3"], ["--dem"], ["--no-sar"]):
         said = call("score", "absent.zarr", *option, code=2).stderr
         assert f"{option[0]} says nothing to --protocol compare" in said
-        assert "type --protocol decloud" in said
+        assert "pass --protocol decloud" in said
     said = call("score", "absent.zarr", "--save", "scores.doc", code=2).stderr
     assert "with --protocol compare" in said

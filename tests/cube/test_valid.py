@@ -145,7 +145,7 @@ def test_apply_refuses(mask: object, message: str) -> None:
 
 
 def test_neither_scl_nor_valid() -> None:
-    with pytest.raises(CubeError, match=r"neither `valid` nor `SCL`.*Type ds\['valid'\]"):
+    with pytest.raises(CubeError, match=r"neither `valid` nor `SCL`.*Use ds\['valid'\]"):
         valid.apply(cube(scl=False))
 
 

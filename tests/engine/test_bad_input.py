@@ -78,7 +78,7 @@ def test_bands_under_other_names_and_an_absent_ndvi() -> None:
     with pytest.raises(MethodError, match=r"needs band B04, B08; .*conform\(ds\) to rename red, n"):
         _ = CubeSamples([foreign], resolve("utilise"), Blobs())[0]
     mowing = made(Mowing, steps=8, features=4, convs=(2, 3), units=3)
-    with pytest.raises(MethodError, match=r"needs band NDVI.*type cubefill\.indices\.with_ndvi"):
+    with pytest.raises(MethodError, match=r"needs band NDVI.*use cubefill\.indices\.with_ndvi"):
         cube().gapfill("mowing", checkpoint=mowing.checkpoint)
 
 
@@ -245,7 +245,7 @@ def test_bfloat16_where_a_cpu_emulates_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict, raising=False)
     _pass.fast_bfloat16.cache_clear()
     try:
-        with pytest.raises(MethodError, match=r"neither AVX512-BF16.*Type precision='float32'"):
+        with pytest.raises(MethodError, match=r"neither AVX512-BF16.*Pass precision='float32'"):
             filled(cube(), precision="bfloat16", device="cpu")
     finally:
         _pass.fast_bfloat16.cache_clear()

@@ -109,12 +109,12 @@ def test_a_cube_with_too_few_observations_is_refused(kind: gaps.Gaps) -> None:
     valid = np.zeros((6, 4, 4), bool)
     valid[:2] = True
     valid[0, :2] = False
-    with pytest.raises(CubeError, match="Type keep=1"):
+    with pytest.raises(CubeError, match="Pass keep=1"):
         kind.make(valid, np.arange(6.0))
 
 
 def test_transplant_says_what_it_lacks() -> None:
-    with pytest.raises(CubeError, match=r"got 4 and 0 of 4 dates\. Type clear= or cover="):
+    with pytest.raises(CubeError, match=r"got 4 and 0 of 4 dates\. Pass clear= or cover="):
         Transplant().make(np.ones((4, 4, 4), bool), np.arange(4.0))
     with pytest.raises(CubeError, match="got 0 and 4"):
         Transplant(clear=0.9).make(~np.eye(4, dtype=bool)[None].repeat(4, 0), np.arange(4.0))
@@ -208,7 +208,7 @@ def test_the_limits_of_impaired_dates(gap: int, likely: int | None, expected: bo
 
 def test_a_probability_in_percent_or_of_another_shape_is_refused() -> None:
     valid = np.ones((2, 4, 4), bool)
-    with pytest.raises(CubeError, match=r"from 0 to 1, .* up to 60\. Type .*cloud_probability / 1"):
+    with pytest.raises(CubeError, match=r"from 0 to 1, .* up to 60\. Use .*cloud_probability / 1"):
         gaps.impaired(valid, np.full((2, 4, 4), 60.0))
     with pytest.raises(CubeError, match=r"expected \(2, 4, 4\)"):
         gaps.impaired(valid, np.zeros((1, 4, 4)))

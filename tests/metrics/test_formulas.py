@@ -179,5 +179,5 @@ def test_metrics_say_which_band_they_lack() -> None:
     with pytest.raises(CubeError, match="expected bands B04 and B08, got B02, B04"):
         NDVIMAE().terms(pred, true, where)
     del pred["B04_std"]
-    with pytest.raises(CubeError, match="Type std=True"):
+    with pytest.raises(CubeError, match="Pass std=True"):
         Coverage().terms(pred, true, where)

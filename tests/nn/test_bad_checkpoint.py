@@ -77,7 +77,7 @@ class Hostile:
 
 def test_a_checkpoint_of_another_method() -> None:
     other = net("ganfilling")
-    told = r"is a checkpoint of .*ganfilling:GanFilling: expected one of .*utilise:Utilise.*Type ds"
+    told = r"is a checkpoint of .*ganfilling:GanFilling: expected one of .*utilise:Utilise.*Use ds"
     with pytest.raises(MethodError, match=told):
         cube().gapfill("utilise", checkpoint=other)
     recipe = Recipe(method="utilise", epochs=1)
@@ -104,7 +104,7 @@ def test_a_folder_that_is_none(folder: Path, place: str) -> None:
 )
 def test_weights_of_another_net(folder: Path, spoil: Callable[[Any], Any], told: str) -> None:
     spoiled(folder, spoil)
-    told = rf"weights\.safetensors.*{told}.*Type the checkpoint"
+    told = rf"weights\.safetensors.*{told}.*Pass the checkpoint"
     with pytest.raises(MethodError, match=told) as planned:
         cube().gapfill("utilise", checkpoint=str(folder))
     target = folder.parent / "filled.zarr"

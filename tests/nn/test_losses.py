@@ -279,7 +279,7 @@ def test_an_unknown_loss_lists_the_known() -> None:
 
 
 def test_carl_is_refused_for_nets_that_see_no_date_to_give() -> None:
-    with pytest.raises(MethodError, match=r"loss='carl' .*expected a method .*Type loss='l1'") as e:
+    with pytest.raises(MethodError, match=r"loss='carl' .*expected a method .*Pass loss='l1'") as e:
         losses.named("carl")
     kinds = {n: type(resolve(n)) for n in METHODS}
     takers = {n for n, kind in kinds.items() if issubclass(kind, DecloudMethod)}

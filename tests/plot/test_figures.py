@@ -94,11 +94,11 @@ class TestRgb:
 
     @pytest.mark.parametrize("time", ["2020-01-01", "2031-01-01", "a Tuesday", "NaT"])
     def test_a_date_outside_is_refused(self, cube: xr.Dataset, time: str) -> None:
-        with pytest.raises(CubeError, match=r"expected .*Type time='20"):
+        with pytest.raises(CubeError, match=r"expected .*Pass time='20"):
             plot.rgb(cube, time=time)
 
     def test_a_missing_band_is_named(self, cube: xr.Dataset) -> None:
-        with pytest.raises(CubeError, match=r"B12 missing; the cube has B02.*Type bands="):
+        with pytest.raises(CubeError, match=r"B12 missing; the cube has B02.*Pass bands="):
             plot.rgb(cube, bands=("B12", "B08", "B04"))
 
     def test_draws_into_given_axes(self, cube: xr.Dataset) -> None:
@@ -179,7 +179,7 @@ class TestCompare:
             plot.compare(out, before=far)
 
     def test_an_unfilled_cube_is_refused(self, cube: xr.Dataset) -> None:
-        with pytest.raises(CubeError, match=r"expected the variable fill_flag.*Type ds\.gapfill"):
+        with pytest.raises(CubeError, match=r"expected the variable fill_flag.*Use ds\.gapfill"):
             plot.compare(cube)
 
 
@@ -255,7 +255,7 @@ class TestNdvi:
 
     @pytest.mark.parametrize("point", [(0.0, 0.0), (500_000.0, 0.0)])
     def test_a_point_outside_is_refused(self, cube: xr.Dataset, point: Any) -> None:
-        with pytest.raises(CubeError, match=r"outside the cube: expected [xy] from .*Type point="):
+        with pytest.raises(CubeError, match=r"outside the cube: expected [xy] from .*Pass point="):
             plot.ndvi(cube, point)
 
     @pytest.mark.parametrize("point", ["here", (1.0, 2.0, 3.0, 4.0)[:1], [(0, 0), (1, 1)]])

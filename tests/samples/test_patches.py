@@ -28,7 +28,7 @@ from tests.shared.train_runs import RECIPE, Watched, fit, samples, smooth_cube
 def test_samples_of_unequal_shape(tmp_path: Path) -> None:
     cubes = [smooth_cube(0, dates=5), smooth_cube(1, dates=7)]
     given = CubeSamples(cubes, Demo(), Blobs(), count=8)
-    with pytest.raises(CubefillError, match=r"'x' of shapes \(.*Type dates="):
+    with pytest.raises(CubefillError, match=r"'x' of shapes \(.*Pass dates="):
         fit(tmp_path / "net", samples=given)
     fit(tmp_path / "net", replace(RECIPE, epochs=1), samples=replace(given, dates=4))
 

@@ -143,7 +143,7 @@ def test_what_cannot_be_is_refused(cube: xr.Dataset, tmp_path: Path) -> None:
     refused("got a single one", cube, NEEDS, None, path)
     nowhere = synthetic_cube().drop_vars("spatial_ref").drop_encoding()
     refused("no CRS", [nowhere], NEEDS, None, path)
-    refused("Type dates=10", [cube], Needs(), None, path, error=MethodError)
+    refused("Pass dates=10", [cube], Needs(), None, path, error=MethodError)
     refused("gaps=None", [cube], "ssop", Blobs(), path, error=MethodError)
     refused("Expected a layout", [cube], 3, None, path, error=MethodError)
     with pytest.raises(StoreError, match="no store"):

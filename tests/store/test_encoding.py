@@ -69,7 +69,7 @@ def test_what_was_never_written_reads_as_no_data() -> None:
 
 
 def test_text_is_refused() -> None:
-    with pytest.raises(StoreError, match=r"'note' has type <U3.*drop_vars\('note'\)"):
+    with pytest.raises(StoreError, match=r"'note' has use <U3.*drop_vars\('note'\)"):
         encoding_of("note", np.dtype("U3"))
 
 

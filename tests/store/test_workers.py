@@ -53,7 +53,7 @@ def test_a_broken_run_goes_on_where_it_stopped(
         with pytest.raises(error, match="injected"):
             store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
     if error is KeyboardInterrupt:
-        assert "Stopped. Type cubefill.write_cube(ds" in caplog.text
+        assert "Stopped. Use cubefill.write_cube(ds" in caplog.text
     with pytest.warns(CubefillWarning, match=r"3 of 6 tiles are missing.*write_cube\(ds, '/"):
         part = store.open_cube(tmp_path / "a.zarr")
     assert np.isnan(part.B04[:, -1, -1]).all()
@@ -198,7 +198,7 @@ def test_a_cube_is_not_written_into_its_own_store(tmp_path: Path, cube: xr.Datas
 def test_no_grid_and_odd_shards(tmp_path: Path, cube: xr.Dataset) -> None:
     with pytest.raises(StoreError, match="no dimension y: expected y and x, found time, x"):
         store.write_cube(cube[["B04"]].isel(y=0), tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match=r"multiple of the chunk. Type shard=768"):
+    with pytest.raises(StoreError, match=r"multiple of the chunk. Pass shard=768"):
         store.write_cube(cube, tmp_path / "a.zarr", shard=1000)
 
 

@@ -66,7 +66,7 @@ def test_layouts_that_show_the_date_to_give_and_no_others_take_it(name: str) -> 
     net = method.net(method.config)
     assert isinstance(method.objective(net, replace(CARL, loss="l1")), Supervised)
     if name in ("crga-os1-burkina", OS1, "monthly", "monthly-difficult"):
-        message = f"loss='carl' for layout '{name}': expected .* Type loss='l1'"
+        message = f"loss='carl' for layout '{name}': expected .* Pass loss='l1'"
         with pytest.raises(MethodError, match=message):
             method.objective(net, CARL)
     else:

@@ -74,7 +74,7 @@ def test_another_configuration_of_the_net(tmp_path: Path) -> None:
     method = Demo(checkpoint=str(folder))
     assert method.config == DemoConfig(width=6)
     assert np.isfinite(engine.gapfill(smooth_cube(), method)["B04"].values).all()
-    with pytest.raises(MethodError, match=r"no configuration 'depth': expected of width, size"):
+    with pytest.raises(MethodError, match=r"no configuration 'depth': expected one of width, size"):
         fit(tmp_path / "other", replace(RECIPE, config={"depth": 6}))
 
 

@@ -75,7 +75,7 @@ def test_recipes_of_nets_that_were_trained_with_keras_have_its_defaults() -> Non
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("rat = 1e-3", r"mine\.toml has unknown key 'rat': expected of method, .*mean 'rate'"),
+        ("rat = 1e-3", r"mine\.toml has unknown key 'rat': expected one of method, .*mean 'rate'"),
         ("batch = 'four'", r"batch = 'four': expected int"),
         ("batch = true", r"batch = True: expected int"),
         ("schedule = 'wild'", r"expected one of constant, steps, cosine, plateau"),
@@ -92,36 +92,36 @@ def test_recipes_that_are_no_recipes(tmp_path: Path, text: str, message: str) ->
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        ({"micro": -1}, r"micro = -1: expected 0 or more. Type micro=0."),
-        ({"workers": -1}, r"workers = -1: expected 0 or more. Type workers=0."),
-        ({"updates": -1}, r"updates = -1: expected 0 or more. Type updates=0."),
-        ({"patience": -1}, r"patience = -1: expected 0 or more. Type patience=0."),
-        ({"keep_every": -1}, r"keep_every = -1: expected 0 or more. Type keep_every=0."),
-        ({"clip": -1.0}, r"clip = -1.0: expected 0 or more. Type clip=0.0."),
-        ({"better_by": -1.0}, r"better_by = -1.0: expected 0 or more. Type better_by=0.0."),
-        ({"decay": -0.1}, r"decay = -0.1: expected 0 or more. Type decay=0.0."),
-        ({"weight": -1}, r"weight = -1: expected 0 or more. Type weight=100.0."),
-        ({"ema": 1.5}, r"ema = 1.5: expected 0 or more and less than 1. Type ema=0.0."),
+        ({"micro": -1}, r"micro = -1: expected 0 or more. Pass micro=0."),
+        ({"workers": -1}, r"workers = -1: expected 0 or more. Pass workers=0."),
+        ({"updates": -1}, r"updates = -1: expected 0 or more. Pass updates=0."),
+        ({"patience": -1}, r"patience = -1: expected 0 or more. Pass patience=0."),
+        ({"keep_every": -1}, r"keep_every = -1: expected 0 or more. Pass keep_every=0."),
+        ({"clip": -1.0}, r"clip = -1.0: expected 0 or more. Pass clip=0.0."),
+        ({"better_by": -1.0}, r"better_by = -1.0: expected 0 or more. Pass better_by=0.0."),
+        ({"decay": -0.1}, r"decay = -0.1: expected 0 or more. Pass decay=0.0."),
+        ({"weight": -1}, r"weight = -1: expected 0 or more. Pass weight=100.0."),
+        ({"ema": 1.5}, r"ema = 1.5: expected 0 or more and less than 1. Pass ema=0.0."),
         ({"ema": 1}, r"ema = 1: expected 0 or more and less than 1"),
-        ({"precision": "float16"}, r"'float16': expected one of float32, bfloat16. Type prec"),
-        ({"betas": [0.9]}, r"betas = \(0.9,\): expected two numbers .*Type betas=\[0.9,0.999\]."),
+        ({"precision": "float16"}, r"'float16': expected one of float32, bfloat16. Use prec"),
+        ({"betas": [0.9]}, r"betas = \(0.9,\): expected two numbers .*Pass betas=\[0.9,0.999\]."),
         ({"betas": [0.9, 1.0]}, r"expected two numbers from 0 to less than 1"),
         ({"betas": ["a", "b"]}, r"expected two numbers from 0 to less than 1"),
-        ({"adversary_betas": [0.5, -1]}, r"Type adversary_betas=\[0.5,0.999\]."),
+        ({"adversary_betas": [0.5, -1]}, r"Pass adversary_betas=\[0.5,0.999\]."),
         ({"adversary_rate": 0}, r"adversary_rate = 0: expected more than 0"),
-        ({"eps": 0}, r"eps = 0: expected more than 0. Type eps=1e-08."),
-        ({"rate": float("nan")}, r"rate = nan: expected a number. Type rate=0.001."),
+        ({"eps": 0}, r"eps = 0: expected more than 0. Pass eps=1e-08."),
+        ({"rate": float("nan")}, r"rate = nan: expected a number. Pass rate=0.001."),
         ({"weight": float("inf")}, r"weight = inf: expected a number"),
         ({"milestones": ["a"]}, r"milestones = \('a',\): expected epochs that increase"),
-        ({"milestones": [3, 3]}, r"expected epochs that increase.*Type milestones=\[50,100\]."),
+        ({"milestones": [3, 3]}, r"expected epochs that increase.*Pass milestones=\[50,100\]."),
         ({"milestones": [0, 3]}, r"each 1 or more"),
-        ({"schedule": "steps"}, r"'steps' without milestones: expected .*Type milestones="),
-        ({"plateau": 0}, r"plateau = 0: expected 1 or more. Type plateau=3."),
-        ({"log_every": 0}, r"log_every = 0: expected 1 or more. Type log_every=10."),
-        ({"factor": 0}, r"factor = 0: expected more than 0 and at most 1. Type factor=0.5."),
-        ({"least_rate": 1.0}, r"least_rate = 1.0: expected at most the rate, 0.001. Type least_r"),
-        ({"seed": -1}, r"seed = -1: expected 0 to 2\*\*63 - 1. Type seed=0."),
-        ({"batch": 1.5}, r"batch = 1.5: expected int. Type batch=4."),
+        ({"schedule": "steps"}, r"'steps' without milestones: expected .*Pass milestones="),
+        ({"plateau": 0}, r"plateau = 0: expected 1 or more. Pass plateau=3."),
+        ({"log_every": 0}, r"log_every = 0: expected 1 or more. Pass log_every=10."),
+        ({"factor": 0}, r"factor = 0: expected more than 0 and at most 1. Pass factor=0.5."),
+        ({"least_rate": 1.0}, r"least_rate = 1.0: expected at most the rate, 0.001. Use least_r"),
+        ({"seed": -1}, r"seed = -1: expected 0 to 2\*\*63 - 1. Pass seed=0."),
+        ({"batch": 1.5}, r"batch = 1.5: expected int. Pass batch=4."),
     ],
 )
 def test_entries_that_are_out_of_range(entries: dict[str, Any], message: str) -> None:
@@ -224,7 +224,7 @@ def test_shapes_that_differ_in_a_batch_are_refused_by_any_number_of_processes(
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode != 0
     assert "CubefillError: Samples of one batch" in done.stderr
-    assert "expected equal ones. Type dates=" in done.stderr
+    assert "expected equal ones. Pass dates=" in done.stderr
 
 
 TWICE = """

@@ -154,7 +154,7 @@ class CnnRnn(SeriesMethod):
             what = "with attention" if chosen.attention else "without coherence"
             raise MethodError(
                 f"The authors published no weights of a net {what}: expected "
-                "ConfigCnnRnn(attention=False, coherence=True). Type `cubefill train cnnrnn`."
+                "ConfigCnnRnn(attention=False, coherence=True). Use `cubefill train cnnrnn`."
             )
         sizes = chosen.sizes
         names = keras_names(sizes, paired=False, last="time_distributed_1")
@@ -213,7 +213,7 @@ class Hdf5Samples:
         if len(self.series) < group:
             raise StoreError(
                 f"{path} has {len(self.series)} series for {part!r}: expected at least "
-                f"group={group}. Type group={max(1, len(self.series))}."
+                f"group={group}. Pass group={max(1, len(self.series))}."
             )
 
     def __len__(self) -> int:
@@ -247,7 +247,7 @@ class Hdf5Samples:
         except ImportError as error:
             raise CubefillError(
                 "The authors' data are HDF5, and h5py is not installed. "
-                "Type pip install cubefill[convert]"
+                "Use pip install cubefill[convert]"
             ) from error
         try:
             return h5py.File(self.path, "r")

@@ -108,12 +108,12 @@ class DecloudMethod(TorchMethod):
         if c.patch % multiple or not 0 <= 2 * c.pad < c.patch or c.pad % 2:
             raise MethodError(
                 f"patch={c.patch}, pad={c.pad}: expected a patch of a multiple of {multiple} "
-                "pixels and an even pad of less than half of it. Type patch=256, pad=32."
+                "pixels and an even pad of less than half of it. Pass patch=256, pad=32."
             )
         if c.mosaic < 0 or (c.mosaic and not any(self._sides)):
             raise MethodError(
                 f"mosaic={c.mosaic} for layout {self.layout.name!r}: expected 0, or a number of "
-                "acquisitions and a layout with slots before or after its date. Type mosaic=0."
+                "acquisitions and a layout with slots before or after its date. Pass mosaic=0."
             )
         return wiring
 
@@ -227,7 +227,7 @@ class DecloudMethod(TorchMethod):
         if self._own_image < 0:
             raise MethodError(
                 f"loss='carl' for layout {self.layout.name!r}: expected one that shows the optical "
-                "image of the date to give, such as 'ssop' or 'msop'. Type loss='l1'."
+                "image of the date to give, such as 'ssop' or 'msop'. Pass loss='l1'."
             )
         extra = ("clear", "optical", *(["optical_20m"] if self.config.bands_20m else []))
         loss = _regularised(self._own_image)

@@ -53,11 +53,11 @@ class GeneratorConfig:
         if self.patch < 1 or self.patch % MULTIPLE or not 1 <= self.patch_keep <= self.patch:
             raise MethodError(
                 f"patch={self.patch}, patch_keep={self.patch_keep}: expected a multiple of "
-                f"{MULTIPLE}, and at most that much kept. Type patch=128, patch_keep=96."
+                f"{MULTIPLE}, and at most that much kept. Pass patch=128, patch_keep=96."
             )
         if not 1 <= self.keep <= self.dates:
             raise MethodError(
-                f"keep={self.keep}, dates={self.dates}: expected 1 <= keep <= dates. Type keep=5."
+                f"keep={self.keep}, dates={self.dates}: expected 1 <= keep <= dates. Pass keep=5."
             )
         if self.clouds not in ("hidden", "seen"):
             raise MethodError(f"clouds={self.clouds!r}: expected 'hidden' or 'seen'.")

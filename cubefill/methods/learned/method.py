@@ -87,10 +87,10 @@ class TorchMethod:
         if self.precision not in ("float32", "bfloat16"):
             raise MethodError(
                 f"precision={self.precision!r}: expected 'float32' or 'bfloat16'. "
-                "Type precision='float32'."
+                "Pass precision='float32'."
             )
         if self.batch < 0:
-            raise MethodError(f"batch={self.batch}: expected 0 or more blocks. Type batch=0.")
+            raise MethodError(f"batch={self.batch}: expected 0 or more blocks. Pass batch=0.")
         if self.checkpoint:
             object.__setattr__(self, "checkpoint", str(self.checkpoint))
             object.__setattr__(self, "digest", self._card().digest)
@@ -150,7 +150,7 @@ class TorchMethod:
         unknown = [n for n in values if n not in known]
         if unknown:
             raise MethodError(
-                f"{self._named()!r} has no configuration {unknown[0]!r}: expected of "
+                f"{self._named()!r} has no configuration {unknown[0]!r}: expected one of "
                 f"{', '.join(known)}.{did_you_mean(unknown[0], known)}"
             )
         if self.checkpoint:
@@ -178,7 +178,7 @@ class TorchMethod:
         name = getattr(cls, "name", cls.__name__)
         raise MethodError(
             f"{name!r} reads no weights of its authors: expected a method with `from_original`. "
-            f"Type `cubefill train RECIPE.toml FOLDER` to make a checkpoint of {name!r}."
+            f"Use `cubefill train RECIPE.toml FOLDER` to make a checkpoint of {name!r}."
         )
 
     @classmethod
@@ -231,7 +231,7 @@ class TorchMethod:
         """
         if not self.checkpoint:
             raise MethodError(
-                f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Type "
+                f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Use "
                 "`cubefill train RECIPE.toml FOLDER` to make one, then "
                 f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
             )
@@ -329,7 +329,7 @@ class TorchMethod:
                 raise MethodError(
                     f"The net of {self._named()!r} gave no number for {_place(block)}, though its "
                     "input is finite: expected finite values. Its weights or its precision are "
-                    f"at fault: type precision='float32', or train {self.checkpoint} again."
+                    f"at fault: pass precision='float32', or train {self.checkpoint} again."
                 )
             yield self.decode(answer, block)
 
@@ -344,7 +344,7 @@ class TorchMethod:
             known = f"ds.gapfill({name!r}, checkpoint={self.checkpoint!r})"
             raise MethodError(
                 f"{self.checkpoint} is a checkpoint of {card.method}: expected one of "
-                f"{path_of(type(self))}. Type {known if listed(name) else 'another folder'}."
+                f"{path_of(type(self))}. Use {known if listed(name) else 'another folder'}."
             )
         return card
 

@@ -113,7 +113,7 @@ class Mowing(SeriesMethod):
         """
         raise MethodError(
             "Mowing is learnt from dated events, not from a cube: expected samples with `target` "
-            "and `where`. Type cubefill.applications.mowing.labels(events, dates) to make them."
+            "and `where`. Use cubefill.applications.mowing.labels(events, dates) to make them."
         )
 
     def lacking(self, block: Block) -> Bool:

@@ -42,7 +42,7 @@ def device_of(name: str) -> torch.device:
     if not there.get(device.type, False):
         raise DeviceError(
             f"device={name!r}: this machine has no such accelerator for torch. "
-            "Type device='auto' to use what is there."
+            "Pass device='auto' to use what is there."
         )
     return device
 
@@ -58,7 +58,7 @@ def check_precision(precision: str, device: torch.device) -> None:
     if precision == "bfloat16" and device.type == "cpu" and not fast_bfloat16():
         raise MethodError(
             "precision='bfloat16' on this CPU, which has neither AVX512-BF16 nor AMX, is about "
-            "60 times slower than float32. Type precision='float32', or device='cuda'."
+            "60 times slower than float32. Pass precision='float32', or device='cuda'."
         )
 
 
@@ -86,7 +86,7 @@ def check_compiler(device: torch.device) -> None:
     if device.type == "cpu" and not any(map(shutil.which, names)):
         raise DeviceError(
             f"compiled=True needs a C++ compiler: expected one of {', '.join(names)} on the path. "
-            "Type compiled=False, or install one."
+            "Pass compiled=False, or install one."
         )
 
 
@@ -186,7 +186,7 @@ class Pass:
             torch.cuda.empty_cache()
         if size == 1:
             raise PlanError(
-                f"One block needs more memory than {self.device} has. Type device='cpu', or close "
+                f"One block needs more memory than {self.device} has. Pass device='cpu', or close "
                 "what else runs there."
             )
         _FITS[self.key] = size // 2

@@ -178,7 +178,7 @@ class SeriesMethod(TorchMethod):
         if not self.assumed_coherence:
             raise MethodError(
                 f"The net of {self.name!r} needs Sentinel-1 coherence: expected {name} in the "
-                "cube. Type assumed_coherence=0.3 to take that value everywhere, or train a net "
+                "cube. Pass assumed_coherence=0.3 to take that value everywhere, or train a net "
                 "with coherence=False."
             )
         shape = (grid.steps, *block.valid.shape[1:])

@@ -48,10 +48,10 @@ class ConfigSTpconv(Sizes):
         if self.size % y or self.size % x or self.size < 1:
             raise MethodError(
                 f"size={self.size}: expected a multiple of {max(x, y)}, by which the net shrinks a "
-                f"patch. Type size={max(x, y) * max(1, self.size // max(x, y))}."
+                f"patch. Pass size={max(x, y) * max(1, self.size // max(x, y))}."
             )
         if self.scale <= 0:
-            raise MethodError(f"scale={self.scale}: expected more than 0. Type scale=1.")
+            raise MethodError(f"scale={self.scale}: expected more than 0. Pass scale=1.")
 
     @property
     def keep(self) -> int:
@@ -245,7 +245,7 @@ def _names(found: dict[str, Any], config: ConfigSTpconv) -> dict[str, str]:
     if len(theirs) != len(places):
         raise MethodError(
             f"The file holds {len(theirs)} partial convolutions: expected {len(places)} for "
-            f"filters={config.filters}, convs={config.convs}. Type the config of this file."
+            f"filters={config.filters}, convs={config.convs}. Pass the config of this file."
         )
     names: dict[str, str] = {}
     for their, place in zip(theirs, places, strict=True):

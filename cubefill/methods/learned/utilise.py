@@ -70,7 +70,7 @@ class UtiliseConfig:
         if not fits or self.key < 1 or not self.widths:
             raise MethodError(
                 f"heads={self.heads}, key={self.key}, widths={self.widths}: expected one or more "
-                "of each, and widths of multiples of heads. Type heads=4, widths=(64, 64, 64, 128)."
+                "of each, and widths of multiples of heads. Pass heads=4, widths=(64, 64, 64, 128)."
             )
 
 

@@ -58,7 +58,7 @@ class Harmonic(Classic):
         if self.orders < 1 or self.ridge <= 0 or self.robust < 0:
             raise MethodError(
                 f"Harmonic(orders={self.orders}, ridge={self.ridge}, robust={self.robust}): "
-                "expected orders >= 1, ridge > 0 and robust >= 0; type orders=2, ridge=1e-3."
+                "expected orders >= 1, ridge > 0 and robust >= 0; pass orders=2, ridge=1e-3."
             )
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
@@ -124,7 +124,7 @@ class Climatology(Classic):
         if self.statistic not in ("mean", "median") or not self.window > 0:
             raise MethodError(
                 f"Climatology(statistic={self.statistic!r}, window={self.window}): expected "
-                "'mean' or 'median' and days above 0; type statistic='mean', window=31."
+                "'mean' or 'median' and days above 0; pass statistic='mean', window=31."
             )
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:

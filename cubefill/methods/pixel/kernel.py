@@ -71,7 +71,7 @@ class Kernel:
         check_rows(a for a in args if isinstance(a, np.ndarray) and a.ndim == 3)
         if dtype not in (np.float32, np.int16):
             raise MethodError(
-                f"The block holds {dtype}: expected float32, or int16 counts. Type "
+                f"The block holds {dtype}: expected float32, or int16 counts. Use "
                 "band.astype('float32'), or give the cube to gapfill, which converts."
             )
         return (self._ready.get(dtype.name) or self._get(dtype.name))(*args)
@@ -106,7 +106,7 @@ def check_rows(arrays: Iterable[Array]) -> None:
         if not in_rows(a):
             raise MethodError(
                 f"A block holds an array {a.shape} of {a.dtype.str} with strides {a.strides}: "
-                "expected native values side by side along x. Type numpy.ascontiguousarray(array), "
+                "expected native values side by side along x. Use numpy.ascontiguousarray(array), "
                 "or give the cube to gapfill, which takes any layout."
             )
 

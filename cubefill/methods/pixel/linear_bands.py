@@ -48,7 +48,7 @@ def addresses(arrays: Sequence[Array]) -> Array:
     if len(types_of) > 1:
         raise MethodError(
             f"The bands of a block hold {' and '.join(sorted(map(str, types_of)))}: expected one "
-            "type, float32 or int16. Type band.astype('float32')."
+            "type, float32 or int16. Use band.astype('float32')."
         )
     return np.array([[a.ctypes.data, a.strides[0], a.strides[1]] for a in arrays], np.int64)
 

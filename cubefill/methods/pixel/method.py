@@ -111,14 +111,14 @@ class Classic:
         if self.smooth and not self.fits:
             raise MethodError(
                 f"{type(self).__name__} passes through the observations: expected smooth=False, "
-                "got True. Type savgol, whittaker, harmonic or climatology for a fitted curve."
+                "got True. Use savgol, whittaker, harmonic or climatology for a fitted curve."
             )
         for name in ("max_gap", "max_extrapolate"):
             days = getattr(self, name)
             if days is not None and not days >= 0:
                 raise MethodError(
                     f"{type(self).__name__}({name}={days!r}): expected days >= 0 or None; "
-                    f"type {name}=60 for two months."
+                    f"pass {name}=60 for two months."
                 )
 
     @property
@@ -200,12 +200,12 @@ class Classic:
         if block.std and self.errors is None:
             raise MethodError(
                 f"{type(self).__name__} was asked for <band>_std before it saw the cube: expected "
-                "a prepared method. Type method = method.prepare(sample)."
+                "a prepared method. Use method = method.prepare(sample)."
             )
         if block.counts not in (None, Counts()):
             raise MethodError(
                 f"{type(self).__name__} was given counts as {block.counts}: expected {Counts()}. "
-                "Type counts=None and give reflectance."
+                "Pass counts=None and give reflectance."
             )
 
     def flags(self, valid: Bool, axes: Axes) -> Codes:

@@ -42,7 +42,7 @@ class Savgol(Classic):
         if self.order < 0 or not self.window > 0:
             raise MethodError(
                 f"Savgol(window={self.window}, order={self.order}): expected days above 0 and "
-                "order >= 0; type window=45, order=2."
+                "order >= 0; pass window=45, order=2."
             )
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
@@ -84,7 +84,7 @@ class Whittaker(Classic):
         super().__post_init__()
         if self.lam != "vcurve" and not (isinstance(self.lam, int | float) and self.lam > 0):
             raise MethodError(
-                f"Whittaker(lam={self.lam!r}): expected a number above 0 or 'vcurve'; type "
+                f"Whittaker(lam={self.lam!r}): expected a number above 0 or 'vcurve'; pass "
                 "lam=1000."
             )
 
@@ -121,7 +121,7 @@ class Whittaker(Classic):
         """Fills `outs`; gives the clear values of each band that held no data."""
         if isinstance(self.lam, str):
             raise MethodError(
-                "Whittaker(lam='vcurve') has not seen the cube: expected a number. Type "
+                "Whittaker(lam='vcurve') has not seen the cube: expected a number. Use "
                 "method = method.prepare(sample), or lam=1000."
             )
         bend = penalty(axes.days) * self.lam

@@ -131,5 +131,5 @@ def test_a_mosaic_changes_what_is_filled() -> None:
      (SsopUnet, {"mosaic": 3})],
 )  # fmt: skip
 def test_a_layout_without_slots_before_and_after(kind: Any, options: dict[str, Any]) -> None:
-    with pytest.raises(MethodError, match=r"mosaic=-?\d for layout .* Type mosaic=0"):
+    with pytest.raises(MethodError, match=r"mosaic=-?\d for layout .* Pass mosaic=0"):
         _ = made(kind, **NARROW, **options).needs

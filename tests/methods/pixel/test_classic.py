@@ -132,7 +132,7 @@ def test_every_count_survives_and_overflow_is_clipped() -> None:
 
 def test_other_counts_are_refused() -> None:
     b = replace(as_counts(block()), counts=Counts(scale=1e-3))
-    with pytest.raises(MethodError, match="Type counts=None and give reflectance"):
+    with pytest.raises(MethodError, match="Pass counts=None and give reflectance"):
         one(build("linear"), b)
 
 
