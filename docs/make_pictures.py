@@ -5,6 +5,7 @@ import re
 import tomllib
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -86,12 +87,21 @@ def design(drawn: str) -> str:
             )
             parts.append(_words(left + wide / 2, top + 18, name, 12.5, "middle", "#222"))
             left += wide + 10
+        if len(names) == 1:
+            parts.append(_words(310, 294 + 31 * row, first_line(names[0]), 12, "start", "#444"))
     parts.append(
         f'<line x1="900" y1="280" x2="900" y2="{height - 15}" stroke="#444" stroke-width="1.5" '
         'marker-end="url(#a)"/>'
     )
-    parts.append(_words(888, height / 2 + 140, "imports", 12.5, "end", "#444"))
+    parts.append(_words(888, 294, "imports", 12.5, "end", "#444"))
     return head + "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def first_line(name: str) -> str:
+    """What a package or module says of itself."""
+    inside = PROJECT.parent / "cubefill" / name
+    text = (inside / "__init__.py" if inside.is_dir() else inside.with_suffix(".py")).read_text()
+    return escape(text.split('"""')[1].splitlines()[0].rstrip(".").replace("`", ""))
 
 
 def _words(
