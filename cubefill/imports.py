@@ -13,7 +13,7 @@ from importlib.util import find_spec, spec_from_loader
 from types import ModuleType
 from typing import Any
 
-from cubefill.errors import CubefillWarning
+from cubefill.errors import CubefillWarning, MethodError
 
 MOVED: dict[str, str] = {
     "cubefill.bands": "cubefill.cube.bands",
@@ -23,7 +23,7 @@ MOVED: dict[str, str] = {
     "cubefill.events": "cubefill.applications.mowing",
     "cubefill.indices": "cubefill.cube.indices",
     "cubefill.job": "cubefill.engine.job",
-    "cubefill.method": "cubefill.methods.contract",
+    "cubefill.method": "cubefill.methods",
     "cubefill.methods._torch": "cubefill.methods.learned.method",
     "cubefill.methods.cnnrnn": "cubefill.methods.learned.cnnrnn",
     "cubefill.methods.cubic": "cubefill.methods.pixel.cubic",
@@ -61,6 +61,25 @@ def current(target: str) -> str:
     return MOVED.get(module, module) + colon + name
 
 
+def import_module(name: str) -> ModuleType:
+    """A module of a net or of any other kind.
+
+    Raises
+    ------
+    MethodError
+        It needs torch, which is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise MethodError(
+            f"{name} needs torch, which is not installed. Use pip install torch, or a method "
+            "without a net, such as 'linear' or 'whittaker'."
+        ) from error
+
+
 def on_first_use(
     face: str, public: Mapping[str, str], packages: str = ""
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -81,10 +100,10 @@ def on_first_use(
     def get(name: str) -> Any:
         full = f"{face}.{name}"
         if name in inside or full in MOVED:
-            return importlib.import_module(full)
+            return import_module(full)
         if name not in where:
             raise AttributeError(f"module {face!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{face}.{where[name]}"), name)
+        found = getattr(import_module(f"{face}.{where[name]}"), name)
         setattr(sys.modules[face], name, found)
         return found
 

@@ -10,7 +10,7 @@ from click.core import ParameterSource
 
 from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, resume, show
 from cubefill.errors import CubefillError
-from cubefill.methods.contract import named, resolve
+from cubefill.methods import named, resolve
 from cubefill.train.recipe import Recipe
 
 PICTURES = (".png", ".svg", ".pdf")

@@ -16,7 +16,7 @@ from cubefill.engine.memory import tile_bytes as tile_bytes
 from cubefill.engine.work import Work
 from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
 from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
-from cubefill.methods.contract import Method, Needs, name_of, options_of, resolve, table, traits
+from cubefill.methods import Method, Needs, name_of, options_of, resolve, table, traits
 from cubefill.methods.windows import Axis, Span, Whole
 from cubefill.store import source
 
