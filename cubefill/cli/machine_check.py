@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
 CORE = (
     "cubefill",
     "numpy",
@@ -166,6 +164,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _codecs() -> Iterator[Finding]:
+    import numpy as np
     import zarr
     from zarr.codecs import BloscCodec
 
