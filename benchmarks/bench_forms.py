@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from benchmarks.bench_infer import alternate
 from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
-from cubefill.methods.contract import Block, resolve
+from cubefill.methods import Block, resolve
 from cubefill.methods.learned.footprint import first_pass
 from cubefill.methods.learned.method import Arrays, TorchMethod
 from cubefill.methods.learned.passes import Pass, device_of

@@ -35,7 +35,7 @@ from benchmarks.context import context
 from benchmarks.precision import computing, gpu_name, precisions
 from cubefill import samples, simulate
 from cubefill.gaps import Blobs
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.passes import device_of
 from cubefill.nn.objective import Objective

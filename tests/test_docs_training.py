@@ -20,7 +20,7 @@ import cubefill
 from cubefill import metrics, samples
 from cubefill.cli.main import main
 from cubefill.evaluate import GAPS as SCORED_GAPS
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.registry import METHODS
 from cubefill.nn import checkpoint

@@ -16,7 +16,7 @@ from cubefill.evaluate.bootstrap import Totals, dataset
 from cubefill.evaluate.hiding import HiddenAs, fill, gapped, names, observed, window
 from cubefill.evaluate.strata import SETS, pixel_set, strata
 from cubefill.gaps import Gaps
-from cubefill.methods.contract import Method, resolve
+from cubefill.methods import Method, resolve
 from cubefill.metrics import Metric, sees
 from cubefill.metrics.formulas import Mapped
 

@@ -21,7 +21,7 @@ import xarray as xr
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate.tables import Table, facts_line, quoted, save
-from cubefill.methods.contract import Block, Filled, Method, name_of, resolve
+from cubefill.methods import Block, Filled, Method, name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples.stored import StoredSamples

@@ -15,7 +15,7 @@ from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps
 from cubefill.gaps.clouds import overcast
-from cubefill.methods.contract import Flag, Method, name_of, traits
+from cubefill.methods import Flag, Method, name_of, traits
 
 _TRIES = 12
 _SEED = 20_170

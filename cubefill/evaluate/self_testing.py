@@ -24,7 +24,7 @@ from cubefill.evaluate.hiding import HiddenAs, fill, gapped, names, observed
 from cubefill.evaluate.hiding import window as window
 from cubefill.evaluate.strata import robust
 from cubefill.gaps import Blobs, Blocks, Dates, Gaps, Trailing, Transplant
-from cubefill.methods.contract import Method, resolve
+from cubefill.methods import Method, resolve
 from cubefill.metrics import Score
 from cubefill.store import open_cube
 

@@ -12,7 +12,7 @@ import xarray as xr
 from cubefill.cube import describe
 from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
-from cubefill.methods.contract import AUTO, Flag, Method, name_of, resolve
+from cubefill.methods import AUTO, Flag, Method, name_of, resolve
 from cubefill.methods.registry import listed
 from cubefill.ownership import claim_files
 from cubefill.plot.pixels import align, date_text, decimate, source_cube, thinned, with_valid

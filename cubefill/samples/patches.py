@@ -14,7 +14,7 @@ from cubefill import gaps as artificial
 from cubefill.engine.planning import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
-from cubefill.methods.contract import Block, Needs, name_of
+from cubefill.methods import Block, Needs, name_of
 from cubefill.methods.windows import Whole
 from cubefill.samples.blocks import (
     View,

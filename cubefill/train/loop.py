@@ -21,7 +21,7 @@ from torch import nn
 from tqdm import tqdm
 
 from cubefill.errors import CubefillError, MethodError, StoreError
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.method import TorchMethod, card_of
 from cubefill.methods.learned.passes import check_precision, device_of
 from cubefill.nn import checkpoint

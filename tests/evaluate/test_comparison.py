@@ -15,7 +15,7 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate import compare, parse_gaps, score_stores
 from cubefill.evaluate.bootstrap import key_of
 from cubefill.gaps import Blobs, Blocks, Dates, Trailing, Transplant
-from cubefill.methods.contract import Block, Filled, Needs, resolve
+from cubefill.methods import Block, Filled, Needs, resolve
 from cubefill.store import write_cube
 from tests.shared import pictures_scene as scenes
 

@@ -14,7 +14,7 @@ import xarray as xr
 from cubefill import metrics, samples, simulate
 from cubefill.errors import CubeError
 from cubefill.evaluate.decloud import BANDS, _rows, compare_decloud, markdown, write
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.msop import MsopUnet
 from cubefill.methods.learned.ssop import SsopUnet
 from tests.shared.decloud import made

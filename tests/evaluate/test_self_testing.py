@@ -11,7 +11,7 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate import self_test
 from cubefill.evaluate import self_testing as evaluate
 from cubefill.gaps import Blobs, Dates, Transplant
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from tests.shared import pictures_scene as scenes
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch, name_of
+from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch
 from cubefill.methods.learned.footprint import footprint, on_meta, state_of
 from cubefill.methods.learned.passes import (
     Answer,
@@ -35,7 +35,7 @@ from cubefill.methods.learned.passes import (
     compiled_net,
     device_of,
 )
-from cubefill.methods.registry import listed, name_for
+from cubefill.methods.registry import listed, name_for, name_of
 from cubefill.nn import checkpoint, losses
 from cubefill.nn.checkpoint import Card
 from cubefill.nn.objective import Learning, Objective, Supervised

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from cubefill.engine import planning
 from cubefill.errors import MethodError, PlanError
-from cubefill.methods.contract import Block, Scratch, resolve
+from cubefill.methods.contract import Block, Scratch
 from cubefill.methods.learned import footprint as _footprint
 from cubefill.methods.learned.footprint import HEAP, first_pass
+from cubefill.methods.registry import resolve
 from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet, Series, blocks, trained
 from tests.shared.strategies import cube
 
@@ -191,7 +192,7 @@ import json, sys
 from dataclasses import replace
 import numpy as np, torch
 torch.set_num_threads(1)
-from cubefill.methods.contract import resolve
+from cubefill.methods.registry import resolve
 from tests.methods.learned.test_method import blocks
 
 def memory(name):
