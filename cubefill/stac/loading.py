@@ -4,6 +4,7 @@ import logging
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import xarray as xr
@@ -194,6 +195,8 @@ def load(
     with_scl = has_scl(inside, flagged=on_error == "flag", required=valid is None)
     wanted = (*names, "SCL") if with_scl else names
     options = ReadOptions(resampling, on_error, sign or patch_url or found.sign)
+    if preserve_original_order:
+        inside = _as_given(inside, items)
     step = float(resolution) if box is None else abs(box.affine.a)
     driver = Driver(options, harmonize, step)
     grid = {"geobox": box} if box is not None else grid_options(inside, chosen, step, where, wanted)
@@ -253,6 +256,13 @@ def _items(items: Any) -> Items:
             "items = cubefill.search(url, bbox=..., datetime=...) and see print(items.report())."
         )
     return search(items)
+
+
+def _as_given(inside: list[Any], items: Any) -> list[Any]:
+    """Items in the order of the list that gave them."""
+    listed = [] if isinstance(items, str | Path | Mapping) else items
+    rank = {i["id"] if isinstance(i, Mapping) else i.id: n for n, i in enumerate(listed)}
+    return sorted(inside, key=lambda i: rank.get(i.id, 0))
 
 
 def _given_grid(geobox: Any, like: Any) -> Any:

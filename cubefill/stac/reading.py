@@ -106,16 +106,26 @@ def read_mosaic(
     ReadError
         An asset cannot be read and `on_error` is "raise".
     """
-    out = as_type(np.full(grid.shape, np.nan, np.float32), dtype)
+    out: NDArray[Any] | None = None
     for asset in assets:
         roi = reach(asset, grid)
-        if roi is not None and holes(out[roi]).any():
-            roi, values = read_part(asset, grid, options)
-            fuse(out[roi], as_type(values, dtype))
-    return out
+        if roi is None or (out is not None and not holes(out[roi]).any()):
+            continue
+        values = as_type(read_part(asset, grid, options)[1], dtype)
+        if out is None and values.shape == grid.shape:
+            out = values
+            continue
+        out = blank(grid.shape, dtype) if out is None else out
+        fuse(out[roi], values)
+    return blank(grid.shape, dtype) if out is None else out
 
 
-def read_part(asset: Asset, grid: Grid, options: ReadOptions) -> tuple[Window, Float]:
+def blank(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """No data: NaN among floats, 0 among classes."""
+    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
+
+
+def read_part(asset: Asset, grid: Grid, options: ReadOptions) -> tuple[Window, NDArray[Any]]:
     """The window of a grid that an asset can reach, and its values there.
 
     Where it cannot be read: `MISSING` with `on_error="flag"`, nothing with "skip".
@@ -151,9 +161,9 @@ def holes(out: NDArray[Any]) -> NDArray[np.bool_]:
     return (out == 0) | (out == MISSING_CLASS)
 
 
-def as_type(values: Float, dtype: Any) -> NDArray[Any]:
-    """Floats as they are, or as classes: 0 without data, `MISSING_CLASS` where a read failed."""
-    if np.dtype(dtype).kind == "f":
+def as_type(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Values as they are, or floats as classes: 0 without data, `MISSING_CLASS` where missing."""
+    if values.dtype.kind != "f" or np.dtype(dtype).kind == "f":
         return values.astype(dtype, copy=False)
     out = np.zeros(values.shape, dtype)
     np.copyto(out, values, where=np.isfinite(values), casting="unsafe")
@@ -161,7 +171,7 @@ def as_type(values: Float, dtype: Any) -> NDArray[Any]:
     return out
 
 
-def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> Float:
+def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> NDArray[Any]:
     """Values of one asset on a grid, NaN outside it and where it has no data.
 
     Where pixels of the asset coincide with pixels of the grid they are copied, not resampled.
@@ -321,7 +331,7 @@ def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any])
 # ------------------------------------------------------------------ one asset
 
 
-def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> Float:
+def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
     import rasterio
 
     kind: dict[str, Any] = {"driver": driver_of(href), "sharing": False}
@@ -336,7 +346,7 @@ def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> Float:
         return _values_on(file, native, grid, fit(native, grid), asset, options)
 
 
-def _read_zarr(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> Float:
+def _read_zarr(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
     from cubefill.stac.zarrfile import ZarrFile
 
     try:
@@ -361,13 +371,15 @@ def _grid_of(file: Any) -> Grid:
 
 def _values_on(
     file: Any, native: Grid, grid: Grid, found: Fit | None, asset: Asset, options: ReadOptions
-) -> Float:
+) -> NDArray[Any]:
     """An asset's values on a grid: copied where grids agree, else warped."""
-    out = np.full(grid.shape, np.nan, np.float32)
-    if found is None:
-        return out
-    if found.exact:
-        out[found.target] = _values(file, found.source, asset)
+    if found is None or found.exact:
+        values = _values(file, found.source, asset) if found else None
+        if values is not None and values.shape == grid.shape:
+            return values
+        out = blank(grid.shape, np.uint8 if asset.classes else np.float32)
+        if found is not None:
+            out[found.target] = values
         return out
     pad = 2 * ceil(max(1.0, found.shrink)) + 2
     rows, cols = (
@@ -379,7 +391,9 @@ def _values_on(
     return _warp(values, native[rows, cols], grid, method, found.shrink)
 
 
-def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: float) -> Float:
+def _warp(
+    values: NDArray[Any], source: Grid, grid: Grid, resampling: str, shrink: float
+) -> NDArray[Any]:
     """Values on another grid; NaN neither spreads nor is averaged in.
 
     GDAL would guess the ratio of pixel sizes from each window; given, it is the same for all.
@@ -394,15 +408,16 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: floa
         return {"height": rows, "width": cols, "crs": g.crs, "transform": Affine(*g.transform)}
 
     with MemoryFile() as memory:
-        kind = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan}
+        nodata = np.nan if values.dtype.kind == "f" else 0
+        kind = {"driver": "GTiff", "count": 1, "dtype": values.dtype.name, "nodata": nodata}
         with memory.open(**kind, **profile(source)) as file:
             file.write(values, 1)
         with (
             memory.open() as file,
             WarpedVRT(
                 file,
-                src_nodata=np.nan,
-                nodata=np.nan,
+                src_nodata=nodata,
+                nodata=nodata,
                 resampling=Resampling[resampling],
                 tolerance=TOLERANCE,
                 XSCALE=str(1 / shrink),
@@ -410,16 +425,19 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: floa
                 **profile(grid),
             ) as warped,
         ):
-            out: Float = warped.read(1)
+            out: NDArray[Any] = warped.read(1)
             return out
 
 
-def _values(file: Any, roi: Window, asset: Asset) -> Float:
-    """Values of a window, scaled, NaN where there is no data."""
+def _values(file: Any, roi: Window, asset: Asset) -> NDArray[Any]:
+    """Values of a window, scaled, NaN where there is no data; classes as they are, or 0."""
     from rasterio.windows import Window as RasterWindow
 
     raw = file.read(1, window=RasterWindow.from_slices(*roi))
-    absent = [*asset.nodata, *(v for v in (file.nodata,) if v is not None)]
+    absent = {*asset.nodata, *(v for v in (file.nodata,) if v is not None)}
+    if asset.classes:
+        known = np.isfinite(raw) & ~np.isin(raw, list(absent))
+        return np.where(known, raw, 0).astype(np.uint8, copy=False)
     values: Float = raw.astype(np.float32)
     if asset.counts:
         values += np.float32(asset.counts)
@@ -427,7 +445,7 @@ def _values(file: Any, roi: Window, asset: Asset) -> Float:
         values *= np.float32(asset.scale)
     for value in absent:
         if not np.isnan(value):
-            values[raw == value] = np.nan
+            np.copyto(values, np.float32(np.nan), where=raw == value)
     return values
 
 

@@ -2,11 +2,15 @@
 
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 
 from cubefill.stac.grid import Grid
 from cubefill.store.source import place
+
+RETRIES = 4
+"""Attempts after the first for a request to a server, with back-off."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class ZarrFile:
         """
         import zarr
 
-        array = zarr.open_array(place(href), mode="r")
+        web = urlsplit(href).scheme in ("http", "https")
+        array = zarr.open_array(_web(href) if web else place(href), mode="r")
         if array.ndim != 2:
             raise ValueError(f"the Zarr array has {array.ndim} dimensions: expected y and x")
         said = array.attrs
@@ -42,10 +47,6 @@ class ZarrFile:
         return cls(array, grid)
 
     @property
-    def _said(self) -> dict[str, Any]:
-        return {**self.array.attrs.get("_eopf_attrs", {}), **self.array.attrs}
-
-    @property
     def scaling(self) -> dict[str, float]:
         """Scale and counts to add as the attributes of the array give them."""
         scale = float(self._said.get("scale_factor", 1.0))
@@ -58,6 +59,37 @@ class ZarrFile:
         said = (self._said.get(k) for k in ("_FillValue", "fill_value"))
         return next((float(v) for v in said if isinstance(v, int | float)), None)
 
+    @property
+    def _said(self) -> dict[str, Any]:
+        return {**self.array.attrs.get("_eopf_attrs", {}), **self.array.attrs}
+
     def read(self, band: int, window: Any) -> Any:
         """Counts of a window."""
         return np.asarray(self.array[window.toslices()])
+
+
+def _web(href: str) -> Any:
+    """A Zarr store over HTTP: signed addresses keep their query, failed requests are repeated."""
+    import requests
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+    from fsspec.spec import AbstractFileSystem
+    from urllib3.util.retry import Retry
+    from zarr.storage import FsspecStore
+
+    root, _, query = href.partition("?")
+    session = requests.Session()
+    retry = Retry(RETRIES, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504))
+    session.mount(root, requests.adapters.HTTPAdapter(max_retries=retry))
+
+    class Web(AbstractFileSystem):  # type: ignore[misc]
+        cachable = False
+
+        def cat_file(self, path: str, start: Any = None, end: Any = None, **_: Any) -> bytes:
+            wanted = {} if start is None else {"Range": f"bytes={start}-{(end or 0) - 1}"}
+            answer = session.get(path, params=query, headers=wanted, timeout=120)
+            if answer.status_code == 404:
+                raise FileNotFoundError(path)
+            answer.raise_for_status()
+            return answer.content
+
+    return FsspecStore(AsyncFileSystemWrapper(Web(), asynchronous=True), path=root, read_only=True)
