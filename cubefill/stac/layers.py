@@ -160,8 +160,8 @@ def add_scl(
         "flag_meanings": " ".join(c.name.lower() for c in SCL),
     }
     ds["SCL"] = variable(scl, "scene classification of Sen2Cor", said)
-    said = clear_pixels.attributes(classes, dilate)
-    ds["valid"] = variable(clear_data, said["long_name"], said)
+    how = clear_pixels.attributes(classes, dilate)
+    ds["valid"] = variable(clear_data, how["long_name"], how)
     return ds, missing
 
 

@@ -351,7 +351,8 @@ def _read_zarr(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDA
 
     try:
         file = ZarrFile.opened(href, asset.grid)
-        known = replace(asset, **file.scaling) if asset.rule == FROM_FILE else asset
+        scale, counts = file.scaling if asset.rule == FROM_FILE else (asset.scale, asset.counts)
+        known = replace(asset, scale=scale, counts=counts)
         return _values_on(file, file.grid, grid, fit(file.grid, grid), known, options)
     except Exception as error:  # stores and codecs raise classes of their own
         raise ValueError(f"{type(error).__name__}: {error}") from None

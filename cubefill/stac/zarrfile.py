@@ -32,7 +32,7 @@ class ZarrFile:
         import zarr
 
         web = urlsplit(href).scheme in ("http", "https")
-        array = zarr.open_array(_web(href) if web else place(href), mode="r")
+        array: Any = zarr.open_array(_web(href) if web else place(href), mode="r")
         if array.ndim != 2:
             raise ValueError(f"the Zarr array has {array.ndim} dimensions: expected y and x")
         said = array.attrs
@@ -47,11 +47,11 @@ class ZarrFile:
         return cls(array, grid)
 
     @property
-    def scaling(self) -> dict[str, float]:
+    def scaling(self) -> tuple[float, float]:
         """Scale and counts to add as the attributes of the array give them."""
         scale = float(self._said.get("scale_factor", 1.0))
         offset = float(self._said.get("add_offset", 0.0))
-        return {"scale": scale, "counts": round(offset / scale, 3)}
+        return scale, round(offset / scale, 3)
 
     @property
     def nodata(self) -> float | None:

@@ -3,7 +3,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import dask
 import numpy as np
 import odc.stac
 import pystac
@@ -225,7 +224,7 @@ def test_chunks_as_odc_stac_takes_them(items: stac.Items) -> None:
     assert ds["B04"].data.chunks == ((1,) * 5, (16, 16, 8), (50,))
     xr.testing.assert_identical(ds.compute(), want.compute())
     now = stac.load(items, bands=("B04",), chunks=None)
-    assert not any(dask.is_dask_collection(v.data) for v in now.variables.values())
+    assert not any(hasattr(v.data, "dask") for v in now.variables.values())
     xr.testing.assert_identical(now, want.compute())
     with pytest.raises(CatalogueError, match=r"one time step a chunk.*\.chunk\(time="):
         stac.load(items, bands=("B04",), chunks={"time": 5})
