@@ -205,7 +205,7 @@ def grid_options(
             options["geopolygon"] = Geometry(where.shape, "EPSG:4326").segmented(0.05).to_crs(crs)
     elif any(footprint(i) is None for i in items):
         raise CatalogueError(
-            "An item has neither bbox nor geometry: expected the area. Type bbox=(W, S, E, N)."
+            "An item has neither bbox nor geometry: expected the area. Pass bbox=(W, S, E, N)."
         )
     return options
 

@@ -103,12 +103,12 @@ def has_scl(items: Sequence[Any], *, flagged: bool, required: bool) -> bool:
     if without and required and not flagged:
         raise CatalogueError(
             f"{len(without)} of {len(items)} items have no SCL ({listed(without)}), so nothing "
-            "says which pixels are clear. Type valid=your_function (of the cube, True where "
+            "says which pixels are clear. Pass valid=your_function (of the cube, True where "
             "clear), or on_error='flag' where some items have it."
         )
     if len(without) == len(items) and required:
         raise CatalogueError(
-            "No item has SCL, so nothing says which pixels are clear: type valid=your_function."
+            "No item has SCL, so nothing says which pixels are clear: pass valid=your_function."
         )
     return len(without) < len(items) and (required or not without)
 
@@ -215,7 +215,7 @@ def _sar_items(items: list[Any], orbit: Orbit | None, loading: Loading, found: I
     if not items:
         raise CatalogueError(
             f"sar was asked for and there is no Sentinel-1 RTC item among {summary(found)}: "
-            "expected assets vv and vh. Type collections=['sentinel-2-l2a', 'sentinel-1-rtc'] in "
+            "expected assets vv and vh. Pass collections=['sentinel-2-l2a', 'sentinel-1-rtc'] in "
             "search, or sar=False."
         )
     if orbit not in (None, "ascending", "descending"):
@@ -226,12 +226,12 @@ def _sar_items(items: list[Any], orbit: Orbit | None, loading: Loading, found: I
     if not chosen:
         states = Counter(orbit_of(i) for i in items)
         raise CatalogueError(
-            f"sar_orbit={orbit!r}: no such pass among {dict(states)}. Type sar_orbit=None."
+            f"sar_orbit={orbit!r}: no such pass among {dict(states)}. Pass sar_orbit=None."
         )
     inside = [i for i in chosen if loading.covered.meets(i)]
     if not inside:
         raise CatalogueError(
-            f"No Sentinel-1 item reaches the grid; they span {extent(chosen)}. Type sar=False."
+            f"No Sentinel-1 item reaches the grid; they span {extent(chosen)}. Pass sar=False."
         )
     return inside
 
@@ -243,7 +243,7 @@ def add_dem(ds: xr.Dataset, loading: Loading, items: list[Any], found: Items) ->
     if not inside:
         raise CatalogueError(
             f"dem=True and no DEM item reaches the grid, among {summary(found)}: expected such as "
-            "cop-dem-glo-30. Type collections=[..., 'cop-dem-glo-30'] in search, or dem=False."
+            "cop-dem-glo-30. Pass collections=[..., 'cop-dem-glo-30'] in search, or dem=False."
         )
     groups = _over(loading, inside, ("DEM",), lambda i: 0)
     data = _lazy(loading, groups.assets["DEM"], "DEM")[0][0]

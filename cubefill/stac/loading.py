@@ -236,7 +236,7 @@ def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[s
         option = "dem=True" if other == ["DEM"] else "sar=True"
         raise CatalogueError(
             f"bands={list(given)}: expected bands of Sentinel-2, got {', '.join(other)}. "
-            f"Use {option}."
+            f"Pass {option}."
         )
     if not spectral:
         raise CatalogueError("bands is empty: expected at least one, such as bands=('B04', 'B08').")

@@ -232,7 +232,7 @@ def test_no_datetime_is_said() -> None:
     one = item()
     one.datetime = None
     one.properties["datetime"] = None
-    with pytest.raises(CatalogueError, match=r"S2A_31UDS_20210501_0_L2A has no datetime.*Type"):
+    with pytest.raises(CatalogueError, match=r"S2A_31UDS_20210501_0_L2A has no datetime.*Use"):
         stac_items.when(one)
 
 
