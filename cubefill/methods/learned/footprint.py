@@ -1,7 +1,6 @@
 """What a deep method holds beside its blocks, found without its weights and without computing."""
 
 import logging
-from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +13,7 @@ from cubefill.nn.memory import pass_bytes, weight_bytes
 from cubefill.nn.original import Shape, shapes_of
 
 if TYPE_CHECKING:
-    from cubefill.methods.learned.method import Arrays, TorchMethod
+    from cubefill.methods.learned.method import TorchMethod
 
 HEAP = 1.5
 """Memory that a CPU's passes take over that of their tensors (measured with glibc: 1.1 to 1.9)."""
@@ -33,7 +32,7 @@ def footprint(method: "TorchMethod", block: Block, size: int) -> Scratch:
     """
     on_cpu = device_of(method.device).type == "cpu"
     try:
-        arrays = first_pass(method, block)
+        arrays = method.encode(method.split(block)[0])
         rows = size * max(1, method.rows)
         shapes = tuple((n, (rows, *a.shape[bool(method.rows) :])) for n, a in arrays.items())
         weights, activations = counted(type(method), method.config, shapes)
@@ -44,27 +43,6 @@ def footprint(method: "TorchMethod", block: Block, size: int) -> Scratch:
         return Scratch(weights, int(HEAP * activations), turns())
     inputs = sum(4 * torch.Size(s).numel() for _, s in shapes)
     return Scratch(weights, 4 * inputs, turns())
-
-
-def first_pass(method: "TorchMethod", block: Block) -> "Arrays":
-    """What `encode` gives for the first pass over a block, however `fill` cuts it."""
-    asked = copy(method)
-
-    def stop(blocks: Any, device: torch.device) -> Any:
-        raise _Encoded(method.encode(next(iter(blocks))))
-
-    asked.__dict__.update(_fill=stop, ready=lambda: None)
-    try:
-        next(iter(asked.fill(iter([block]))), None)
-    except _Encoded as found:
-        return found.arrays
-    raise ValueError("no pass over a block with gaps")
-
-
-class _Encoded(Exception):
-    def __init__(self, arrays: "Arrays") -> None:
-        super().__init__()
-        self.arrays = arrays
 
 
 _COUNTED: dict[tuple[type, str, Shapes], tuple[int, int]] = {}

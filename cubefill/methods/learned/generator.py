@@ -5,8 +5,6 @@ was trained on is cut into windows that start `keep` dates apart; each answers f
 dates, and the first one for all of its own.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -18,7 +16,8 @@ from torch import Tensor, nn
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Block, Filled, Float, Needs
-from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.time_windows import Places, WindowMethod, even_windows
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn.convlstm import MULTIPLE, Generator, Sizes, original_names
 from cubefill.nn.original import check_shapes, original_pt
@@ -64,7 +63,7 @@ class GeneratorConfig:
 
 
 @dataclass(frozen=True)
-class GeneratorMethod(TorchMethod):
+class GeneratorMethod(WindowMethod):
     """A method that gives every date of a series by the GANFilling generator."""
 
     Config: ClassVar[type] = GeneratorConfig
@@ -72,7 +71,7 @@ class GeneratorMethod(TorchMethod):
 
     @property
     def needs(self) -> Needs:
-        """The bands of the net on the whole time axis; windows are cut inside `fill`."""
+        """The bands of the net on the whole time axis."""
         c = self.config
         return Needs(bands=c.bands, time=Whole(), space=Span(c.patch, c.patch_keep, c.blend))
 
@@ -97,37 +96,9 @@ class GeneratorMethod(TorchMethod):
         where = np.isfinite(bands) & truth.valid[:, None]
         return {"target": np.where(where, np.clip(bands, 0, 1), np.float32(0)), "where": where}
 
-    # -------------------------------------------------------------- all windows
-
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
-        """Filled blocks, one for each block given; each window of a series is one pass."""
-        waiting: deque[tuple[Block, Block]] = deque()
-
-        def windows() -> Iterator[Block]:
-            for block in blocks:
-                series = with_dates(block)
-                waiting.append((block, series))
-                for start, stop in self._places(series):
-                    yield _cut(series, start, stop)
-
-        return self._joined_windows(super().fill(windows()), waiting)
-
-    def _places(self, series: Block) -> list[tuple[int, int]]:
-        return place_windows(len(series.time), self.config.dates, self.config.keep)
-
-    def _joined_windows(
-        self, answers: Iterator[Filled], waiting: "deque[tuple[Block, Block]]"
-    ) -> Iterator[Filled]:
-        parts: list[Float] = []
-        for answer in answers:
-            parts.append(np.stack([answer.bands[n] for n in self.config.bands], axis=1))
-            block, series = waiting[0]
-            places = self._places(series)
-            if len(parts) == len(places):
-                waiting.popleft()
-                whole = join_windows(parts, places)[np.searchsorted(series.time, block.out_time)]
-                parts = []
-                yield Filled({n: whole[:, i] for i, n in enumerate(self.config.bands)})
+    def places(self, cloudy: NDArray[np.float64]) -> Places:
+        """Windows of the length that the net was trained on, `keep` dates apart."""
+        return even_windows(len(cloudy), self.config.dates, self.config.keep)
 
     def decode(self, output: Float, block: Block) -> Filled:
         """The net's answer `(date, band, y, x)` by the names of its bands."""
@@ -165,63 +136,6 @@ class GeneratorMethod(TorchMethod):
 def sizes_of(config: Any) -> Sizes:
     """The widths of the nets for a configuration."""
     return Sizes(len(config.bands), config.width, config.unused)
-
-
-# ------------------------------------------------------------------ series and windows
-
-
-def place_windows(length: int, size: int, keep: int) -> list[tuple[int, int]]:
-    """Start and stop of each window over a series; the last one ends with it.
-
-    Examples
-    --------
-    >>> place_windows(17, 10, 5)
-    [(0, 10), (5, 15), (7, 17)]
-    """
-    if length <= size:
-        return [(0, length)]
-    return [(s, s + size) for s in [*range(0, length - size, keep), length - size]]
-
-
-def join_windows(parts: list[Float], places: list[tuple[int, int]]) -> Float:
-    """One series from the answers of its windows: each gives what those before it do not."""
-    out = np.empty((places[-1][1], *parts[0].shape[1:]), np.float32)
-    known = 0
-    for part, (start, stop) in zip(parts, places, strict=True):
-        out[known:stop] = part[known - start :]
-        known = stop
-    return out
-
-
-def with_dates(block: Block) -> Block:
-    """The block with the dates to give among its own, without data where they are new."""
-    missing = np.setdiff1d(block.out_time, block.time)
-    if len(missing) == 0:
-        return block
-    time = np.union1d(block.time, missing)
-    at = np.searchsorted(time, block.time)
-
-    def spread(a: NDArray[Any], empty: Any) -> NDArray[Any]:
-        out = np.full((len(time), *a.shape[1:]), empty, a.dtype)
-        out[at] = a
-        return out
-
-    bands = {n: spread(a, np.nan) for n, a in block.bands.items()}
-    valid = spread(block.valid, False)
-    return replace(block, time=time, out_time=time, valid=valid, bands=bands)
-
-
-def _cut(block: Block, start: int, stop: int) -> Block:
-    time = block.time[start:stop]
-    return replace(
-        block,
-        time=time,
-        out_time=time,
-        valid=block.valid[start:stop],
-        bands={n: a[start:stop] for n, a in block.bands.items()},
-        origin=(block.origin[0] + start, *block.origin[1:]),
-        out={},
-    )
 
 
 # ------------------------------------------------------------------ the authors' names

@@ -43,6 +43,9 @@ from cubefill.nn.original import check_shapes, shapes_of
 
 Arrays = dict[str, NDArray[Any]]
 
+_READY: set[tuple[type, str, str, str, str]] = set()
+"""What `fill` has found ready in this process; weights that change later are seen as they load."""
+
 log = logging.getLogger("cubefill")
 
 GPU_BATCH = 8
@@ -54,8 +57,8 @@ class TorchMethod:
     """A method whose answer a trained net gives, read from a checkpoint.
 
     A subclass gives `name`, `Config`, `needs`, `net(config)` and `encode(block)`; it may replace
-    `decode`, `target` and `objective`. The names of the arrays that `encode` returns are the names
-    of the arguments of the net's `forward`, which returns one tensor.
+    `decode`, `split`, `join`, `target` and `objective`. The names of the arrays that `encode`
+    returns are the names of the arguments of the net's `forward`, which returns one tensor.
     """
 
     checkpoint: str = ""
@@ -115,6 +118,17 @@ class TorchMethod:
     def decode(self, output: NDArray[np.float32], block: Block) -> Filled:
         """What the net's answer says of a block; by default `(out_time, band, y, x)` as it is."""
         return block.filled(output)
+
+    def split(self, block: Block) -> list[Block]:
+        """Blocks that go through the net one by one, in order; by default the block as it is.
+
+        None for a block that the net need not see.
+        """
+        return [block]
+
+    def join(self, block: Block, answers: list[Filled]) -> Filled:
+        """The answer for a block from those for the blocks that `split` gave, in order."""
+        return answers[0]
 
     def target(self, truth: Block, gapped: Block) -> Arrays:
         """`target` and `where` of a training sample, in the layout of the net's answer.
@@ -258,14 +272,34 @@ class TorchMethod:
         PlanError
             One block needs more memory than the device has.
         """
-        self.ready()
-        return self._fill(blocks, device_of(self.device))
+        checked = (type(self), self.checkpoint, self.digest, self.device, self.precision)
+        if checked not in _READY:
+            self.ready()
+            _READY.add(checked)
+        return self._fill(blocks)
 
-    def _fill(self, blocks: Iterable[Block], device: torch.device) -> Iterator[Filled]:
-        blocks = iter(blocks)
+    def _fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        waiting: deque[tuple[Block, int]] = deque()
+
+        def parts() -> Iterator[Block]:
+            for block in blocks:
+                split = self.split(block)
+                waiting.append((block, len(split)))
+                yield from split
+
+        ready: deque[Filled] = deque()
+        for answer in chain(self._passes(parts()), (None,)):
+            ready.extend([] if answer is None else [answer])
+            while waiting and len(ready) >= waiting[0][1]:
+                block, count = waiting.popleft()
+                yield self.join(block, [ready.popleft() for _ in range(count)])
+
+    def _passes(self, blocks: Iterator[Block]) -> Iterator[Filled]:
+        """What the net says of each block."""
         first = next(blocks, None)
         if first is None:
             return
+        device = device_of(self.device)
         net = checkpoint.load_net(
             self.checkpoint,
             lambda card: self.net(checkpoint.config_of(card, self.Config)),
@@ -323,8 +357,7 @@ class TorchMethod:
     def _answers(self, group: list["_Item"], parts: list[Answer]) -> Iterator[Filled]:
         arrived = [p.wait().numpy() for p in parts]
         values = arrived[0] if len(arrived) == 1 else np.concatenate(arrived)
-        answers = [values] if self.rows else list(values)
-        for (block, _), answer in zip(group, answers, strict=True):
+        for (block, _), answer in zip(group, [values] if self.rows else values, strict=True):
             if not np.isfinite(answer).all():
                 raise MethodError(
                     f"The net of {self._named()!r} gave no number for {_place(block)}, though its "

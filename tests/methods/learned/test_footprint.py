@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ from cubefill.engine import planning
 from cubefill.errors import MethodError, PlanError
 from cubefill.methods.contract import Block, Scratch
 from cubefill.methods.learned import footprint as _footprint
-from cubefill.methods.learned.footprint import HEAP, first_pass
+from cubefill.methods.learned.footprint import HEAP
+from cubefill.methods.learned.time_windows import cut
 from cubefill.methods.registry import resolve
 from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet, Series, blocks, trained
 from tests.shared.strategies import cube
@@ -76,18 +76,14 @@ def test_a_net_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class Windowed(Demo):
     """Cuts what it is given before the net sees it."""
 
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Any]:
-        def first(b: Block) -> Block:
-            part = {n: a[:2] for n, a in b.bands.items()}
-            return replace(b, bands=part, valid=b.valid[:2], time=b.time[:2], out_time=b.time[:2])
-
-        yield from super().fill(first(b) for b in blocks)
+    def split(self, block: Block) -> list[Block]:
+        return [cut(block, 0, 2), cut(block, 2, 3)]
 
 
 def test_what_counts_is_what_the_net_sees() -> None:
-    block = blocks(1)[0]
-    assert first_pass(Demo(device="cpu"), block)["x"].shape == (3, 4, 8, 8)
-    assert first_pass(Windowed(device="cpu"), block)["x"].shape == (2, 4, 8, 8)
+    whole, two = blocks(1)[0], blocks(1, dates=2)[0]
+    assert Windowed(device="cpu").scratch(whole) == Demo(device="cpu").scratch(two)
+    assert Windowed(device="cpu").scratch(whole) != Demo(device="cpu").scratch(whole)
 
 
 @dataclass(frozen=True)

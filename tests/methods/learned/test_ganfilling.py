@@ -1,7 +1,6 @@
 import pickle
 from argparse import Namespace
 from dataclasses import asdict, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -17,9 +16,7 @@ from cubefill.methods.learned.ganfilling import GanFilling
 from cubefill.methods.learned.generator import (
     GeneratorConfig,
     original_shapes,
-    place_windows,
     sizes_of,
-    with_dates,
 )
 from cubefill.methods.learned.method import card_of
 from cubefill.nn import checkpoint
@@ -165,27 +162,6 @@ def test_windows_answer_for_their_last_dates(tmp_path: Path) -> None:
     for b in BANDS:
         np.testing.assert_array_equal(out[b].values[15:], last[b].values[8:])
         np.testing.assert_array_equal(out[b].values[10:15], middle[b].values[5:])
-
-
-def test_place_windows() -> None:
-    assert place_windows(4, 10, 5) == [(0, 4)]
-    assert place_windows(10, 10, 5) == [(0, 10)]
-    for length in range(1, 40):
-        for keep in (1, 3, 10):
-            found = place_windows(length, 10, keep)
-            assert found[0][0] == 0
-            assert found[-1][1] == length
-            assert all(b - a == min(10, length) for a, b in found)
-            assert all(0 < d[1] - c[1] <= keep for c, d in pairwise(found))
-
-
-def test_dates_to_give_join_the_series_without_data() -> None:
-    given = block({b: np.ones((2, 1, 1), np.float32) for b in BANDS}, np.ones((2, 1, 1), bool))
-    wanted = np.array(["2023-01-01", "2023-01-03"], "datetime64[ns]")
-    series = with_dates(replace(given, out_time=wanted))
-    assert len(series.time) == 3
-    assert series.valid.ravel().tolist() == [True, False, True]
-    assert np.isnan(series.bands["B02"].ravel()).tolist() == [False, True, False]
 
 
 # ------------------------------------------------------------------ the authors' file

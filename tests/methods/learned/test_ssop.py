@@ -1,6 +1,5 @@
 """SSOP: inputs as specified, one pass a date, the laws of a method."""
 
-from collections import deque
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -10,7 +9,7 @@ import pytest
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Block, Flag
-from cubefill.methods.learned.decloud import BANDS, BANDS_20M, _gathered
+from cubefill.methods.learned.decloud import BANDS, BANDS_20M
 from cubefill.methods.learned.ssop import ConfigMer, ConfigUnet, SsopMer, SsopUnet
 from cubefill.testing import MethodTests
 from tests.shared.decloud import NARROW, SMALL, block, made, of_bands, same_state, write_keras
@@ -109,12 +108,6 @@ def test_blocks_without_anything_to_do_come_back_in_order() -> None:
         np.testing.assert_array_equal(out.bands["B04"], clear.bands["B04"])
     assert not np.array_equal(second.bands["B04"], clear.bands["B04"])
     assert list(method.fill([])) == []
-
-
-def test_a_date_without_an_answer_is_an_error() -> None:
-    waiting = deque([(of_bands(block()), [True, False])])
-    with pytest.raises(MethodError, match="1 blocks lack an answer"):
-        list(_gathered(iter([]), waiting))
 
 
 def test_target_is_the_clear_part_of_the_wanted_date() -> None:
