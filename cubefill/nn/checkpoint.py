@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cubefill.errors import MethodError, StoreError
+from cubefill.imports import current
 from cubefill.nn.original import Shape, check_shapes, shapes_of
 from cubefill.nn.original import original_pt as original_pt
 from cubefill.ownership import claim, document
@@ -208,7 +209,7 @@ def _whole(path: Path, card: Card) -> Iterator[None]:
 
 
 def read_card(folder: str | Path) -> Card:
-    """The card of a checkpoint, without its weights.
+    """The card of a checkpoint, without its weights; a former path of its method is today's.
 
     Raises
     ------
@@ -246,7 +247,7 @@ def read_card(folder: str | Path) -> Card:
                 f"{path} has {f.name}={values[f.name]!r}: expected "
                 f"{'an object' if kind is dict else 'a string'}. {_COPY}"
             )
-    return Card(**values)
+    return Card(**{**values, "method": current(values["method"])})
 
 
 def digest(folder: str | Path) -> str:
