@@ -99,6 +99,21 @@ class DecloudMethod(TorchMethod):
         """How the net is put together."""
         raise NotImplementedError(f"{cls.__name__} has no `wiring_of(config)`.")
 
+    @classmethod
+    def net(cls, config: Any) -> nn.Module:
+        """An untrained net."""
+        return fresh(DecloudNet(cls.wiring_of(config)), "glorot")
+
+    @classmethod
+    def from_original(
+        cls, path: str | Path, config: DecloudConfig | None = None
+    ) -> dict[str, Tensor]:
+        """The state of the net from Keras weights (HDF5)."""
+        net = cls.net(config or cls.Config())
+        if not isinstance(net, DecloudNet | ResidualNet):
+            raise MethodError(f"Expected a Decloud net, got {type(net).__name__}.")
+        return from_keras(net, keras.read(path))
+
     @cached_property
     def wiring(self) -> Wiring:
         """How the net is put together."""
@@ -353,14 +368,7 @@ def _regularised(own: int) -> Callable[..., Tensor]:
     return loss
 
 
-# ------------------------------------------------------------------ the authors' weights
-
-
-def state_of(net: nn.Module, path: str | Path) -> dict[str, Tensor]:
-    """The state of a net from a Keras HDF5 file."""
-    if not isinstance(net, DecloudNet | ResidualNet):
-        raise MethodError(f"Expected a Decloud net, got {type(net).__name__}.")
-    return from_keras(net, keras.read(path))
+# ------------------------------------------------------------------ first weights
 
 
 def fresh(net: nn.Module, rule: Literal["glorot", "lecun"]) -> nn.Module:

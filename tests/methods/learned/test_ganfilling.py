@@ -12,16 +12,17 @@ import xarray as xr
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods.contract import Block, Flag
-from cubefill.methods.learned.ganfilling import GanFilling
-from cubefill.methods.learned.generator import (
+from cubefill.methods.learned.ganfilling import (
+    GanFilling,
     GeneratorConfig,
+    Seq2Seq,
     original_shapes,
     sizes_of,
 )
 from cubefill.methods.learned.method import card_of
 from cubefill.nn import checkpoint
 from cubefill.nn.convlstm import Generator
-from cubefill.nn.objective import Adversarial
+from cubefill.nn.objective import Adversarial, Supervised
 from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train import fit
@@ -288,3 +289,44 @@ def test_card_says_what_the_net_needs() -> None:
     card = card_of(GanFilling())
     assert card.method == "cubefill.methods.learned.ganfilling:GanFilling"
     assert card.config == asdict(GeneratorConfig())
+
+
+# ------------------------------------------------------------------ the net without an adversary
+
+
+def test_is_the_net_of_ganfilling(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    ds = synthetic_cube(dates=3, size=(20, 31))
+    a = gapfill(ds, GanFilling(checkpoint=trained(tmp_path / "a"))).compute()
+    b = gapfill(ds, Seq2Seq(checkpoint=trained(tmp_path / "b", Seq2Seq))).compute()
+    for band in BANDS:
+        np.testing.assert_array_equal(a[band].values, b[band].values)
+
+
+def test_checkpoint_of_the_other_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MethodError, match="ganfilling:GanFilling"):
+        Seq2Seq(checkpoint=trained(tmp_path))
+
+
+def test_counts_are_those_of_the_generator() -> None:
+    with torch.device("meta"):
+        net = Seq2Seq.net(Seq2Seq().config)
+    assert sum(p.numel() for p in net.parameters()) == 181_746_628
+
+
+def test_learns_without_an_adversary(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Generator(sizes_of(GeneratorConfig(width=2)))
+    objective = Seq2Seq().objective(net, Recipe(method="seq2seq", rate=2e-3))
+    assert isinstance(objective, Supervised)
+    ds = synthetic_cube(dates=5, size=(128, 128), gap=0.3)
+    given = block({b: ds[b].values for b in BANDS}, ds["valid"].values)
+    arrays = {**Seq2Seq().encode(given), **Seq2Seq().target(given, given)}
+    batch = {n: torch.from_numpy(a)[None] for n, a in arrays.items()}
+    losses = [objective.step(batch)["loss"] for _ in range(3)]
+    assert losses[-1] < losses[0]
+    card = checkpoint.Card("cubefill.methods.learned.ganfilling:Seq2Seq", {"width": 2})
+    folder = checkpoint.save(tmp_path / "net", net.state_dict(), card)
+    out = gapfill(ds, Seq2Seq(checkpoint=str(folder))).compute()
+    assert np.isfinite(out["B02"].values).all()

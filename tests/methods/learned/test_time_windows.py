@@ -196,7 +196,7 @@ def test_dates_to_give_are_filled() -> None:
 
 def test_blocks_of_many_parts_come_back_in_order() -> None:
     """Also where the net is given parts of several blocks in one pass."""
-    from cubefill.methods.learned.ssop import SsopUnet
+    from cubefill.methods.learned.decloud_nets import SsopUnet
 
     method = made(SsopUnet, **NARROW)
     gappy = of_bands(block())
