@@ -259,18 +259,28 @@ def digest(folder: str | Path) -> str:
         The folder holds no weights.
     """
     path = Path(folder) / WEIGHTS
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}): expected weights. {_COPY}") from error
-    key = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
+    key = _stamp(path)
     if key not in _DIGESTS:
         _DIGESTS[key] = _sha256(path)
     return _DIGESTS[key]
 
 
+def _stamp(path: Path) -> "Stamp":
+    """What changes when a file is written again."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}): expected a file of a checkpoint. {_COPY}"
+        ) from error
+    return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
+
+
 _COPY = "Copy the whole folder again, or train again with `cubefill train`."
-_DIGESTS: dict[tuple[str, int, int, int], str] = {}
+Stamp = tuple[str, int, int, int]
+_DIGESTS: dict[Stamp, str] = {}
+_CARDS: dict[tuple[Stamp, Stamp], Card] = {}
+"""Cards whose weights were checked, with their digest, by the files that both were read from."""
 
 
 def _sha256(path: Path) -> str:
@@ -385,16 +395,14 @@ def load_net(
     import torch
 
     with _LOCK:
-        card = read_card(folder)
-        check(folder)
-        found = _signed(folder, card)
-        if expected and found != expected:
+        card = _checked(Path(folder))
+        if expected and card.digest != expected:
             raise StoreError(
-                f"{folder} changed: its weights have SHA-256 {found[:12]}..., expected "
+                f"{folder} changed: its weights have SHA-256 {card.digest[:12]}..., expected "
                 f"{expected[:12]}... as when the method was made. Make the method again."
             )
         config = json.dumps(dict(card.config), sort_keys=True, default=str)
-        key = (found, card.method, config, device, channels_last)
+        key = (card.digest, card.method, config, device, channels_last)
         if key not in _NETS:
             state, card = load(folder)
             net = build(card)
@@ -407,6 +415,20 @@ def load_net(
                 _NETS.popitem(last=False)
         _NETS.move_to_end(key)
         return _NETS[key]
+
+
+def _checked(folder: Path) -> Card:
+    """The card of a checkpoint; neither it nor its weights are read again until they change."""
+    try:
+        key = _stamp(folder / CARD), _stamp(folder / WEIGHTS)
+    except StoreError:
+        check(folder)
+        raise
+    if key not in _CARDS:
+        card = read_card(folder)
+        check(folder)
+        _CARDS[key] = replace(card, digest=_signed(folder, card))
+    return _CARDS[key]
 
 
 _LOCK = threading.RLock()

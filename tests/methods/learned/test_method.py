@@ -233,6 +233,23 @@ def test_a_checkpoint_of_another_method(tmp_path: Path) -> None:
         Demo(checkpoint=str(tmp_path / "net"))
 
 
+def test_a_checkpoint_is_checked_once_and_not_for_every_tile(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("read_card", "check"):
+        own = getattr(checkpoint, name)
+        monkeypatch.setattr(
+            checkpoint, name, lambda *a, name=name, own=own: (seen.append(name), own(*a))[1]
+        )
+    iterate(demo, blocks(1))
+    before = len(seen)
+    assert before > 0
+    for _ in range(3):
+        iterate(demo, blocks(1))
+    assert len(seen) == before
+
+
 def test_an_absent_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="No checkpoint at"):
         Demo(checkpoint=str(tmp_path / "nothing"))
