@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cubefill.errors import MethodError, StoreError
 from cubefill.imports import current
-from cubefill.nn.original import Shape, check_shapes, shapes_of
+from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of
 from cubefill.nn.original import original_pt as original_pt
 from cubefill.ownership import claim, document
 
@@ -32,7 +32,6 @@ CARD = "card.json"
 NETS_KEPT = 4
 """Nets that a process keeps; the one used longest ago goes first."""
 
-State = dict[str, "Tensor"]
 Config = TypeVar("Config")
 
 
@@ -143,7 +142,7 @@ def _is_card(path: Path) -> bool:
     return found is not None and set(found) == {f.name for f in fields(Card)}
 
 
-def load(folder: str | Path) -> tuple[State, Card]:
+def load(folder: str | Path) -> tuple[StateDict, Card]:
     """Weights and card of a checkpoint; runs no code of the file.
 
     Raises
@@ -156,7 +155,7 @@ def load(folder: str | Path) -> tuple[State, Card]:
 
     path, card = Path(folder) / WEIGHTS, read_card(folder)
     with _whole(path, card):
-        state: State = load_file(str(path))
+        state: StateDict = load_file(str(path))
     return state, replace(card, digest=_signed(folder, card))
 
 

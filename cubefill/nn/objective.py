@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from cubefill.errors import MethodError
 from cubefill.nn import losses
-from cubefill.nn.settings import Adam as Adam
+from cubefill.nn.update import Adam as Adam
 from cubefill.nn.update import (
     Batch,
     adam,

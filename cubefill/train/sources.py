@@ -12,6 +12,8 @@ from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
 from cubefill.methods import name_of
+from cubefill.methods.contract import name_of
+from cubefill.methods.learned import Hdf5Samples, SeriesMethod, TorchMethod
 from cubefill.methods.learned.cnnrnn import Hdf5Samples
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.series import SeriesMethod

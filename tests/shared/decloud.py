@@ -15,7 +15,7 @@ from cubefill.methods.contract import Block
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M
 from cubefill.methods.learned.method import TorchMethod, path_of
 from cubefill.nn import checkpoint
-from cubefill.nn.unet_keras import layer_names
+from cubefill.nn.unet import layer_names
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4}
 NARROW: dict[str, Any] = {**SMALL, "widths": (4, 4, 4)}

@@ -41,8 +41,7 @@ from cubefill.methods.learned.method import Arrays, TorchMethod
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn import keras, losses
 from cubefill.nn.objective import Learning, Objective, Supervised
-from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring
-from cubefill.nn.unet_keras import from_keras, initialise
+from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring, from_keras, initialise
 
 BANDS = ("B02", "B03", "B04", "B08")
 BANDS_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")

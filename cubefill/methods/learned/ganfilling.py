@@ -38,7 +38,7 @@ from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod, even_windows
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn import losses
-from cubefill.nn.convlstm import MULTIPLE, Discriminator, Generator, Sizes, original_names
+from cubefill.nn.convlstm import MULTIPLE, Discriminator, Generator, GeneratorSizes, original_names
 from cubefill.nn.objective import Adversarial, Learning, Objective, Supervised
 from cubefill.nn.original import check_shapes, original_pt
 
@@ -190,15 +190,15 @@ class Seq2Seq(GeneratorMethod):
         return Supervised(net, losses.named(recipe.loss), recipe)
 
 
-def sizes_of(config: Any) -> Sizes:
+def sizes_of(config: Any) -> GeneratorSizes:
     """The widths of the nets for a configuration."""
-    return Sizes(len(config.bands), config.width, config.unused)
+    return GeneratorSizes(len(config.bands), config.width, config.unused)
 
 
 # ------------------------------------------------------------------ the authors' names
 
 
-def original_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+def original_shapes(sizes: GeneratorSizes) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of the authors' generator."""
     with torch.device("meta"):
         ours = {n: tuple(t.shape) for n, t in Generator(sizes).state_dict().items()}
@@ -210,7 +210,7 @@ def original_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def from_names(state: dict[str, Tensor], sizes: Sizes) -> dict[str, Tensor]:
+def from_names(state: dict[str, Tensor], sizes: GeneratorSizes) -> dict[str, Tensor]:
     """The authors' tensors under our names, those of a cell cut into input and state."""
     out: dict[str, Tensor] = {}
     for theirs, names in original_names(sizes).items():
@@ -229,7 +229,7 @@ def _config_of(state: dict[str, Tensor]) -> GeneratorConfig:
     return GeneratorConfig(width=int(first.shape[0]) if first is not None else 64)
 
 
-def _ours(found: dict[str, Tensor], sizes: Sizes, source: str) -> dict[str, Tensor]:
+def _ours(found: dict[str, Tensor], sizes: GeneratorSizes, source: str) -> dict[str, Tensor]:
     """The authors' tensors, checked, under our names; without the unused where we have none."""
     unused = set(original_names(replace(sizes, unused=True))) - set(original_names(sizes))
     found = {n: t for n, t in found.items() if n not in unused}

@@ -27,14 +27,14 @@ from cubefill.methods.learned.time_windows import Places, WindowMethod
 from cubefill.methods.windows import Span
 from cubefill.nn import keras
 from cubefill.nn.original import check_shapes
-from cubefill.nn.partialconv import PartialUNet3d, Sizes, reached
+from cubefill.nn.partialconv import PartialConvSizes, PartialUNet3d, reached
 
 STEPS = 64
 """Time steps that go through the net at once; longer series go in overlapping parts."""
 
 
 @dataclass(frozen=True)
-class ConfigSTpconv(Sizes):
+class ConfigSTpconv(PartialConvSizes):
     """The net, its patch, and the unit it works in; defaults are those of the published weights."""
 
     size: int = 128

@@ -31,7 +31,7 @@ from cubefill.methods.contract import Block, Float, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod, clear_windows
 from cubefill.methods.windows import Span, Whole
-from cubefill.nn.attention import Sizes, TemporalAttentionUNet
+from cubefill.nn.attention import AttentionSizes, TemporalAttentionUNet
 from cubefill.nn.checkpoint import load_state, original_pt
 
 SAR_RANGE = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
@@ -158,9 +158,11 @@ class Utilise(WindowMethod):
         return state
 
 
-def sizes_of(config: UtiliseConfig) -> Sizes:
+def sizes_of(config: UtiliseConfig) -> AttentionSizes:
     """The widths of the net for a configuration."""
-    return Sizes(len(config.bands), 2 * config.sar, config.widths, config.heads, config.key)
+    return AttentionSizes(
+        len(config.bands), 2 * config.sar, config.widths, config.heads, config.key
+    )
 
 
 def day_of_year(time: NDArray[np.datetime64]) -> Float:

@@ -21,7 +21,7 @@ from cubefill.methods.learned.decloud_nets import (
     SsopUnet,
     SsopUnetConfig,
 )
-from cubefill.nn.unet_keras import layer_names
+from cubefill.nn.unet import layer_names
 from cubefill.testing import MethodTests, synthetic_cube
 from tests.shared.decloud import (
     NARROW,
