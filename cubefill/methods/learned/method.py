@@ -260,7 +260,15 @@ class TorchMethod:
         `block` is as large as those to fill; its pixels do not matter. Counted for float32, of the
         configuration alone, so that it needs no checkpoint.
         """
-        return footprint(self, block, self._size(device_of(self.device)))
+        device = device_of(self.device)
+        rows = self._size(device) * max(1, self.rows)
+        try:
+            arrays = self.encode(self.split(block)[0])
+            shapes = tuple((n, (rows, *a.shape[bool(self.rows) :])) for n, a in arrays.items())
+            return footprint(type(self), self.config, shapes, device.type == "cpu")
+        except Exception as error:  # a made-up block is no reason to refuse a plan
+            log.info("The plan does not count the net of %s: %s", type(self).__name__, error)
+            return Scratch()
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given, in their order.
