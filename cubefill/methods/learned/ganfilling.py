@@ -8,8 +8,8 @@ doi 10.1016/j.isprsjprs.2025.01.016.
 EarthNet2021) and ten dates five days apart, gives `(date, band, y, x)`. Clouds are given as the
 sensor saw them, no mask is; no data is 1, so that it looks like a saturated cloud. `ganfilling`
 learns against a discriminator, which sees four dates of 64 x 64 pixels; `seq2seq`, of the authors'
-preprint, has the same net and learns by a loss over clear values alone, so gaps are learnt from
-what artificial gaps hide and from what lies beside and before them.
+preprint, has the same net and learns by a loss over clear values alone, so it is taught by
+what artificial gaps hide and by what lies beside and before them.
 
 The net runs forwards in time, so a date knows only those before it. A longer series than the net
 was trained on is cut into windows that start `keep` dates apart; each answers for its last `keep`
@@ -155,7 +155,7 @@ class GeneratorMethod(WindowMethod):
 
 @dataclass(frozen=True)
 class GanFilling(GeneratorMethod):
-    """Every date by a ConvLSTM generator, learnt as an adversary (GANFilling, 2025).
+    """Every date by a ConvLSTM generator, trained against an adversary (GANFilling, 2025).
 
     Examples
     --------
@@ -175,7 +175,7 @@ class GanFilling(GeneratorMethod):
 
 @dataclass(frozen=True)
 class Seq2Seq(GeneratorMethod):
-    """Every date by a ConvLSTM generator, learnt by a loss alone (GANFilling's preprint).
+    """Every date by a ConvLSTM generator, trained by a loss alone (GANFilling's preprint).
 
     Examples
     --------

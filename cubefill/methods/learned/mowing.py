@@ -112,7 +112,7 @@ class Mowing(SeriesMethod):
             Always.
         """
         raise MethodError(
-            "Mowing is learnt from dated events, not from a cube: expected samples with `target` "
+            "Mowing is trained on dated events, not from a cube: expected samples with `target` "
             "and `where`. Use cubefill.applications.mowing.labels(events, dates) to make them."
         )
 

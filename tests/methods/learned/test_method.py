@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -220,6 +222,26 @@ def test_it_pickles_small_and_works_after(demo: Demo) -> None:
 
 
 # ------------------------------------------------------------------ what is refused
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import cubefill, cubefill.methods.learned
+for name in ("utilise", "ssop_unet", "stpconv", "cnnrnn"):
+    try:
+        cubefill.methods.resolve(name)
+    except cubefill.MethodError as error:
+        print("torch" in str(error))
+assert cubefill.methods.resolve("linear")
+"""
+
+
+def test_without_torch_a_deep_method_names_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"] * 4
 
 
 def test_no_checkpoint_says_how_to_get_one() -> None:
