@@ -8,7 +8,7 @@ from torch import nn
 
 from cubefill.errors import CubefillError
 from cubefill.methods.contract import Scratch
-from cubefill.methods.learned.passes import turns
+from cubefill.methods.learned.passes import passes_at_once
 from cubefill.nn.memory import pass_bytes, weight_bytes
 from cubefill.nn.original import Shape, shapes_of
 
@@ -21,7 +21,7 @@ log = logging.getLogger("cubefill")
 
 
 def footprint(kind: Any, config: Any, shapes: Shapes, on_cpu: bool) -> Scratch:
-    """Weights once, and in each turn one pass over inputs of these shapes.
+    """Weights once, and for each pass at once what one over inputs of these shapes holds.
 
     `kind` is the class of a deep method. The file of the weights is mapped while it is read: its
     pages are the system's to take back. On a GPU both lie there: what counts here is a copy of the
@@ -29,9 +29,9 @@ def footprint(kind: Any, config: Any, shapes: Shapes, on_cpu: bool) -> Scratch:
     """
     weights, activations = counted(kind, config, shapes)
     if on_cpu:
-        return Scratch(weights, int(HEAP * activations), turns())
+        return Scratch(weights, int(HEAP * activations), passes_at_once())
     inputs = sum(4 * torch.Size(s).numel() for _, s in shapes)
-    return Scratch(weights, 4 * inputs, turns())
+    return Scratch(weights, 4 * inputs, passes_at_once())
 
 
 _COUNTED: dict[tuple[type, str, Shapes], tuple[int, int]] = {}

@@ -255,7 +255,7 @@ class TorchMethod:
             check_compiler(device_of(self.device))
 
     def scratch(self, block: Block) -> Scratch:
-        """Bytes of the net: its weights once, and the activations of one pass for each turn.
+        """Bytes of the net: its weights once, and the activations of one pass for each at once.
 
         `block` is as large as those to fill; its pixels do not matter. Counted for float32, of the
         configuration alone, so that it needs no checkpoint.

@@ -69,7 +69,7 @@ class STpconv(WindowMethod):
     Examples
     --------
     >>> STpconv().needs.space
-    Span(size=128, keep=104, blend='none')
+    Span(size=128, keep=104, blend='none', align=1)
     """
 
     name: ClassVar[str] = "stpconv"

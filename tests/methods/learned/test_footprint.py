@@ -22,8 +22,8 @@ from tests.shared.strategies import cube
 
 
 @pytest.fixture(autouse=True)
-def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_footprint, "turns", lambda: 1)
+def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_footprint, "passes_at_once", lambda: 1)
 
 
 def conv(inputs: int, outputs: int, samples: int) -> tuple[int, int, int]:
@@ -130,9 +130,9 @@ def test_workers_leave_room_for_the_net(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert workers() == 4
     assert workers(once=tile) == 3
-    assert workers(each=tile, turns=1) == 3
-    assert workers(each=tile, turns=4) == 2
-    assert workers(once=tile, each=tile, turns=1) == 2
+    assert workers(each=tile, passes=1) == 3
+    assert workers(each=tile, passes=4) == 2
+    assert workers(once=tile, each=tile, passes=1) == 2
 
 
 def test_a_net_larger_than_the_budget_is_refused(
