@@ -324,28 +324,29 @@ def config_of(card: Card, kind: Callable[..., Config]) -> Config:
             f"({card.versions.get('cubefill', 'unknown')}); train again."
         )
     for n, value in card.config.items():
-        if not _is_like(value, known[n].default):
+        if not is_like(value, known[n].default):
             raise MethodError(
                 f"The card of a {card.method} checkpoint has config {n}={value!r}: expected a "
                 f"value such as {known[n].default!r}. {_COPY}"
             )
-    return kind(**{n: _tuples(v) for n, v in card.config.items()})
+    return kind(**{n: tuples(v) for n, v in card.config.items()})
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """True where a card's value is of the kind of a default; anything is, without a default."""
+def is_like(value: Any, default: Any) -> bool:
+    """True where a value is of the kind of a default; anything is, without a default."""
     if default is MISSING or default is None:
         return True
     if isinstance(default, tuple):
         listed = isinstance(value, list | tuple) and len(value) >= min(1, len(default))
-        return listed and all(_is_like(v, d) for v in value for d in default[:1])
+        return listed and all(is_like(v, d) for v in value for d in default[:1])
     if isinstance(default, bool) or isinstance(value, bool):
         return type(value) is type(default)
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """The value with tuples for lists, as a `Config` has them."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def load_state(net: "nn.Module", state: Mapping[str, "Tensor"], source: str = "the state") -> None:

@@ -276,18 +276,6 @@ def original_names(sizes: GeneratorSizes) -> dict[str, tuple[str, ...]]:
     return names | _layer("conv_out", "last")
 
 
-def discriminator_names(sizes: GeneratorSizes) -> dict[str, tuple[str, ...]]:
-    """Name of a tensor in the authors' discriminator to ours."""
-    names: dict[str, tuple[str, ...]] = {}
-    for i in range(1, 6):
-        names |= _layer(f"conv{i}", f"conv{i}")
-    for i in (2, 3, 4):
-        names |= _layer(f"conv{i}_bn", f"norm{i}")
-    for i in (4, 5):
-        names |= _cell(f"conv{i}_lstm", f"cell{i}")
-    return names | (_layer("conv_fusion", "unused") if sizes.unused else {})
-
-
 def _layer(theirs: str, ours: str) -> dict[str, tuple[str, ...]]:
     return {f"{theirs}.{n}": (f"{ours}.{n}",) for n in ("weight", "bias")}
 

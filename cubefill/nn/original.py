@@ -98,20 +98,27 @@ def original_pt(
     return state, {n: vars(v) if isinstance(v, Namespace) else v for n, v in others.items()}
 
 
+def published(path: Path) -> bytes:
+    """The first bytes of a file that authors published, refused where it is a pointer to one."""
+    if not path.is_file():
+        raise StoreError(f"No file {path}: expected the weights that the authors published.")
+    with path.open("rb") as file:
+        head = file.read(24)
+    if head == b"version https://git-lfs.":
+        raise StoreError(
+            f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
+            "themselves. Use `git lfs pull` where it was cloned."
+        )
+    return head
+
+
 def _restricted(path: Path) -> Any:
     """What torch's restricted reader gives, with one class allowed besides tensors."""
     import pickle
 
     import torch
 
-    if not path.is_file():
-        raise StoreError(f"No file {path}: expected the weights that the authors published.")
-    with path.open("rb") as file:
-        if file.read(24) == b"version https://git-lfs.":
-            raise StoreError(
-                f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
-                "themselves. Use `git lfs pull` where it was cloned."
-            )
+    published(path)
     try:
         with torch.serialization.safe_globals([Namespace]), _quiet():
             return torch.load(path, map_location="cpu", weights_only=True)

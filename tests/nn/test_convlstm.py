@@ -11,11 +11,10 @@ from cubefill.nn.convlstm import (
     Discriminator,
     Generator,
     GeneratorSizes,
-    discriminator_names,
     original_names,
 )
 from tests.nn import convlstm_reference as reference
-from tests.nn.convlstm_reference import by_formula
+from tests.nn.convlstm_reference import by_formula, discriminator_names
 from tests.nn.formula import formula_field
 from tests.shared.torch_thread import one_thread as one_thread
 

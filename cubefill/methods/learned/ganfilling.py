@@ -40,7 +40,7 @@ from cubefill.methods.windows import Span, Whole
 from cubefill.nn import losses
 from cubefill.nn.convlstm import MULTIPLE, Discriminator, Generator, GeneratorSizes, original_names
 from cubefill.nn.objective import Adversarial, Learning, Objective, Supervised
-from cubefill.nn.original import check_shapes, original_pt
+from cubefill.nn.original import check_shapes, original_pt, shapes_of
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ def sizes_of(config: Any) -> GeneratorSizes:
 def original_shapes(sizes: GeneratorSizes) -> dict[str, tuple[int, ...]]:
     """Name and shape of each tensor of the authors' generator."""
     with torch.device("meta"):
-        ours = {n: tuple(t.shape) for n, t in Generator(sizes).state_dict().items()}
+        ours = shapes_of(Generator(sizes).state_dict())
     shapes = {}
     for theirs, names in original_names(sizes).items():
         parts = [ours[n] for n in names]
@@ -233,6 +233,5 @@ def _ours(found: dict[str, Tensor], sizes: GeneratorSizes, source: str) -> dict[
     """The authors' tensors, checked, under our names; without the unused where we have none."""
     unused = set(original_names(replace(sizes, unused=True))) - set(original_names(sizes))
     found = {n: t for n, t in found.items() if n not in unused}
-    shapes = {n: tuple(t.shape) for n, t in found.items()}
-    check_shapes(shapes, original_shapes(sizes), source, "the generator")
+    check_shapes(shapes_of(found), original_shapes(sizes), source, "the generator")
     return from_names(found, sizes)

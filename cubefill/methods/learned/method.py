@@ -173,9 +173,11 @@ class TorchMethod:
                 f"{self.config!r}. Leave out config, or train without a checkpoint."
             )
         for n, v in values.items():
-            _check_kind(n, _tuple(v), getattr(self.config, n))
+            if not checkpoint.is_like(v, default := getattr(self.config, n)):
+                raise MethodError(f"config has {n} = {v!r}: expected a value such as {default!r}.")
+        values = {n: checkpoint.tuples(v) for n, v in values.items()}
         made = replace(self)
-        made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
+        made.__dict__["config"] = replace(self.config, **values)
         return made
 
     # -------------------------------------------------------------- the authors' weights
@@ -232,11 +234,18 @@ class TorchMethod:
         """
         found, recipe = cls.original_settings(path)
         method = cls().configured(**{**found, **config})
-        state = cls.from_original(path, method.config)
-        wanted = shapes_of(on_meta(cls, method.config).state_dict())
-        check_shapes(shapes_of(state), wanted, str(path), method._named())
+        state = cls._checked(cls.from_original(path, method.config), method.config, path)
         card = card_of(method, recipe=recipe, licence=licence)
         return checkpoint.save(folder, state, card, overwrite=overwrite)
+
+    @classmethod
+    def _checked(
+        cls, state: dict[str, torch.Tensor], config: Any, path: str | Path
+    ) -> dict[str, torch.Tensor]:
+        """The state from a file, refused unless it is that of the net of a configuration."""
+        wanted = shapes_of(on_meta(cls, config).state_dict())
+        check_shapes(shapes_of(state), wanted, str(path), getattr(cls, "name", cls.__name__))
+        return state
 
     def ready(self) -> None:
         """Refuses while planning what `fill` would refuse later.
@@ -411,19 +420,6 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
-
-
-def _check_kind(name: str, value: Any, default: Any) -> None:
-    """Refuses a field of a configuration that is of another type than its default."""
-    if not isinstance(default, bool | int | float | str | tuple):
-        return
-    kind = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
-        raise MethodError(f"config has {name} = {value!r}: expected a value such as {default!r}.")
 
 
 def _place(block: Block) -> str:

@@ -26,7 +26,6 @@ from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod
 from cubefill.methods.windows import Span
 from cubefill.nn import keras
-from cubefill.nn.original import check_shapes
 from cubefill.nn.partialconv import PartialConvSizes, PartialUNet3d, reached
 
 STEPS = 64
@@ -156,10 +155,7 @@ class STpconv(WindowMethod):
         found = keras.read(path)
         state = keras.renamed(found, _names(found, config))
         state = {n: _time_first(t) if t.ndim == 5 else t for n, t in state.items()}
-        with torch.device("meta"):
-            wanted = {n: tuple(t.shape) for n, t in cls.net(config).state_dict().items()}
-        check_shapes({n: tuple(t.shape) for n, t in state.items()}, wanted, str(path), "STpconv")
-        return state
+        return cls._checked(state, config, path)
 
 
 def original_config(path: str | Path) -> ConfigSTpconv:

@@ -32,7 +32,7 @@ from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod, clear_windows
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn.attention import AttentionSizes, TemporalAttentionUNet
-from cubefill.nn.checkpoint import load_state, original_pt
+from cubefill.nn.original import original_pt
 
 SAR_RANGE = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Backscatter in dB that stands for 0 and 1."""
@@ -151,11 +151,8 @@ class Utilise(WindowMethod):
         cls, path: str | Path, config: UtiliseConfig | None = None
     ) -> dict[str, Tensor]:
         """The state of the net from the authors' checkpoint (`model_state_dict` in a `.pt`)."""
-        net = cls.net(config or UtiliseConfig())
         found, _ = original_pt(path, key="model_state_dict")
-        state = from_names(found)
-        load_state(net, state, str(path))
-        return state
+        return cls._checked(from_names(found), config or UtiliseConfig(), path)
 
 
 def sizes_of(config: UtiliseConfig) -> AttentionSizes:
