@@ -1,6 +1,7 @@
 import pickle
 from argparse import Namespace
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +17,7 @@ from cubefill.methods.learned.ganfilling import (
     GanFilling,
     GeneratorConfig,
     Seq2Seq,
+    from_names,
     original_shapes,
     sizes_of,
 )
@@ -28,6 +30,7 @@ from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train import fit
 from cubefill.train.recipe import Recipe, read
 from tests.nn.convlstm_reference import by_formula, generate
+from tests.shared import decloud
 from tests.shared.torch_thread import one_thread as one_thread
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -49,13 +52,13 @@ def original(folder: Path, width: int = 8, **changes: Any) -> Path:
     return path
 
 
-def trained(folder: Path, method: type = GanFilling, width: int = 2) -> str:
+@cache
+def trained(method: type = GanFilling, width: int = 2) -> str:
     """A checkpoint of a small net whose answer is not 0."""
-    given = original(folder, width)
-    card = checkpoint.Card(
-        f"{method.__module__}:{method.__qualname__}", {"width": width, "patch_keep": 112}
-    )
-    return str(checkpoint.save(folder / "net", GanFilling.from_original(given), card))
+    config = GeneratorConfig(width=width, patch_keep=112)
+    net = GanFilling.net(config)
+    checkpoint.load_state(net, from_names(tensors(width), sizes_of(config)))
+    return decloud.saved(method, net, config)
 
 
 def block(series: dict[str, Any], valid: np.ndarray[Any, Any]) -> Block:
@@ -66,11 +69,9 @@ def block(series: dict[str, Any], valid: np.ndarray[Any, Any]) -> Block:
 class TestGanFilling(MethodTests):
     size: ClassVar[tuple[int, int]] = (133, 130)
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def small_net(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
-        folder = trained(tmp_path_factory.mktemp("ganfilling"))
-        cls.method = GanFilling(checkpoint=folder)
+    def setup_class(cls) -> None:
+        cls.method = GanFilling(checkpoint=trained())
 
     def test_answer_does_not_depend_on_chunks(self) -> None:
         ds = self.cube()
@@ -130,8 +131,8 @@ def test_what_is_learnt_are_clear_values() -> None:
 # ------------------------------------------------------------------ one pass, many passes
 
 
-def test_one_patch_is_the_net(tmp_path: Path) -> None:
-    method = GanFilling(checkpoint=trained(tmp_path, width=8))
+def test_one_patch_is_the_net() -> None:
+    method = GanFilling(checkpoint=trained(width=8))
     ds = synthetic_cube(dates=10, size=(128, 128), gap=0.5)
     out = gapfill(ds, method).compute()
     valid = ds["valid"].values
@@ -146,16 +147,16 @@ def test_one_patch_is_the_net(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dates", "size"), [(1, (1, 1)), (23, (57, 301)), (11, (129, 5))])
-def test_any_size_and_length(tmp_path: Path, dates: int, size: tuple[int, int]) -> None:
-    method = GanFilling(checkpoint=trained(tmp_path, width=1))
+def test_any_size_and_length(dates: int, size: tuple[int, int]) -> None:
+    method = GanFilling(checkpoint=trained(width=1))
     ds = synthetic_cube(dates=dates, size=size, gap=0.3)
     out = gapfill(ds, method).compute()
     assert all(np.isfinite(out[b].values).all() for b in BANDS)
 
 
-def test_windows_answer_for_their_last_dates(tmp_path: Path) -> None:
+def test_windows_answer_for_their_last_dates() -> None:
     """What a window gives for a date is what the net gives for that window alone."""
-    method = GanFilling(checkpoint=trained(tmp_path))
+    method = GanFilling(checkpoint=trained())
     ds = synthetic_cube(dates=17, size=(128, 128), gap=0.5)
     out = gapfill(ds, method).compute()
     last = gapfill(ds.isel(time=slice(7, 17)), method).compute()
@@ -247,12 +248,12 @@ def test_bad_options_are_refused() -> None:
             GeneratorConfig(**wrong)
 
 
-def test_no_checkpoint_and_missing_bands_are_refused(tmp_path: Path) -> None:
+def test_no_checkpoint_and_missing_bands_are_refused() -> None:
     ds = synthetic_cube(dates=2, size=(8, 8))
     with pytest.raises(CubefillError, match="checkpoint"):
         gapfill(ds, GanFilling()).compute()
     with pytest.raises(CubefillError, match="B08"):
-        gapfill(ds.drop_vars("B08"), GanFilling(checkpoint=trained(tmp_path, width=1)))
+        gapfill(ds.drop_vars("B08"), GanFilling(checkpoint=trained(width=1)))
 
 
 def test_learns_against_an_adversary() -> None:
@@ -298,15 +299,15 @@ def test_is_the_net_of_ganfilling(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
     ds = synthetic_cube(dates=3, size=(20, 31))
-    a = gapfill(ds, GanFilling(checkpoint=trained(tmp_path / "a"))).compute()
-    b = gapfill(ds, Seq2Seq(checkpoint=trained(tmp_path / "b", Seq2Seq))).compute()
+    a = gapfill(ds, GanFilling(checkpoint=trained())).compute()
+    b = gapfill(ds, Seq2Seq(checkpoint=trained(Seq2Seq))).compute()
     for band in BANDS:
         np.testing.assert_array_equal(a[band].values, b[band].values)
 
 
-def test_checkpoint_of_the_other_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_the_other_is_refused() -> None:
     with pytest.raises(MethodError, match="ganfilling:GanFilling"):
-        Seq2Seq(checkpoint=trained(tmp_path))
+        Seq2Seq(checkpoint=trained())
 
 
 def test_counts_are_those_of_the_generator() -> None:
