@@ -33,8 +33,7 @@ from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
 from cubefill.methods import Block, resolve
 from cubefill.methods.learned import Arrays, TorchMethod, device_of
-from cubefill.methods.learned.method import Arrays, TorchMethod
-from cubefill.methods.learned.passes import Pass, device_of
+from cubefill.methods.learned.passes import Pass
 from cubefill.methods.learned.utilise import UtiliseConfig
 from cubefill.methods.windows import Span
 from cubefill.nn.unet import WIDTHS

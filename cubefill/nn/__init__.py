@@ -20,4 +20,5 @@ else:
         "objective": "Adversarial Learning Objective Supervised",
         "update": "Adam",
     }
-    __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, "checkpoint losses")
+    _PACKAGES = "checkpoint losses"
+    __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from cubefill import train
-from cubefill.methods.contract import resolve, traits
+from cubefill.methods import resolve, traits
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.nn import checkpoint
 from cubefill.train.recipe import Recipe
