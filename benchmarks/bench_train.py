@@ -36,9 +36,8 @@ from benchmarks.precision import computing, gpu_name, precisions
 from cubefill import samples, simulate
 from cubefill.gaps import Blobs
 from cubefill.methods import resolve
-from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.learned.passes import device_of
-from cubefill.nn.objective import Objective
+from cubefill.methods.learned import TorchMethod, device_of
+from cubefill.nn import Objective
 from cubefill.samples.patches import CubeSamples, Samples
 from cubefill.train.batches import loader
 from cubefill.train.recipe import Recipe

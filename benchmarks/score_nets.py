@@ -43,7 +43,7 @@ from cubefill.evaluate.strata import robust
 from cubefill.formats import earthnet as minicube
 from cubefill.gaps import Transplant
 from cubefill.methods import resolve
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned import TorchMethod
 from cubefill.methods.windows import Span
 from cubefill.metrics.perceptual import seam_ratio
 from cubefill.samples.patches import CubeSamples, Samples

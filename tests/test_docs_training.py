@@ -21,7 +21,7 @@ from cubefill import metrics, samples
 from cubefill.cli.main import main
 from cubefill.evaluate import GAPS as SCORED_GAPS
 from cubefill.methods import resolve
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned import TorchMethod
 from cubefill.methods.registry import METHODS
 from cubefill.nn import checkpoint
 from cubefill.nn.losses import LOSSES

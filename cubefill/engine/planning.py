@@ -220,7 +220,7 @@ def plan_work(
         memory=budget,
         bytes_once=scratch.once,
         bytes_pass=scratch.each,
-        passes=min(at_work, scratch.turns) if scratch.each else 0,
+        passes=min(at_work, scratch.passes) if scratch.each else 0,
     )
 
 

@@ -193,20 +193,20 @@ class Scratch:
 
     Examples
     --------
-    >>> Scratch(once=100, each=10, turns=2).of(8)
+    >>> Scratch(once=100, each=10, passes=2).of(8)
     120
     """
 
     once: int = 0
     """Bytes that a process holds once, whatever its workers: the weights of a net."""
     each: int = 0
-    """Bytes of a worker whose turn it is: the activations of a pass."""
-    turns: int = 1
-    """Workers whose turn it is at once; the others wait, and hold only their tile."""
+    """Bytes of a worker while it runs a pass: its activations."""
+    passes: int = 1
+    """Passes at once; the other workers wait, and hold only their tile."""
 
     def of(self, workers: int) -> int:
         """Bytes of a process with so many workers."""
-        return self.once + min(workers, self.turns) * self.each
+        return self.once + min(workers, self.passes) * self.each
 
 
 def traits(method: Method, bands: Iterable[str]) -> Traits:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from cubefill.errors import StoreError
-from cubefill.nn.objective import Objective
+from cubefill.nn import Objective
 from cubefill.ownership import claim, document
 from cubefill.train.recipe import Recipe
 
