@@ -95,7 +95,7 @@ def dataset(totals: Totals, baseline: str, resamples: int, seed: int) -> xr.Data
                         continue
                     value[i, j, k], drawn, n = _cell(metric, found, units, weights)
                     low[i, j, k], high[i, j, k] = _interval(drawn)
-                    count[j, k] = n
+                    count[j, k] = count[j, k] or n
                     if name == "MAE":
                         draws[i, j, k] = drawn
                     if cell == ("all", "all"):

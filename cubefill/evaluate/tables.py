@@ -85,7 +85,7 @@ def scores(ds: xr.Dataset, pixel_set: str = "occluded", stratum: str = "all") ->
         (str(m), *(_cell(part, k, i) for k in keys)) for i, m in enumerate(ds["method_name"].values)
     )
     counts = {k: int(part[f"{k}_n"]) for k in keys if f"{k}_n" in part}
-    n = ", ".join(f"{ds[k].attrs['long_name']} {_number(v)}" for k, v in counts.items())
+    n = ", ".join(f"{ds[k].attrs['long_name']} {counted(v)}" for k, v in counts.items())
     return Table(
         f"{pixel_set}: {_meaning(ds, pixel_set)}" + ("" if stratum == "all" else f"; {stratum}"),
         head,
@@ -144,7 +144,7 @@ def by_stratum(
         (str(m), *(_text(v[r], attrs) for v in values))
         for r, m in enumerate(ds["method_name"].values)
     ]
-    rows.append(("n", *(_number(int(counts[i])) for i in wanted)))
+    rows.append(("n", *(counted(int(counts[i])) for i in wanted)))
     names = [str(ds["stratum"].values[i]) for i in wanted]
     kind = [str(ds["kind"].values[i]) for i in wanted]
     titles = (
@@ -376,5 +376,6 @@ def _best(columns: list[Any], facts: list[dict[Any, Any]]) -> frozenset[tuple[in
     return frozenset(found)
 
 
-def _number(value: int) -> str:
+def counted(value: int) -> str:
+    """A whole number with thin spaces between its thousands."""
     return f"{value:,}".replace(",", _THIN)

@@ -1,6 +1,5 @@
 """Blocks of cubes that samples are made of: placed, cut, turned, reflected, with gaps."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +13,6 @@ from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
-from cubefill.gaps.clouds import overcast
 from cubefill.methods.contract import Block, Needs
 from cubefill.methods.windows import Axis, Span
 
@@ -139,10 +137,7 @@ def cut(
     )
 
 
-def gapped(truth: Block, hidden: Bool, rng: np.random.Generator | None) -> Block:
-    """The block with observations hidden, and what lies in their place."""
-    if rng is not None:
-        bands: Mapping[str, NDArray[Any]] = overcast(truth.bands, truth.valid, hidden, rng)
-    else:
-        bands = {n: np.where(hidden, np.float32(np.nan), a) for n, a in truth.bands.items()}
+def gapped(truth: Block, hidden: Bool, rng: np.random.Generator | None = None) -> Block:
+    """The block with observations hidden, and what lies in their place: clouds with `rng`."""
+    bands = artificial.covered(truth.bands, truth.valid, hidden, rng)
     return replace(truth, bands=bands, valid=truth.valid & ~hidden)

@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill import gaps as artificial
 from cubefill.engine.planning import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
@@ -31,17 +30,6 @@ from cubefill.samples.blocks import (
 
 Sample = dict[str, NDArray[Any]]
 Bool = NDArray[np.bool_]
-
-GAPS: dict[str, type] = {
-    "transplant": Transplant,
-    "blobs": artificial.Blobs,
-    "dates": artificial.Dates,
-    "blocks": artificial.Blocks,
-    "trailing": artificial.Trailing,
-    "every_date": artificial.EveryDate,
-    "lent": Lent,
-}
-"""Kinds of artificial gaps that a recipe may name; "none" hides nothing."""
 
 TRIES = 50
 """Patches that are drawn for one sample before it is given up."""
@@ -84,7 +72,7 @@ class CubeSamples:
     """Random patches of cubes with artificial gaps, as a method's net is given them.
 
     A sample is decided by the seed, the epoch and its index alone. Under an artificial gap the
-    bands hold cloudy values of other dates where `cloudy` (`gaps.clouds.overcast`), else NaN. A
+    bands hold cloudy values of other dates where `cloudy` (`gaps.covered`), else NaN. A
     cube smaller than the method's patch is reflected, its gaps too, as when it is filled.
 
     Parameters

@@ -151,7 +151,7 @@ def run_recipe(
     cubes, validation
         Cubes or their stores; by default the entries `cubes` and `validation` of the recipe's
         table `[samples]`, whose other entries are options of `CubeSamples` and `gaps`, a name of
-        `samples.patches.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
+        `cubefill.gaps.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
         `cubefill.samples.make` are read, and its other entries are options of `samples.open`.
         With `hdf5 = "series.h5"` there, series with known answers are read: of single-series
         methods, `patch * patch` to a sample.

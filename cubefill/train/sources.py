@@ -11,11 +11,12 @@ import xarray as xr
 from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
+from cubefill.gaps import GAPS
 from cubefill.methods.contract import name_of
 from cubefill.methods.learned.cnnrnn import Hdf5Samples
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.series import SeriesMethod
-from cubefill.samples.patches import GAPS, CubeSamples, Samples
+from cubefill.samples.patches import CubeSamples, Samples
 from cubefill.store import open_cube
 from cubefill.train.recipe import Recipe
 
