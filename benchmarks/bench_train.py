@@ -39,7 +39,8 @@ from cubefill.methods.contract import resolve
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.passes import device_of
 from cubefill.nn.objective import Objective
-from cubefill.samples.patches import CubeSamples, Samples
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Samples
 from cubefill.train.batches import loader
 from cubefill.train.recipe import Recipe
 

@@ -33,13 +33,13 @@ from cubefill.ownership import (
 )
 from cubefill.samples.clear_windows import mined
 from cubefill.samples.clear_windows import write_clean_windows as write_clean_windows
-from cubefill.samples.dates import Picks, facts, none_found, ordered, pick, season, windows
+from cubefill.samples.dates import Picks, Rules, facts, none_found, ordered, pick, season, windows
 from cubefill.samples.form import KIND, Writer
 from cubefill.samples.places import SPLITS, Place, Source, assign, places
 from cubefill.samples.stored import StoredSamples as StoredSamples
 from cubefill.samples.stored import opened
 from cubefill.samples.wanted import BANDS as BANDS
-from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of, with_rules
+from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of
 from cubefill.samples.writing import attributes, footprints, hidden_bar, write_all
 from cubefill.store.source import stores_of
 
@@ -155,8 +155,8 @@ def make(
     ['days', 'optical', 'target', 'valid', 'where']
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
-    wanted = wanted_of(what, gaps, bands, sar, dem, patch, real, seed)
-    wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear, drop_impaired)
+    asked = Rules(None, sar, dates, stride, ways, clear_dates, min_clear, drop_impaired)
+    wanted = wanted_of(what, gaps, asked, bands, dem, patch, real, seed)
     path = _new(target, overwrite)
     sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
     read = [p for s in sources for p in stores_of(s.ds)]

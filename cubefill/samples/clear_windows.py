@@ -18,6 +18,34 @@ LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 """Latitude bands of the military grid, 8 degrees each from 80 degrees south."""
 
 
+def clear_corners(valid: NDArray[np.bool_], steps: int, size: int) -> list[tuple[int, int, int]]:
+    """Corners `(time, y, x)` of windows that are clear all over, a quarter of `size` apart.
+
+    Where there is none, those at every pixel.
+
+    Examples
+    --------
+    >>> clear_corners(np.ones((3, 4, 4), bool), 2, 4)
+    [(0, 0, 0), (1, 0, 0)]
+    """
+    if any(n < m for n, m in zip(valid.shape, (steps, size, size), strict=True)):
+        return []
+    total = np.pad((~valid).cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
+    inside = (
+        total[:, size:, size:] - total[:, :-size, size:] - total[:, size:, :-size]
+        + total[:, :-size, :-size]
+    )  # fmt: skip
+    clear = inside == 0
+    run = clear[: len(clear) - steps + 1].copy()
+    for i in range(1, steps):
+        run &= clear[i : i + len(run)]
+    apart = max(1, size // 4)
+    if not run[:, ::apart, ::apart].any():
+        apart = 1
+    corners = np.argwhere(run[:, ::apart, ::apart]) * [1, apart, apart]
+    return [(int(t), int(y), int(x)) for t, y, x in corners]
+
+
 def longest_runs(
     valid: NDArray[np.bool_], size: int, apart: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -33,9 +33,9 @@ class Rules:
     sar: bool
     """With SAR."""
     dates: int = 0
-    """Time steps of a window."""
+    """Time steps of a window; 0 asks for those that a method sees."""
     stride: int = 1
-    """Time steps from one window to the next."""
+    """Time steps from one window to the next; 0 asks for half a window."""
     ways: int = 1
     """Choices for one reference date of a layout."""
     clear_dates: float = 0.0

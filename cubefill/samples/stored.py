@@ -16,10 +16,10 @@ from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.methods.contract import Block
-from cubefill.samples.blocks import gapped
 from cubefill.samples.form import KIND, Form, decoded
-from cubefill.samples.patches import Sample
+from cubefill.samples.patches import gapped
 from cubefill.samples.places import SPLITS
+from cubefill.samples.protocol import Sample
 
 Float = NDArray[np.float32]
 

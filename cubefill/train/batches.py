@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from cubefill.errors import CubefillError
 from cubefill.nn.update import Batch, rank, world
-from cubefill.samples.patches import Sample, Samples
+from cubefill.samples.protocol import Sample, Samples
 from cubefill.train.recipe import Recipe
 from cubefill.train.state import Standing
 

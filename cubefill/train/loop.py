@@ -27,7 +27,7 @@ from cubefill.methods.learned.passes import check_precision, device_of
 from cubefill.nn import checkpoint
 from cubefill.nn.objective import Objective
 from cubefill.nn.update import Batch, rank, sum_of_processes, world
-from cubefill.samples.patches import Samples
+from cubefill.samples.protocol import Samples
 from cubefill.train.batches import batches, loader
 from cubefill.train.recipe import Recipe, read, with_options
 from cubefill.train.sources import cube_samples as cube_samples
@@ -60,7 +60,7 @@ def fit(
     method
         A deep method: its name, class or object. An object with a checkpoint is trained further.
     samples
-        Training samples by index; see `samples.patches.Samples`.
+        Training samples by index; see `samples.Samples`.
     recipe
         How to train.
     folder

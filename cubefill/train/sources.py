@@ -16,7 +16,8 @@ from cubefill.methods.contract import name_of
 from cubefill.methods.learned.cnnrnn import Hdf5Samples
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.series import SeriesMethod
-from cubefill.samples.patches import CubeSamples, Samples
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Samples
 from cubefill.store import open_cube
 from cubefill.train.recipe import Recipe
 

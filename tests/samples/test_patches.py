@@ -14,8 +14,9 @@ from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.gaps import Blobs, Dates, Lent, apply, impaired
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.methods.windows import Span
-from cubefill.samples.blocks import clear_windows
-from cubefill.samples.patches import CubeSamples, Sample
+from cubefill.samples.clear_windows import clear_corners
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Sample
 from cubefill.testing import synthetic_cube
 from cubefill.train.batches import batches
 from cubefill.train.state import Standing
@@ -82,8 +83,8 @@ def test_clear_windows_are_clear_and_all_found() -> None:
         for x in range(10)
         if valid[t : t + 2, y : y + 4, x : x + 4].all()
     ]
-    assert clear_windows(valid, 2, 4) == expected
-    assert clear_windows(valid, 7, 4) == []
+    assert clear_corners(valid, 2, 4) == expected
+    assert clear_corners(valid, 7, 4) == []
 
 
 def test_samples_that_cannot_be_made() -> None:

@@ -11,8 +11,7 @@ from cubefill.methods.learned.decloud import BANDS, BANDS_20M
 from cubefill.methods.learned.msop import MsopUnet
 from cubefill.methods.learned.ssop import SsopUnet
 from cubefill.methods.windows import Span
-from cubefill.samples.blocks import placed
-from cubefill.samples.patches import CubeSamples
+from cubefill.samples.patches import CubeSamples, placed
 from cubefill.testing import synthetic_cube
 from tests.shared.decloud import NARROW, made
 from tests.shared.torch_thread import one_thread as one_thread
