@@ -16,14 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
-from cubefill.layout.files import dumps as dumps
-from cubefill.layout.files import load as load
-from cubefill.layout.files import names as names
-from cubefill.layout.files import read as read
-from cubefill.layout.slots import TARGET as TARGET
-from cubefill.layout.slots import Draw as Draw
-from cubefill.layout.slots import Layout as Layout
-from cubefill.layout.slots import Slot as Slot
+from cubefill.layout.slots import TARGET, Draw, Layout, Slot
 
 Times = NDArray[np.datetime64]
 Floats = NDArray[np.float64]

@@ -14,7 +14,7 @@ from cubefill import samples, simulate, train
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.gaps import Blobs
-from cubefill.layout.files import names
+from cubefill.layout import names
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M, DecloudMethod
 from cubefill.methods.learned.msop import MsopDavid, MsopUnet
 from cubefill.methods.learned.ssop import SsopMer, SsopUnet
