@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.axes import day_of_year
 from cubefill.errors import CubefillError
 
 QUIET = 0.2
@@ -323,11 +324,7 @@ def _month(event: Event) -> int:
 
 
 def _correlation(pairs: Sequence[tuple[Event, Event]]) -> float:
-    days = np.array([[_day_of_year(f), _day_of_year(t)] for f, t in pairs]).reshape(-1, 2)
+    days = day_of_year(np.array([[f.date, t.date] for f, t in pairs], "M8[D]").reshape(-1, 2))
     if len(days) < 2 or (days.std(axis=0) == 0).any():
         return float("nan")
     return float(np.corrcoef(days.T)[0, 1])
-
-
-def _day_of_year(event: Event) -> int:
-    return _days(event.date, event.date.astype("datetime64[Y]").astype("datetime64[D]")) + 1

@@ -34,6 +34,7 @@ class Index:
 
     Examples
     --------
+    >>> from cubefill.layout import load
     >>> days = np.array([0, 5, 14, 19, 28], "m8[D]") + np.datetime64("2023-05-01", "ns")
     >>> index = Index(days, np.array([1.0, 0.2, 0.0, 1.0, 0.9]))
     >>> index.choose(load("msop"), 2)
