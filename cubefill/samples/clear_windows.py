@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import CleanWindow, parse_name
-from cubefill.samples.places import Source
+from cubefill.samples.places import Site
 
-Windows = Mapping[str, tuple[CleanWindow, ...]]
+ClearWindows = Mapping[str, tuple[CleanWindow, ...]]
 
 LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 """Latitude bands of the military grid, 8 degrees each from 80 degrees south."""
@@ -71,7 +71,7 @@ def longest_runs(
 
 
 def mined(
-    sources: Sequence[Source], size: int, frames: int, most: int
+    sites: Sequence[Site], size: int, frames: int, most: int
 ) -> dict[str, tuple[CleanWindow, ...]]:
     """The longest clear windows of each cube by region, at most `most` a cube, none over another.
 
@@ -84,7 +84,7 @@ def mined(
         raise CubeError(f"size={size}, frames={frames}: expected 1 or more of each.")
     found: dict[str, tuple[CleanWindow, ...]] = {}
     longest, small = 0, 0
-    for s in sources:
+    for s in sites:
         if min(s.size) < size:
             small += 1
             continue
@@ -98,7 +98,7 @@ def mined(
             found[region_of(s)] = (*found.get(region_of(s), ()), *made)
     if not found:
         raise CubeError(
-            f"No clear window of {size} px on {frames} time steps in {len(sources)} cubes: {small} "
+            f"No clear window of {size} px on {frames} time steps in {len(sites)} cubes: {small} "
             f"are smaller than {size} px, the longest clear run in the others has {longest} steps. "
             "Pass a smaller size= or frames=, or give more cubes."
         )
@@ -140,7 +140,7 @@ def _apart(
     return taken
 
 
-def region_of(source: Source) -> str:
+def region_of(site: Site) -> str:
     """UTM zone and latitude band of a cube, by the name of a minicube, else its middle: `31U`.
 
     Raises
@@ -148,25 +148,25 @@ def region_of(source: Source) -> str:
     CubeError
         It has neither such a name nor a CRS.
     """
-    named = parse_name(source.name)
+    named = parse_name(site.name)
     if named is not None:
         return named.region
-    if source.crs is None:
+    if site.crs is None:
         raise CubeError(
-            f"Cube {source.name} has no CRS: expected one, or the file name of an EarthNet2021 "
+            f"Cube {site.name} has no CRS: expected one, or the file name of an EarthNet2021 "
             "minicube, to tell its region. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
         )
     from pyproj import Transformer
 
-    turn: Any = Transformer.from_crs(source.crs.proj, "EPSG:4326", always_xy=True)
-    (dy, dx), (top, left), (ny, nx) = source.step, source.corner, source.size
+    turn: Any = Transformer.from_crs(site.crs.proj, "EPSG:4326", always_xy=True)
+    (dy, dx), (top, left), (ny, nx) = site.step, site.corner, site.size
     lon, lat = turn.transform(left + nx * dx / 2, top - ny * dy / 2)
-    epsg = source.crs.epsg or 0
+    epsg = site.crs.epsg or 0
     zone = epsg % 100 if 32601 <= epsg <= 32760 else int((lon + 180) // 6) + 1
     return f"{zone:02d}{LETTERS[int(np.clip((lat + 80) // 8, 0, 19))]}"
 
 
-def write_clean_windows(path: str | Path, windows: Windows) -> Path:
+def write_clean_windows(path: str | Path, windows: ClearWindows) -> Path:
     """The JSON list of clean windows that `minicube.read_clean_windows` reads."""
     text = json.dumps({region: list(_entries(found)) for region, found in windows.items()})
     Path(path).write_text(text)

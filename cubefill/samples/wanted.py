@@ -19,7 +19,7 @@ from cubefill.methods.contract import Needs
 from cubefill.methods.windows import Span
 from cubefill.samples.dates import Rules, without_sar
 from cubefill.samples.form import Form
-from cubefill.samples.places import Source, source
+from cubefill.samples.places import Site, site
 from cubefill.store import open_cube
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -130,7 +130,7 @@ def _asked(what: Any) -> tuple[Layout | None, Needs]:
 
 def opened_cubes(
     cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: bool, *, placed: bool = True
-) -> list[Source]:
+) -> list[Site]:
     """Cubes as samples are taken from them: opened, or loaded from catalogues.
 
     Raises
@@ -144,7 +144,7 @@ def opened_cubes(
     found = []
     for k, cube in enumerate(cubes):
         name = str(cube) if isinstance(cube, str | Path) else f"{k}"
-        s = source(_opened(cube, bands, sar, dem), name, placed=placed)
+        s = site(_opened(cube, bands, sar, dem), name, placed=placed)
         lacking = [b for b in bands if b not in spectral(s.ds)]
         lacking += [n for n in SAR_BANDS if sar and n not in s.ds]
         lacking += ["DEM"] if dem and "DEM" not in s.ds else []
