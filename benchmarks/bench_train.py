@@ -41,8 +41,8 @@ from cubefill.methods.learned.passes import device_of
 from cubefill.nn.objective import Objective
 from cubefill.samples.patches import CubeSamples
 from cubefill.samples.protocol import Samples
-from cubefill.train.batches import loader
 from cubefill.train.recipe import Recipe
+from cubefill.train.state import loader
 
 BANDS = ("B02", "B03", "B04", "B08")
 WORKERS = (0, 2)

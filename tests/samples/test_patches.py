@@ -18,8 +18,7 @@ from cubefill.samples.clear_windows import clear_corners
 from cubefill.samples.patches import CubeSamples
 from cubefill.samples.protocol import Sample
 from cubefill.testing import synthetic_cube
-from cubefill.train.batches import batches
-from cubefill.train.state import Standing
+from cubefill.train.state import TrainingState, batches
 from tests.methods.learned.test_method import Demo, Series
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
@@ -125,13 +124,13 @@ def test_sar_and_elevation_come_along() -> None:
 
 def test_every_sample_is_met_once_in_an_epoch() -> None:
     watched = Watched(samples(10))
-    found = list(batches(watched, replace(RECIPE, batch=4), Standing()))
+    found = list(batches(watched, replace(RECIPE, batch=4), TrainingState()))
     assert [len(b["x"]) for b in found] == [4, 4]
     assert len(set(watched.seen)) == 8
     other = Watched(samples(10))
-    list(batches(other, replace(RECIPE, batch=4), Standing(epoch=1)))
+    list(batches(other, replace(RECIPE, batch=4), TrainingState(epoch=1)))
     assert other.seen != watched.seen
-    small = list(batches(samples(3), replace(RECIPE, batch=4), Standing()))
+    small = list(batches(samples(3), replace(RECIPE, batch=4), TrainingState()))
     assert [len(b["x"]) for b in small] == [3]
 
 
