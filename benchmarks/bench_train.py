@@ -35,12 +35,14 @@ from benchmarks.context import context
 from benchmarks.precision import computing, gpu_name, precisions
 from cubefill import samples, simulate
 from cubefill.gaps import Blobs
-from cubefill.methods import resolve
-from cubefill.methods.learned import TorchMethod, device_of
-from cubefill.nn import Objective
-from cubefill.samples.patches import CubeSamples, Samples
-from cubefill.train.batches import loader
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.passes import device_of
+from cubefill.methods.registry import resolve
+from cubefill.nn.objective import Objective
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Samples
 from cubefill.train.recipe import Recipe
+from cubefill.train.state import loader
 
 BANDS = ("B02", "B03", "B04", "B08")
 WORKERS = (0, 2)

@@ -46,7 +46,8 @@ from cubefill.methods import resolve
 from cubefill.methods.learned import TorchMethod
 from cubefill.methods.windows import Span
 from cubefill.metrics.perceptual import seam_ratio
-from cubefill.samples.patches import CubeSamples, Samples
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Samples
 from cubefill.train.recipe import Recipe
 
 METRICS = ("MAE", "RMSE", "bias", "R2", "PSNR", "SSIM", "SAM", "ERGAS", "NDVI-MAE")

@@ -19,13 +19,12 @@ from click.testing import CliRunner
 import cubefill
 from cubefill import metrics, samples
 from cubefill.cli.main import main
-from cubefill.evaluate import GAPS as SCORED_GAPS
-from cubefill.methods import resolve
-from cubefill.methods.learned import TorchMethod
-from cubefill.methods.registry import METHODS
+from cubefill.gaps import GAPS
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.registry import METHODS, resolve
 from cubefill.nn import checkpoint
 from cubefill.nn.losses import LOSSES
-from cubefill.samples.patches import GAPS, CubeSamples
+from cubefill.samples.patches import CubeSamples
 from cubefill.testing import synthetic_cube
 from cubefill.train.recipe import SCHEDULES, Recipe, shipped
 from tests.shared.torch_thread import one_thread as one_thread
@@ -101,7 +100,7 @@ def test_its_names_are_those_of_the_code() -> None:
     assert re.findall(r"`(\w+)`", gaps[0])[1:] == [*GAPS, "none"]
     scored = re.search(r"- `--gaps`: (.*?), with options", PAGE, flags=re.DOTALL)
     assert scored is not None
-    assert re.findall(r"`(\w+)`", scored[1]) == list(SCORED_GAPS)
+    assert re.findall(r"`(\w+)`", scored[1]) == list(GAPS)
 
 
 def test_its_entries_of_samples_have_the_defaults_of_the_code() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.axes import day_of_year
 from cubefill.errors import CubefillError
 
 QUIET = 0.2
@@ -119,16 +120,66 @@ def _agreed(pixels: Sequence[Sequence[Event]], within: int) -> dict[int, Event]:
     return best
 
 
-def of_cube(probability: xr.DataArray, **options: Any) -> dict[tuple[int, int], list[Event]]:
-    """Row and column to the events of that pixel, of `mowing` on time, y, x; others are left out.
+def mowing_events(
+    probability: xr.DataArray,
+    parcels: xr.DataArray | None = None,
+    *,
+    share: float = 0.5,
+    threshold: float = 0.5,
+    apart: int = 18,
+    days: int = 6,
+) -> dict[Any, list[Event]]:
+    """Mowing events of the method `mowing`: of each pixel by row and column, or of each parcel.
 
-    `options` are those of `detect`.
+    Parameters
+    ----------
+    probability
+        `(time, y, x)`, what `ds.gapfill("mowing", checkpoint=...)["mowing"]` gives.
+    parcels
+        `(y, x)` number of the parcel of each pixel, 0 and NaN for none. Without it pixels stand
+        alone, and those without an event are left out.
+    share
+        Least share of the pixels of a parcel that must agree within a month, see `vote`.
+    threshold, apart, days
+        As in `detect`.
+
+    Raises
+    ------
+    CubefillError
+        `parcels` lies on another grid.
+
+    Examples
+    --------
+    >>> time = np.datetime64("2020-05-01") + 6 * np.arange(5)
+    >>> likely = xr.DataArray(np.zeros((5, 2, 2)), coords={"time": time}, dims=("time", "y", "x"))
+    >>> likely[3, :, 0] = 0.9
+    >>> [str(e.date) for e in mowing_events(likely)[1, 0]]
+    ['2020-05-19']
+    >>> sorted(mowing_events(likely, xr.DataArray([[7, 7], [7, 8]], dims=("y", "x"))))
+    [7, 8]
     """
     series = probability.transpose("time", "y", "x")
     dates = series["time"].values.astype("datetime64[D]")
     values = series.values
-    likely = np.argwhere((values > options.get("threshold", 0.5)).any(axis=0))
-    return {(int(y), int(x)): detect(values[:, y, x], dates, **options) for y, x in likely}
+    found: dict[tuple[int, int], list[Event]] = {
+        (int(y), int(x)): detect(
+            values[:, y, x], dates, threshold=threshold, apart=apart, days=days
+        )
+        for y, x in np.argwhere((values > threshold).any(axis=0))
+    }
+    if parcels is None:
+        return dict(found)
+    numbers = np.nan_to_num(parcels.transpose("y", "x").values)
+    if numbers.shape != values.shape[1:]:
+        raise CubefillError(
+            f"parcels: expected numbers (y, x) of shape {values.shape[1:]}, got {numbers.shape}. "
+            "Use parcels.reindex_like(probability.isel(time=0), method='nearest')."
+        )
+    pixels = {int(n): np.argwhere(numbers == n) for n in np.unique(numbers[numbers != 0])}
+    return {
+        n: vote([found.get((int(y), int(x)), []) for y, x in at], share=share, apart=apart)
+        for n, at in pixels.items()
+    }
 
 
 def labels(
@@ -273,11 +324,7 @@ def _month(event: Event) -> int:
 
 
 def _correlation(pairs: Sequence[tuple[Event, Event]]) -> float:
-    days = np.array([[_day_of_year(f), _day_of_year(t)] for f, t in pairs]).reshape(-1, 2)
+    days = day_of_year(np.array([[f.date, t.date] for f, t in pairs], "M8[D]").reshape(-1, 2))
     if len(days) < 2 or (days.std(axis=0) == 0).any():
         return float("nan")
     return float(np.corrcoef(days.T)[0, 1])
-
-
-def _day_of_year(event: Event) -> int:
-    return _days(event.date, event.date.astype("datetime64[Y]").astype("datetime64[D]")) + 1

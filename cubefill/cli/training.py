@@ -124,14 +124,12 @@ def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any)
             sar=not options["no_sar"],
             **taken,
         )
-        text = evaluate_decloud.markdown(table)
     else:
         taken = {name: options[name] for name in ("seeds", *OF_COMPARE)}
         table = evaluate.score_stores(stores, chosen, **taken)
-        text = evaluate_tables.markdown(table)
     if save:
-        (evaluate_decloud if decloud else evaluate_tables).write(table, save)
-    show(as_json, table.to_dict(), text)
+        evaluate_tables.write(table, save)
+    show(as_json, table.to_dict(), evaluate_tables.markdown(table))
 
 
 def _refuse_foreign(protocol: str, seeds: tuple[int, ...]) -> None:

@@ -17,6 +17,19 @@ SAME_DAY = np.timedelta64(12, "h")
 """Acquisitions closer than this are one time step for a method."""
 
 
+def day_of_year(time: Any) -> NDArray[np.float64]:
+    """Day of the year of each time, with fractions; noon of the first of January is 1.5.
+
+    Examples
+    --------
+    >>> float(day_of_year(np.datetime64("2024-03-01T12:00")))
+    61.5
+    """
+    now = np.asarray(time).astype("datetime64[ns]")
+    since = now - now.astype("datetime64[Y]").astype("datetime64[ns]")
+    return np.asarray(since / np.timedelta64(86_400_000_000_000, "ns") + 1)
+
+
 @dataclass(frozen=True)
 class TimeAxes:
     """How input dates, merged steps and output dates belong together."""

@@ -95,7 +95,7 @@ def dataset(totals: Totals, baseline: str, resamples: int, seed: int) -> xr.Data
                         continue
                     value[i, j, k], drawn, n = _cell(metric, found, units, weights)
                     low[i, j, k], high[i, j, k] = _interval(drawn)
-                    count[j, k] = n
+                    count[j, k] = count[j, k] or n
                     if name == "MAE":
                         draws[i, j, k] = drawn
                     if cell == ("all", "all"):
@@ -160,8 +160,19 @@ def _variables(
     m: Metric, value: Floats, low: Floats, high: Floats, n: NDArray[np.int64], single: Floats
 ) -> dict[str, Any]:
     key, dims = key_of(m.name), ("method_name", "pixel_set", "stratum")
+    return {
+        key: (dims, value, facts_of(m)),
+        f"{key}_low": (dims, low, {"long_name": f"2.5 % percentile of {m.name}"}),
+        f"{key}_high": (dims, high, {"long_name": f"97.5 % percentile of {m.name}"}),
+        f"{key}_n": (dims[1:], n, {"long_name": f"values that {m.name} was computed from"}),
+        f"{key}_case": ((*dims[:2], "case"), single, {"long_name": f"{m.name} of each case"}),
+    }
+
+
+def facts_of(m: Metric) -> dict[str, Any]:
+    """What stands beside the values of a metric."""
     ideal = getattr(m, "ideal", None)
-    attrs = {
+    facts = {
         "long_name": m.name,
         "units": m.unit,
         "higher_is_better": int(m.higher_is_better),
@@ -171,15 +182,7 @@ def _variables(
         "formula": formula(m),
         "digits": DIGITS.get(m.name, 4),
     }
-    if ideal is not None:
-        attrs["ideal"] = float(ideal)
-    return {
-        key: (dims, value, attrs),
-        f"{key}_low": (dims, low, {"long_name": f"2.5 % percentile of {m.name}"}),
-        f"{key}_high": (dims, high, {"long_name": f"97.5 % percentile of {m.name}"}),
-        f"{key}_n": (dims[1:], n, {"long_name": f"values that {m.name} was computed from"}),
-        f"{key}_case": ((*dims[:2], "case"), single, {"long_name": f"{m.name} of each case"}),
-    }
+    return facts if ideal is None else facts | {"ideal": float(ideal)}
 
 
 def _skill(

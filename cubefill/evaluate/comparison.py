@@ -1,7 +1,11 @@
-"""Methods side by side: every method fills the same cubes and is scored on the same pixels."""
+"""Methods side by side: every method fills the same cubes and is scored on the same pixels.
+
+`compare` judges any methods on any cubes, `score_stores` the same from names and paths, and
+`self_test` one cube of a user's own, for a report.
+"""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,45 +13,25 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import metrics as table
-from cubefill.cube import spectral
-from cubefill.cube.indices import ndvi
 from cubefill.errors import CubeError
-from cubefill.evaluate.bootstrap import Totals, dataset
-from cubefill.evaluate.hiding import HiddenAs, fill, gapped, names, observed, window
-from cubefill.evaluate.strata import SETS, pixel_set, strata
-from cubefill.gaps import Gaps
-from cubefill.methods import Method, resolve
-from cubefill.metrics import Metric, sees
+from cubefill.evaluate.bootstrap import Totals, dataset, key_of
+from cubefill.evaluate.cases import Arrays, Bool, Case, Screen, Trial, names, window
+from cubefill.evaluate.strata import SETS, Strata, pixel_set, robust, strata
+from cubefill.evaluate.tables import counted
+from cubefill.gaps import Blobs, Gaps, HiddenAs, Transplant, hide, parse_gaps
+from cubefill.methods.contract import Method
+from cubefill.methods.registry import resolve
+from cubefill.metrics import Coverage, Metric, sees
 from cubefill.metrics.formulas import Mapped
+from cubefill.store import open_cube
 
-Bool = NDArray[np.bool_]
-Arrays = dict[str, NDArray[Any]]
-Screen = Callable[[xr.Dataset], xr.DataArray]
 MethodLike = str | Method | type[Method]
 
 SCREENED = "screened"
 """Pixel set of occluded pixels that a `screen` accepts too."""
-
-
-@dataclass(frozen=True)
-class Case:
-    """One cube under one seed, filled by every method."""
-
-    cube: str
-    seed: int
-    part: xr.Dataset
-    truth: Arrays
-    """Band to `(time, y, x)`, NaN where there is no truth."""
-    seen: Bool
-    known: Bool
-    """Where truth and every fill are known."""
-    fills: list[Arrays]
-    bands: tuple[str, ...]
-    filled: list[float]
-    """Share of the occluded pixels that each method filled."""
-    screened: Bool | None = None
-    cache: dict[tuple[int, str], Arrays] = field(default_factory=dict)
-    """Maps of metrics with a local value, by method and metric."""
+TESTED = ("MAE", "RMSE", "PSNR", "SAM", "NDVI-MAE", "coverage")
+"""Metrics of `self_test`, where bands and methods allow."""
+PIXEL_SET = "clear pixels that were hidden and that every method filled"
 
 
 def compare(
@@ -143,13 +127,16 @@ def compare(
     _check(chosen, named, pixel_sets)
     asked = None if metrics is None else list(metrics)
     wanted = None if asked is None else [table.resolve(m, convention) for m in asked]
+    seeds = np.atleast_1d(np.asarray(seed)).tolist()
+    std = any(m.name == "coverage" for m in wanted or [])
+    trial = Trial(chosen, gaps, max_px, hidden_as, screen, std, progress)
     totals = Totals(list(chosen), sets)
     for name, ds in named.items():
-        for number in np.atleast_1d(np.asarray(seed)):
-            case = _case(name, int(number), ds, truths.get(name), gaps, chosen, screen, max_px,
-                         wanted, hidden_as, progress)  # fmt: skip
-            _add(totals, case, _used(asked, case.bands, convention))
-    out = dataset(totals, baseline, resamples, int(np.atleast_1d(np.asarray(seed))[0]))
+        for number in seeds:
+            case = trial.case(name, number, ds, truths.get(name))
+            kinds = strata(case.part, case.seen)
+            _add(totals, case, _used(asked, case.bands, convention), kinds)
+    out = dataset(totals, baseline, resamples, seeds[0])
     out.attrs |= {
         "gaps": repr(gaps),
         "hidden_as": hidden_as,
@@ -221,91 +208,167 @@ def _check(chosen: Any, named: Any, pixel_sets: Sequence[str]) -> None:
         raise CubeError(f"pixel_sets: expected some of {', '.join(SETS)}, got {pixel_sets!r}.")
 
 
-# ------------------------------------------------------------------ one cube, one seed
-
-
-def _case(
-    name: str,
-    seed: int,
+def self_test(
     ds: xr.Dataset,
-    truth: xr.Dataset | None,
-    gaps: Gaps | None,
-    chosen: dict[str, Method],
-    screen: Screen | None,
-    max_px: int,
-    wanted: list[Metric] | None,
-    hidden_as: HiddenAs,
-    progress: Callable[[str], None] | None,
-) -> Case:
-    part, _ = window(ds, max_px, seed)
-    test = part
-    if gaps is not None:
-        test = gapped(part, observed(part, gaps, seed), hidden_as, seed)
-    std = any(m.name == "coverage" for m in wanted or [])
-    fills = []
-    for label, method in chosen.items():
-        if progress is not None:
-            progress(f"{name}, seed {seed}: {label}")
-        fills.append(fill(test, method, std=std))
-    bands = _shared(part, fills)
-    true = _truth(part, truth, bands)
-    seen = np.asarray(test["valid"].values)
-    has = np.all([np.isfinite(a) for a in true.values()], axis=0)
-    arrays = [_arrays(f, bands) for f in fills]
-    done = [np.all([np.isfinite(a[b]) for b in bands], axis=0) for a in arrays]
-    hidden = has & ~seen
-    if not hidden.any():
+    methods: Sequence[str | Method | type[Method]] = ("linear",),
+    gaps: Gaps | None = None,
+    seed: int = 0,
+    max_px: int = 192,
+) -> xr.Dataset:
+    """Held-out errors on this very cube, a dataset of one variable per metric along `method_name`.
+
+    Clear observations are hidden under real cloud shapes of other dates, every method fills the
+    same cube, and hidden pixels alone are scored. The error is that of gaps like the hidden ones,
+    where the sky was clear; under real clouds, undetected haze comes on top.
+
+    Parameters
+    ----------
+    ds
+        A cube with `valid` or SCL.
+    methods
+        Names, classes or objects; each sees the same hidden pixels and is scored on the same ones.
+    gaps
+        What to hide; by default `Transplant()`, and `Blobs()` where no date lends a cloud.
+    seed
+        Of the window and of the gaps.
+    max_px
+        A larger cube is judged by one window of this side, chosen by the seed.
+
+    Returns
+    -------
+    xr.Dataset
+        Variables `mae`, `rmse`, `psnr`, `sam`, `ndvi_mae` and `coverage` of the 90 % interval where
+        they can be had, and `filled`, the share of the hidden values that a method filled. Each
+        carries its convention, peak, pooling, pixel set and `n`; attributes say what was hidden.
+
+    Raises
+    ------
+    CubeError
+        Nothing can be hidden: too few clear dates, or none at all.
+    MethodError
+        A method is unknown or lacks what it needs in the cube.
+
+    Examples
+    --------
+    >>> from cubefill.testing import synthetic_cube
+    >>> found = self_test(synthetic_cube(), ("linear", "nearest"))
+    >>> [str(m) for m in found.method_name.values]
+    ['linear', 'nearest']
+    """
+    chosen = _methods(methods)
+    if not chosen:
+        raise CubeError("self_test compares methods: expected one or more. Use ('linear',).")
+    part, place = window(ds, max_px, seed)
+    gaps = gaps if gaps is not None else _borrowed(part, seed)
+    case = Trial(chosen, gaps, max_px, std=True).case("The cube", seed, part)
+    if not case.known[case.hidden].any():
         raise CubeError(
-            f"{name}: expected pixels with a truth that the methods do not see, got none. "
-            "Pass gaps=Transplant()."
+            "The methods filled no hidden pixel in common: expected at least one. "
+            "Pass max_gap=None, or give a longer series."
         )
-    screened = None if screen is None else np.asarray(screen(part).transpose("time", "y", "x"))
-    return Case(
-        name, seed, part, true, seen, has & np.all(done, axis=0), arrays, bands,
-        [float(d[hidden].mean()) for d in done], screened,
-    )  # fmt: skip
+    wanted = [m for m in TESTED if m != "NDVI-MAE" or table.ndvi_mae(case.bands)]
+    if not any(_knows_error(f, case.bands) for f in case.fills):
+        wanted.remove("coverage")
+    totals = Totals(list(chosen), ("occluded",))
+    _add(totals, case, [table.resolve(m, bands=case.bands) for m in wanted])
+    found = dataset(totals, "", 0, seed).isel(pixel_set=0, stratum=0, drop=True)
+    out = found[[*map(key_of, wanted), "filled"]]
+    for name in map(key_of, wanted):
+        out[name].attrs |= {"pixel_set": PIXEL_SET, "n": int(found[f"{name}_n"])}
+    if "coverage" in out:
+        out["coverage"].attrs["target"] = 0.9
+    n, dates = out["mae"].attrs["n"], int(case.hidden.any((1, 2)).sum())
+    peak, pooling = out["psnr"].attrs["peak"], out["mae"].attrs["pooling"]
+    out.attrs = {
+        "n": n, "hidden": int(case.hidden.sum()), "hidden_dates": dates, "gaps": repr(gaps),
+        "seed": seed, "window": place, "bands": " ".join(case.bands), "pixel_set": PIXEL_SET,
+        "peak": peak,
+        "comment": (
+            f"{counted(n)} values of {len(case.bands)} bands on {dates} dates ({place}); "
+            f"{PIXEL_SET}; peak {peak:g}; pooled over {pooling}."
+        ),
+    }  # fmt: skip
+    return out
 
 
-def _shared(part: xr.Dataset, fills: list[xr.Dataset]) -> tuple[str, ...]:
-    """Bands that all methods give; NDVI alone where some give nothing else."""
-    bands = tuple(b for b in spectral(part) if all(b in f for f in fills))
-    if bands:
-        return bands
-    if all("NDVI" in f or table.ndvi_mae(map(str, f.data_vars)) for f in fills):
-        return ("NDVI",)
-    raise CubeError(
-        f"compare: the methods give no band in common with {', '.join(spectral(part))}: expected "
-        "filled bands, not a smoothed product. Pass smooth=False."
+def _borrowed(part: xr.Dataset, seed: int) -> Gaps:
+    """Real cloud shapes, and blobs where no cloud can be borrowed."""
+    try:
+        hide(part, Transplant(), seed)
+    except CubeError:
+        return Blobs()
+    return Transplant()
+
+
+def score_stores(
+    stores: Iterable[str | Path],
+    methods: Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
+    gaps: str | Gaps = "transplant",
+    *,
+    seeds: Sequence[int] = (0,),
+    convention: str = "cubefill",
+    metrics: Sequence[str] = (),
+    pixel_sets: Sequence[str] = ("occluded", "observed"),
+    screen: bool = False,
+    baseline: str = "linear",
+    resamples: int = 300,
+    max_px: int = 256,
+    hidden_as: HiddenAs = "clouds",
+    progress: Callable[[str], None] | None = None,
+) -> xr.Dataset:
+    """The table of `compare` for cubes in stores, named after their files.
+
+    Parameters
+    ----------
+    stores
+        Paths or addresses of cubes.
+    methods
+        Names, classes or objects, or a mapping from the name in the table.
+    gaps
+        What to hide, as `parse_gaps` reads it.
+    seeds
+        Of windows and gaps.
+    metrics
+        Names; by default those of the convention.
+    screen
+        True adds the pixel set "screened": a truth without haze and shadow that SCL missed.
+    convention, pixel_sets, baseline, resamples, max_px, hidden_as, progress
+        As in `compare`.
+
+    Raises
+    ------
+    CubeError, StoreError, MethodError
+        A store cannot be read, a name is unknown, or nothing can be scored.
+    """
+    named: dict[str, xr.Dataset] = {}
+    for store in stores:
+        name = Path(str(store)).name
+        named[name if name not in named else str(store)] = open_cube(store)
+    return compare(
+        methods,
+        named,
+        parse_gaps(gaps) if isinstance(gaps, str) else gaps,
+        seed=tuple(seeds),
+        convention=convention,
+        metrics=tuple(metrics) or None,
+        pixel_sets=pixel_sets,
+        screen=robust if screen else None,
+        baseline=baseline,
+        resamples=resamples,
+        max_px=max_px,
+        hidden_as=hidden_as,
+        progress=progress,
     )
-
-
-def _truth(part: xr.Dataset, truth: xr.Dataset | None, bands: tuple[str, ...]) -> Arrays:
-    """Clear observations, or the given truth at the same places."""
-    if truth is None:
-        return {b: a.where(part["valid"]).values for b, a in _bands(part, bands).items()}
-    same = truth.reindex(time=part["time"], y=part["y"], x=part["x"])
-    return {b: a.compute().values for b, a in _bands(same, bands).items()}
-
-
-def _bands(ds: xr.Dataset, bands: tuple[str, ...]) -> dict[str, xr.DataArray]:
-    if bands == ("NDVI",) and "NDVI" not in ds:
-        found = table.ndvi_mae(map(str, ds.data_vars)) or table.NDVIMAE()
-        return {"NDVI": ndvi(ds, nir=found.nir, red=found.red).transpose("time", "y", "x")}
-    return {b: ds[b].transpose("time", "y", "x") for b in bands}
-
-
-def _arrays(fill: xr.Dataset, bands: tuple[str, ...]) -> Arrays:
-    found = {b: a.values for b, a in _bands(fill, bands).items()}
-    return found | {f"{b}_std": fill[f"{b}_std"].values for b in bands if f"{b}_std" in fill}
 
 
 # ------------------------------------------------------------------ terms
 
 
-def _add(totals: Totals, case: Case, wanted: list[Metric]) -> None:
+def _add(totals: Totals, case: Case, wanted: list[Metric], kinds: Sequence[Strata] = ()) -> None:
     """The terms of a case, for each method, pixel set, stratum and metric."""
     totals.start(case.cube, case.seed, case.bands, case.filled)
-    kinds = strata(case.part, case.seen)
+    silent = [i for i, f in enumerate(case.fills) if not _knows_error(f, case.bands)]
+    silent = silent if len(silent) < len(case.fills) else []
     for name in totals.sets:
         where = _where(name, case)
         cells = [("all", "all", where)]
@@ -315,11 +378,17 @@ def _add(totals: Totals, case: Case, wanted: list[Metric]) -> None:
             for kind, stratum, part in cells:
                 small = part[where]
                 for m in wanted:
+                    if isinstance(m, Coverage) and i in silent:
+                        continue
                     if sees(m) == "pixel":
                         terms = m.terms(flat, truth, small)
                     else:
                         terms = _terms(m, i, case, part)
                     totals.add(m, method, name, (kind, stratum), terms)
+
+
+def _knows_error(fill: Arrays, bands: Iterable[str]) -> bool:
+    return all(f"{b}_std" in fill for b in bands)
 
 
 def _where(name: str, case: Case) -> Bool:

@@ -6,12 +6,10 @@ date. Formulas are those of `convention="decloud"`; a net's output is scored as 
 of the date included.
 """
 
-import json
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -20,15 +18,19 @@ import xarray as xr
 
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate.tables import Table, facts_line, quoted, save
-from cubefill.methods import Block, Filled, Method, name_of, resolve
+from cubefill.evaluate.bootstrap import facts_of
+from cubefill.evaluate.tables import markdown as markdown
+from cubefill.evaluate.tables import write as write
+from cubefill.methods.contract import Block, Filled, Method
+from cubefill.methods.registry import name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples.stored import StoredSamples
 
 SETS = ("ssop", "msop", "msop_cld")
 """Names of the layouts, in the order of the paper's tables 7 to 9."""
-METRICS = ("MSE", "SSIM", "PSNR", "SAM")
+METRICS = {"MSE": 0, "SSIM": 4, "PSNR": 3, "SAM": 4}
+"""Metrics in the paper's order, with their digits."""
 BANDS = ("B02", "B03", "B04", "B08")
 
 
@@ -81,7 +83,7 @@ def compare_decloud(
     chosen = _rows(methods)
     rows = list(chosen)
     values = {m: np.full((len(sets), len(rows)), np.nan) for m in METRICS}
-    named = (*_COUNTS, *(f"{k}_n" for k in _KEYS))
+    named = ("samples", "values", *(f"{m.lower()}_n" for m in METRICS))
     counts = {n: np.zeros((len(sets), len(rows)), np.int64) for n in named}
     reasons = [""] * len(sets)
     with tempfile.TemporaryDirectory(prefix="cubefill-decloud-") as scratch:
@@ -108,58 +110,6 @@ def compare_decloud(
         why = " ".join(f"{', '.join(names)}: {reason}" for reason, names in alike.items())
         raise CubeError(f"No test set can be made of these cubes. {why}")
     return _dataset(rows, list(sets), values, counts, reasons)
-
-
-def markdown(ds: xr.Dataset) -> str:
-    """The paper's tables of a dataset of `compare_decloud`, best values bold."""
-    return "\n\n".join(t.markdown() if t.rows else _note(t) for t in _tables(ds)) + "\n"
-
-
-def html(ds: xr.Dataset) -> str:
-    """The paper's tables of a dataset of `compare_decloud` as a page of HTML."""
-    body = "\n".join(
-        t.html() if t.rows else f"<p><strong>{escape(t.caption)}</strong> {escape(t.note)}</p>"
-        for t in _tables(ds)
-    )
-    return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Scores of Decloud\'s '
-        "test sets</title></head><body>\n"
-        f"{body}\n</body></html>\n"
-    )
-
-
-def csv(ds: xr.Dataset) -> str:
-    """Long form: one line a test set, method and metric, for the rows that were scored."""
-    lines = ["test_set,method,pixel_set,metric,value,n,samples,unit,peak,pooling,convention"]
-    for t, i in np.argwhere(ds["samples"].values > 0):
-        place = (ds["test_set"].values[t], ds["method_name"].values[i], ds.attrs["pixel_set"])
-        for key in _KEYS:
-            attrs = ds[key].attrs
-            numbers = (float(ds[key].values[t, i]), ds[f"{key}_n"].values[t, i])
-            facts = (attrs[n] for n in ("units", "peak", "pooling", "convention"))
-            cells = (*place, attrs["long_name"], *numbers, ds["samples"].values[t, i], *facts)
-            lines.append(",".join(quoted(str(c)) for c in cells))
-    return "\n".join(lines) + "\n"
-
-
-def write(ds: xr.Dataset, path: str | Path) -> Path:
-    """The file of a dataset of `compare_decloud`: .md, .html, .csv, .json or .nc.
-
-    Raises
-    ------
-    CubeError
-        The suffix is unknown.
-    """
-    return save(ds, Path(path), _TEXTS)
-
-
-def _json(ds: xr.Dataset) -> str:
-    """The dataset as JSON; what is no number is null."""
-    plain = json.loads(json.dumps(ds.to_dict()), parse_constant=lambda _: None)
-    return json.dumps(plain, indent=1) + "\n"
-
-
-_TEXTS = {".md": markdown, ".html": html, ".csv": csv, ".json": _json}
 
 
 def _rows(methods: Any) -> dict[str, Method]:
@@ -273,58 +223,17 @@ def _dataset(
     rows: list[str], sets: list[str], values: Any, counts: Any, reasons: list[str]
 ) -> xr.Dataset:
     dims = ("test_set", "method_name")
-    out: dict[str, Any] = {}
-    for name, array in values.items():
-        m = metric(name, "decloud")
-        facts = {"long_name": name, "units": m.unit, "pooling": m.pooling, "convention": "decloud",
-                 "peak": float(getattr(m, "peak", 1.0)),
-                 "higher_is_better": int(m.higher_is_better)}  # fmt: skip
-        out[name.lower()] = (dims, array, facts)
+    out: dict[str, Any] = {
+        n.lower(): (dims, a, facts_of(metric(n, "decloud")) | {"digits": METRICS[n]})
+        for n, a in values.items()
+    }
     out |= {name: (dims, array) for name, array in counts.items()}
     return xr.Dataset(
         out,
         {"test_set": sets, "method_name": rows, "reason": ("test_set", reasons)},
-        {"bands": " ".join(BANDS), "pixel_set": "clear pixels of the target image"},
+        {
+            "bands": " ".join(BANDS),
+            "pixel_set": "clear pixels of the target image",
+            "convention": "decloud",
+        },
     )
-
-
-def _tables(ds: xr.Dataset) -> list[Table]:
-    return [_table(ds.isel(test_set=i)) for i in range(ds.sizes["test_set"])]
-
-
-def _table(ds: xr.Dataset) -> Table:
-    """The table of a set; without rows and with a note where there is none."""
-    caption = str(ds["test_set"].values).upper()
-    scored = np.flatnonzero(ds["samples"].values)
-    if str(ds["reason"].values) or not len(scored):
-        reason = str(ds["reason"].values)
-        note = f"No samples: {reason}" if reason else "No method of this comparison has a row here."
-        return Table(caption, _HEAD, (), note=note)
-    rows = [
-        (
-            str(ds["method_name"].values[i]),
-            *(f"{float(ds[k].values[i]):.{d}f}" for k, d in _KEYS.items()),
-            *(f"{int(ds[k].values[i]):,}".replace(",", "\u2009") for k in _COUNTS),
-        )
-        for i in scored
-    ]
-    at = {int(i): row for row, i in enumerate(scored)}
-    best = {(at.get(_best(ds[k]), -1), column + 1) for column, k in enumerate(_KEYS)}
-    facts = facts_line([ds[k].attrs for k in _KEYS])
-    note = f"{facts} Pixels: {ds.attrs['pixel_set']}; n of MSE: values. Convention decloud; bands "
-    return Table(caption, _HEAD, tuple(rows), frozenset(best), f"{note}{ds.attrs['bands']}.")
-
-
-def _note(table: Table) -> str:
-    return f"**{table.caption}**\n\n{table.note}"
-
-
-_HEAD = ("method", "MSE", "SSIM", "PSNR (dB)", "SAM (rad)", "samples", "values")
-_KEYS = {"mse": 0, "ssim": 4, "psnr": 3, "sam": 4}
-"""Metrics in the paper's order, with their digits."""
-_COUNTS = ("samples", "values")
-
-
-def _best(a: xr.DataArray) -> int:
-    values = a.values if a.attrs["higher_is_better"] else -a.values
-    return int(np.nanargmax(values)) if np.isfinite(values).sum() > 1 else -1

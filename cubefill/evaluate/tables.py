@@ -1,14 +1,16 @@
-"""The dataset of `evaluate.compare` as tables for people: Markdown, HTML, CSV, and a figure."""
+"""Datasets of scores as tables for people and machines: Markdown, HTML, CSV, JSON, and a figure.
+
+Both those of `evaluate.compare` and those of `evaluate.decloud.compare_decloud`.
+"""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from cubefill.errors import CubeError
@@ -20,8 +22,15 @@ if TYPE_CHECKING:
 
 PICTURES = (".png", ".svg", ".pdf")
 """Endings of pictures that `write` makes."""
+TABLES = (".md", ".html", ".csv", ".json", ".nc")
+"""Endings of tables that `write` makes."""
 LINE, OTHER = "#0072b2", "#555555"
-_THIN = "\u2009"
+_THIN, _NONE = "\u2009", "–"
+_FACTS = ("peak", "pooling", "convention")
+_COLUMNS = (
+    "test_set", "method", "pixel_set", "kind", "stratum", "metric", "value", "low", "high", "n",
+    "samples", "unit", *_FACTS,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -37,6 +46,8 @@ class Table:
 
     def markdown(self) -> str:
         """A table of GitHub's Markdown, best values bold."""
+        if not self.rows:
+            return f"**{self.caption}**\n\n{self.note}"
         lines = [self.head, ("---", *["---:"] * (len(self.head) - 1))]
         lines += [
             tuple(f"**{c}**" if (i, j) in self.best else c for j, c in enumerate(row))
@@ -47,6 +58,8 @@ class Table:
 
     def html(self) -> str:
         """A table element, best values strong."""
+        if not self.rows:
+            return f"<p><strong>{escape(self.caption)}</strong> {escape(self.note)}</p>"
         head = "".join(f"<th>{escape(c)}</th>" for c in self.head)
         body = "".join(
             "<tr>" + "".join(self._html_cell(i, j, c) for j, c in enumerate(row)) + "</tr>"
@@ -65,7 +78,7 @@ class Table:
 
 def metrics_of(ds: xr.Dataset) -> list[str]:
     """Variables that are metrics, skill included."""
-    return [str(n) for n in ds.data_vars if f"{n}_low" in ds]
+    return [str(n) for n in ds.data_vars if f"{n}_n" in ds]
 
 
 def scores(ds: xr.Dataset, pixel_set: str = "occluded", stratum: str = "all") -> Table:
@@ -78,22 +91,44 @@ def scores(ds: xr.Dataset, pixel_set: str = "occluded", stratum: str = "all") ->
     """
     part = _part(ds, pixel_set).sel(stratum=_known(ds, "stratum", stratum))
     keys = metrics_of(ds)
-    facts = [ds[k].attrs for k in keys]
-    head = ("method", *(_title(a) for a in facts))
-    values = [part[k].values for k in keys]
-    rows = tuple(
-        (str(m), *(_cell(part, k, i) for k in keys)) for i, m in enumerate(ds["method_name"].values)
-    )
-    counts = {k: int(part[f"{k}_n"]) for k in keys if f"{k}_n" in part}
-    n = ", ".join(f"{ds[k].attrs['long_name']} {_number(v)}" for k, v in counts.items())
-    return Table(
+    n = ", ".join(f"{ds[k].attrs['long_name']} {counted(int(part[f'{k}_n']))}" for k in keys)
+    return _table(
+        part,
         f"{pixel_set}: {_meaning(ds, pixel_set)}" + ("" if stratum == "all" else f"; {stratum}"),
-        head,
-        rows,
-        _best(values, facts),
         f"n: {n}. Interval in brackets: 95 %, {ds.attrs.get('interval', '')}. "
-        f"{facts_line(facts)} {_whose(ds)}",
+        f"{facts_line([ds[k].attrs for k in keys])} {_whose(ds)}",
     )
+
+
+def of_test_set(ds: xr.Dataset, name: str) -> Table:
+    """One row a method that was scored on a test set, one column a metric, with two counts.
+
+    Raises
+    ------
+    CubeError
+        `ds` has no such test set.
+    """
+    part = ds.sel(test_set=_known(ds, "test_set", name))
+    reason = str(part["reason"].values)
+    part = part.isel(method_name=np.flatnonzero(part["samples"].values))
+    if reason or not part.sizes["method_name"]:
+        note = f"No samples: {reason}" if reason else "No method of this comparison has a row here."
+        return Table(name.upper(), (), (), note=note)
+    facts = facts_line([ds[k].attrs for k in metrics_of(ds)])
+    pixels = f"Pixels: {ds.attrs['pixel_set']}; n of MSE: values."
+    return _table(part, name.upper(), f"{facts} {pixels} {_whose(ds)}", ("samples", "values"))
+
+
+def _table(part: xr.Dataset, caption: str, note: str, counts: tuple[str, ...] = ()) -> Table:
+    """A row for each method, a column for each metric and count."""
+    keys = metrics_of(part)
+    facts = [part[k].attrs for k in keys]
+    rows = tuple(
+        (str(m), *(_cell(part, k, i) for k in keys), *(counted(int(part[c][i])) for c in counts))
+        for i, m in enumerate(part["method_name"].values)
+    )
+    best = _best([part[k].values for k in keys], facts)
+    return Table(caption, ("method", *map(_title, facts), *counts), rows, best, note)
 
 
 def facts_line(facts: list[dict[Any, Any]]) -> str:
@@ -125,9 +160,7 @@ def by_stratum(
     CubeError
         `ds` has no such metric, pixel set or kind of strata.
     """
-    if metric not in metrics_of(ds) or f"{metric}_n" not in ds:
-        known = [m for m in metrics_of(ds) if f"{m}_n" in ds]
-        raise CubeError(f"Unknown metric {metric!r}: expected one of {', '.join(known)}.")
+    _check_metric(ds, metric)
     part = _part(ds, pixel_set)
     counts = part[f"{metric}_n"].values
     wanted = [
@@ -144,7 +177,7 @@ def by_stratum(
         (str(m), *(_text(v[r], attrs) for v in values))
         for r, m in enumerate(ds["method_name"].values)
     ]
-    rows.append(("n", *(_number(int(counts[i])) for i in wanted)))
+    rows.append(("n", *(counted(int(counts[i])) for i in wanted)))
     names = [str(ds["stratum"].values[i]) for i in wanted]
     kind = [str(ds["kind"].values[i]) for i in wanted]
     titles = (
@@ -163,7 +196,7 @@ _SHORT = {"gap length": "gap ", "clear share": "clear "}
 
 
 def markdown(ds: xr.Dataset, metric: str = "mae") -> str:
-    """All tables of a comparison: scores of each pixel set, then `metric` by stratum."""
+    """All tables of a comparison: each pixel set or test set, then `metric` by stratum."""
     return "\n\n".join(t.markdown() for t in _tables(ds, metric)) + "\n"
 
 
@@ -173,6 +206,8 @@ def html(ds: xr.Dataset, metric: str = "mae") -> str:
 
 
 def _tables(ds: xr.Dataset, metric: str) -> list[Table]:
+    if "test_set" in ds.dims:
+        return [of_test_set(ds, str(n)) for n in ds["test_set"].values]
     found = [scores(ds, str(s)) for s in ds["pixel_set"].values]
     chosen = metric if metric in ds else metrics_of(ds)[0]
     sets = [str(s) for s in ds["pixel_set"].values if s != "observed"]
@@ -189,8 +224,7 @@ def plot(ds: xr.Dataset, metric: str = "mae", pixel_set: str = "occluded") -> "F
     CubefillError
         matplotlib is not installed.
     """
-    if metric not in metrics_of(ds):
-        raise CubeError(f"Unknown metric {metric!r}: expected one of {', '.join(metrics_of(ds))}.")
+    _check_metric(ds, metric)
     part = _part(ds, pixel_set)
     fig = figure(9.0, 1.6 + 0.28 * ds.sizes["method_name"])
     left, right = fig.subplots(1, 2)
@@ -227,99 +261,75 @@ def _curves(ax: "Axes", part: xr.Dataset, metric: str) -> None:
 def write(ds: xr.Dataset, path: str | Path, metric: str = "mae") -> Path:
     """The file of a comparison; its suffix decides: .md .html .csv .json .nc, or a picture.
 
+    A comparison on test sets has no picture.
+
     Raises
     ------
     CubeError
         The suffix is unknown.
     """
     path = Path(path)
-    if path.suffix.lower() in PICTURES:
+    suffix, pictures = path.suffix.lower(), () if "test_set" in ds.dims else PICTURES
+    if suffix in pictures:
         plot(ds, metric).savefig(path, dpi=130)
-        return path
-    texts = {suffix: partial(text, metric=metric) for suffix, text in _TEXTS.items()}
-    return save(ds, path, texts, PICTURES)
-
-
-def save(
-    ds: xr.Dataset,
-    path: Path,
-    texts: Mapping[str, Callable[[xr.Dataset], str]],
-    others: Sequence[str] = (),
-) -> Path:
-    """The file of a dataset: netCDF for .nc, else what its suffix has in `texts`.
-
-    Raises
-    ------
-    CubeError
-        The suffix is none of these; the message names `others` too.
-    """
-    suffix = path.suffix.lower()
-    if suffix == ".nc":
+    elif suffix == ".nc":
         ds.to_netcdf(path, engine="h5netcdf")
-    elif suffix in texts:
-        path.write_text(texts[suffix](ds), encoding="utf-8")
+    elif suffix in TABLES:
+        path.write_text(_text_of(ds, suffix, metric), encoding="utf-8")
     else:
         raise CubeError(
-            f"{path.name}: expected a name that ends in {', '.join([*texts, '.nc', *others])}, got "
+            f"{path.name}: expected a name that ends in {', '.join([*TABLES, *pictures])}, got "
             f"{suffix or 'no suffix'!r}. Use scores.md."
         )
     return path
 
 
-def _page(ds: xr.Dataset, metric: str) -> str:
-    style = (
-        "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
-        "caption{text-align:left;font-weight:bold;padding:.3em 0}td,th{padding:.2em .6em;"
-        "border-bottom:1px solid #ccc;text-align:right}td:first-child,"
-        "th:first-child{text-align:left}"
-    )
-    title = "<title>Scores of gap filling</title>"
-    return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8">{title}<style>{style}</style>'
-        f"</head><body>{html(ds, metric)}</body></html>\n"
-    )
+def _text_of(ds: xr.Dataset, suffix: str, metric: str) -> str:
+    if suffix == ".md":
+        return markdown(ds, metric)
+    if suffix == ".csv":
+        return _csv(ds)
+    if suffix == ".html":
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Scores of gap '
+            f"filling</title><style>{_STYLE}</style></head><body>{html(ds, metric)}</body></html>\n"
+        )
+    text = json.dumps(ds.to_dict(), default=lambda v: v.item())
+    return json.dumps(json.loads(text, parse_constant=lambda _: None), indent=1) + "\n"
 
 
-def _csv(ds: xr.Dataset, metric: str) -> str:
-    """Long form: one line a method, pixel set, stratum and metric."""
-    lines = ["method,pixel_set,kind,stratum,metric,value,low,high,n,unit,peak,pooling,convention"]
+_STYLE = (
+    "body{font:14px sans-serif;margin:2em}table{border-collapse:collapse;margin:1em 0}"
+    "caption{text-align:left;font-weight:bold;padding:.3em 0}td,th{padding:.2em .6em;"
+    "border-bottom:1px solid #ccc;text-align:right}td:first-child,"
+    "th:first-child{text-align:left}"
+)
+
+
+def _csv(ds: xr.Dataset) -> str:
+    """Long form: one line a method, pixel set, stratum or test set, and metric."""
+    parts = []
     for key in metrics_of(ds):
-        attrs = ds[key].attrs
-        for m, s, k in np.ndindex(*ds[key].shape):
-            value, low, high = (
-                float(ds[f"{key}{e}"].values[m, s, k]) for e in ("", "_low", "_high")
-            )
-            n = int(ds[f"{key}_n"].values[s, k]) if f"{key}_n" in ds else ""
-            facts = (attrs["units"], *(attrs.get(n, "") for n in ("peak", "pooling", "convention")))
-            at = (ds["method_name"], ds["pixel_set"], ds["kind"], ds["stratum"])
-            where = (str(a.values[i]) for a, i in zip(at, (m, s, k, k), strict=True))
-            cells = (*where, attrs["long_name"], value, low, high, n, *facts)
-            lines.append(",".join(quoted(str(c)) for c in cells))
-    return "\n".join(lines) + "\n"
-
-
-def quoted(cell: str) -> str:
-    """A cell of CSV."""
-    return '"' + cell.replace('"', '""') + '"' if {",", '"'} & set(cell) else cell
-
-
-def _json(ds: xr.Dataset, metric: str) -> str:
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: plain(v) for k, v in value.items()}
-        if isinstance(value, list):
-            return [plain(v) for v in value]
-        if isinstance(value, float) and not np.isfinite(value):
-            return None
-        return value.item() if isinstance(value, np.generic) else value
-
-    return json.dumps(plain(ds.to_dict()), indent=1) + "\n"
-
-
-_TEXTS = {".md": markdown, ".html": _page, ".csv": _csv, ".json": _json}
+        attrs, ends = ds[key].attrs, {"": "value", "_low": "low", "_high": "high", "_n": "n"}
+        named = {f"{key}{e}": n for e, n in ends.items()} | {"samples": "samples"}
+        found = ds[[n for n in named if n in ds]].rename(
+            {k: v for k, v in named.items() if k in ds}
+        )
+        rows = found.to_dataframe(dim_order=list(ds[key].dims)).reset_index()
+        facts = {n: attrs.get(n, "") for n in _FACTS}
+        parts.append(rows.assign(metric=attrs["long_name"], unit=attrs["units"], **facts))
+    table = pd.concat(parts).rename(columns={"method_name": "method"})
+    if "samples" in table:
+        table = table[table["samples"] > 0].assign(pixel_set=ds.attrs["pixel_set"])
+    return table[[c for c in _COLUMNS if c in table]].to_csv(index=False, na_rep="nan")
 
 
 # ------------------------------------------------------------------ cells
+
+
+def _check_metric(ds: xr.Dataset, metric: str) -> None:
+    if metric not in metrics_of(ds):
+        raise CubeError(f"Unknown metric {metric!r}: expected one of {', '.join(metrics_of(ds))}.")
 
 
 def _part(ds: xr.Dataset, pixel_set: str) -> xr.Dataset:
@@ -351,17 +361,18 @@ def _title(attrs: dict[Any, Any]) -> str:
 
 def _text(value: float, attrs: dict[Any, Any]) -> str:
     if np.isnan(value):
-        return "–"
+        return _NONE
     return f"{value:.{int(attrs.get('digits', 4))}f}"
 
 
 def _cell(part: xr.Dataset, key: str, i: int) -> str:
     attrs = part[key].attrs
-    value, low, high = (float(part[f"{key}{s}"].values[i]) for s in ("", "_low", "_high"))
-    text = _text(value, attrs)
-    if np.isnan(low) or np.isnan(high):
-        return text
-    return f"{text} [{_text(low, attrs)}, {_text(high, attrs)}]"
+    text, *interval = (
+        _text(float(part[f"{key}{e}"].values[i]), attrs)
+        for e in ("", "_low", "_high")
+        if f"{key}{e}" in part
+    )
+    return f"{text} [{', '.join(interval)}]" if interval and _NONE not in interval else text
 
 
 def _best(columns: list[Any], facts: list[dict[Any, Any]]) -> frozenset[tuple[int, int]]:
@@ -376,5 +387,6 @@ def _best(columns: list[Any], facts: list[dict[Any, Any]]) -> frozenset[tuple[in
     return frozenset(found)
 
 
-def _number(value: int) -> str:
+def counted(value: int) -> str:
+    """A whole number with thin spaces between its thousands."""
     return f"{value:,}".replace(",", _THIN)

@@ -6,14 +6,14 @@ observations, or all it has where it has fewer; what is above that stays hidden.
 """
 
 import math
-from dataclasses import dataclass, field
+import re
+from ast import literal_eval
+from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube import spectral
 from cubefill.errors import CubeError
 from cubefill.simulate.noise import fractal
 
@@ -196,7 +196,8 @@ class Lent:
     shapes: Bool = field(
         default_factory=lambda: np.zeros((0, 1, 1), bool), repr=False, compare=False
     )
-    """`(n, y, x)`, True in a gap, at least as large as what is hidden; see `shapes_of`."""
+    """`(n, y, x)`, True in a gap, at least as large as what is hidden; see `shapes_of`.
+    Without any, those of the series itself."""
     share: float = 0.5
     """Share that is hidden of a number of dates drawn from 1 to all."""
     cover: float = 0.1
@@ -216,21 +217,22 @@ class Lent:
         """
         _check(valid, days)
         rng = np.random.default_rng([seed, 6])
-        (steps, ny, nx), (_, high, wide) = valid.shape, self.shapes.shape
-        part = self.shapes.mean((1, 2)) if high >= ny and wide >= nx else np.zeros(0)
+        shapes = self.shapes if len(self.shapes) else shapes_of(valid)
+        (steps, ny, nx), (_, high, wide) = valid.shape, shapes.shape
+        part = shapes.mean((1, 2)) if high >= ny and wide >= nx else np.zeros(0)
         usable = np.flatnonzero((part >= self.cover) & (part > 0))
         if steps < 2 or len(usable) == 0:
             raise CubeError(
                 f"Lent: expected two dates or more and shapes of at least {ny} x {nx} px whose gap "
                 f"covers {self.cover:.0%}, got {steps} and {len(usable)} of "
-                f"{len(self.shapes)} shapes of {high} x {wide} px. Use "
+                f"{len(shapes)} shapes of {high} x {wide} px. Use "
                 "Lent(shapes_of(other.valid.values))."
             )
         count = min(steps - 1, math.ceil(self.share * int(rng.integers(1, steps + 1))))
         hidden = np.zeros_like(valid)
         for t in 1 + rng.permutation(steps - 1)[:count]:
             y, x = int(rng.integers(high - ny + 1)), int(rng.integers(wide - nx + 1))
-            shape = self.shapes[rng.choice(usable), y : y + ny, x : x + nx]
+            shape = shapes[rng.choice(usable), y : y + ny, x : x + nx]
             hidden[t] = valid[t] & (shape | bool(shape.mean() > self.whole))
         return _leave(valid, hidden, self.keep, rng, self)
 
@@ -311,48 +313,50 @@ def impaired(valid: Bool, probability: Floats | None = None) -> Bool:
     return (gap >= 0.4) | some | many
 
 
-def hide(ds: xr.Dataset, gaps: Gaps, seed: int = 0) -> xr.DataArray:
-    """The observations of a cube that `gaps` hides: bool `(time, y, x)`, a subset of `ds.valid`."""
-    valid = _valid(ds)
-    days = (ds["time"].values - ds["time"].values[0]) / np.timedelta64(86_400_000_000_000, "ns")
-    hidden = gaps.make(valid.values, np.asarray(days, dtype=np.float64), seed)
-    return xr.DataArray(
-        hidden, coords=valid.coords, dims=valid.dims, name="hidden",
-        attrs={"long_name": "clear observation that was hidden", "gaps": repr(gaps), "seed": seed},
-    )  # fmt: skip
+GAPS: dict[str, type[Gaps]] = {
+    "transplant": Transplant,
+    "blobs": Blobs,
+    "dates": Dates,
+    "blocks": Blocks,
+    "trailing": Trailing,
+    "every_date": EveryDate,
+    "lent": Lent,
+}
+"""Name to a kind of gaps."""
 
 
-def apply(ds: xr.Dataset, hidden: xr.DataArray | Bool) -> xr.Dataset:
-    """The cube with `hidden` taken out of `valid`, and NaN in its bands, so that nothing sees it.
+def parse_gaps(text: str) -> Gaps:
+    """Gaps from a name and options, such as `blocks:days=(20, 60),count=2`.
 
     Raises
     ------
     CubeError
-        The cube has no `valid`, or `hidden` has another shape.
+        The name, an option or its value is unknown.
+
+    Examples
+    --------
+    >>> parse_gaps("dates:share=0.3").share
+    0.3
     """
-    valid = _valid(ds)
-    values = np.asarray(hidden)
-    if values.dtype != np.bool_ or values.shape != valid.shape:
+    name, _, options = text.strip().partition(":")
+    if name.lower() not in GAPS:
+        raise CubeError(f"Unknown gaps {name!r}: expected one of {', '.join(GAPS)}.")
+    kind: Any = GAPS[name.lower()]
+    known = [f.name for f in fields(kind)]
+    try:
+        call: Any = literal_eval(f"{{{_quoted(options)}}}")
+        return kind(**call)
+    except (ValueError, SyntaxError, TypeError) as error:
         raise CubeError(
-            f"hidden: expected bool of shape {valid.shape}, got {values.dtype} {values.shape}. "
-            "Use gaps.hide(ds, Transplant()) to make it."
-        )
-    out = valid.copy(data=valid.data & ~values)
-    out.attrs["hidden"] = int(values.sum())
-    shown = xr.DataArray(~values, dims=("time", "y", "x"))
-    bands = {n: ds[n].where(shown).transpose(*ds[n].dims) for n in spectral(ds)}
-    for name, band in bands.items():
-        band.encoding = dict(ds[name].encoding)
-    return ds.assign({**bands, "valid": out})
+            f"gaps: expected {name}:option=value,... with options {', '.join(known)}, got "
+            f"{text!r}. Try {name}:{known[0]}={getattr(kind(), known[0])!r}."
+        ) from error
 
 
-def _valid(ds: xr.Dataset) -> xr.DataArray:
-    if "valid" not in ds:
-        raise CubeError(
-            "Expected a cube with `valid`, got none. Use "
-            "ds.assign(valid=cubefill.cube.valid.from_scl(ds.SCL))."
-        )
-    return ds["valid"].transpose("time", "y", "x")
+def _quoted(options: str) -> str:
+    """`a=1,b=(2, 3)` as the inside of a dictionary."""
+    parts = re.sub(r"(?:^|,)\s*([A-Za-z_]+)\s*=", r",'\1':", options)
+    return parts.removeprefix(",").replace(":true", ":True").replace(":false", ":False")
 
 
 def _check(valid: Any, days: Floats) -> None:
@@ -389,9 +393,3 @@ def _leave(valid: Bool, hidden: Bool, keep: int, rng: np.random.Generator, gaps:
             "longer series."
         )
     return hidden
-
-
-__all__ = [
-    "Blobs", "Blocks", "Dates", "EveryDate", "Gaps", "Lent", "Trailing", "Transplant", "apply",
-    "hide", "impaired", "shapes_of",
-]  # fmt: skip

@@ -4,10 +4,6 @@ A layout and the dates of a cube come in; `choose` gives one date for each slot.
 `slots.py`.
 """
 
-from cubefill.layout.files import dumps as dumps
-from cubefill.layout.files import load as load
-from cubefill.layout.files import names as names
-from cubefill.layout.files import read as read
 from cubefill.layout.index import Index as Index
 from cubefill.layout.index import choose as choose
 from cubefill.layout.index import clearest as clearest
@@ -15,3 +11,7 @@ from cubefill.layout.slots import TARGET as TARGET
 from cubefill.layout.slots import Draw as Draw
 from cubefill.layout.slots import Layout as Layout
 from cubefill.layout.slots import Slot as Slot
+from cubefill.layout.slots import dumps as dumps
+from cubefill.layout.slots import load as load
+from cubefill.layout.slots import names as names
+from cubefill.layout.slots import read as read

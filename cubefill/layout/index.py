@@ -16,14 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
-from cubefill.layout.files import dumps as dumps
-from cubefill.layout.files import load as load
-from cubefill.layout.files import names as names
-from cubefill.layout.files import read as read
-from cubefill.layout.slots import TARGET as TARGET
-from cubefill.layout.slots import Draw as Draw
-from cubefill.layout.slots import Layout as Layout
-from cubefill.layout.slots import Slot as Slot
+from cubefill.layout.slots import TARGET, Draw, Layout, Slot
 
 Times = NDArray[np.datetime64]
 Floats = NDArray[np.float64]
@@ -41,6 +34,7 @@ class Index:
 
     Examples
     --------
+    >>> from cubefill.layout import load
     >>> days = np.array([0, 5, 14, 19, 28], "m8[D]") + np.datetime64("2023-05-01", "ns")
     >>> index = Index(days, np.array([1.0, 0.2, 0.0, 1.0, 0.9]))
     >>> index.choose(load("msop"), 2)

@@ -20,6 +20,10 @@ from cubefill.metrics.formulas import (
     Bands,
     Metric,
     Terms,
+    decibels,
+    mean_of,
+    means,
+    ratio,
     similarity,
 )
 
@@ -53,7 +57,7 @@ class DecloudMSE(_Decloud):
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _ratio(terms["square"].sum(), terms["n"].sum())
+        return ratio(terms["square"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,7 @@ class DecloudPSNR(DecloudMSE):
 
     def value(self, terms: Terms) -> float:
         """Decibels."""
-        return _decibels(super().value(terms), self.peak)
+        return decibels(super().value(terms), self.peak)
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class DecloudSAM(_Decloud):
 
     def value(self, terms: Terms) -> float:
         """Radians."""
-        mean = _ratio(terms["cosine"].sum(), terms["n"].sum())
+        mean = ratio(terms["cosine"].sum(), terms["n"].sum())
         return float(np.arccos(np.clip(mean, -1, 1)))
 
 
@@ -109,11 +113,11 @@ class DecloudSSIM(SSIM):
             total += float((sums[count > 0] / count[count > 0]).sum())
             images += int((count > 0).sum())
             n += int(count.sum())
-        return _means(total, images, n)
+        return means(total, images, n)
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _mean(terms)
+        return mean_of(terms)
 
 
 # ------------------------------------------------------------------ one value a series
@@ -154,11 +158,11 @@ class PerSeries:
         """The value of this series."""
         inner = self.of.terms(pred, true, where)
         n = int(inner["n"].sum())
-        return _means(self.of.value(inner) if n else 0.0, int(n > 0), n)
+        return means(self.of.value(inner) if n else 0.0, int(n > 0), n)
 
     def value(self, terms: Terms) -> float:
         """Mean over series."""
-        return _mean(terms)
+        return mean_of(terms)
 
 
 @dataclass(frozen=True)
@@ -167,7 +171,7 @@ class _MSE(RMSE):
     unit: ClassVar[str] = "reflectance^2"
 
     def value(self, terms: Terms) -> float:
-        return _ratio(terms["square"].sum(), terms["n"].sum())
+        return ratio(terms["square"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -207,11 +211,11 @@ class _Frames:
         used = where[some] & np.isfinite(p) & np.isfinite(t)
         values = self.of_images(np.where(used, p, 0), np.where(used, t, 0))
         finite = np.isfinite(values)
-        return _means(float(values[finite].sum()), int(finite.sum()), int(used.sum()))
+        return means(float(values[finite].sum()), int(finite.sum()), int(used.sum()))
 
     def value(self, terms: Terms) -> float:
         """Mean over images."""
-        return _mean(terms)
+        return mean_of(terms)
 
     def of_images(self, p: Array, t: Array) -> Array:
         """The value of each date of two `(band, time, y, x)` arrays."""
@@ -258,29 +262,6 @@ def square_ssim(p: Array, t: Array, peak: float) -> Array:
         return a
 
     return similarity(p, t, mean, peak, unbiased=49 / 48)
-
-
-# ------------------------------------------------------------------ sums of values
-
-
-def _means(total: float, count: int, n: int) -> Terms:
-    return {
-        "total": np.array([total]),
-        "count": np.array([float(count)]),
-        "n": np.array([float(n)]),
-    }
-
-
-def _mean(terms: Terms) -> float:
-    return _ratio(terms["total"].sum(), terms["count"].sum())
-
-
-def _ratio(above: float, below: float) -> float:
-    return float(above) / float(below) if below else float("nan")
-
-
-def _decibels(square: float, peak: float) -> float:
-    return float("inf") if square == 0 else float(10 * np.log10(peak**2 / square))
 
 
 def _by_name(*metrics: Metric) -> dict[str, Metric]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.metrics.conventions import square_ssim
-from cubefill.metrics.formulas import Array, Bands, Metric, Terms
+from cubefill.metrics.formulas import Array, Bands, Metric, Terms, mean_of, means
 
 MEDIAN_POWER, NDVI_POWER, SSIM_POWER = 0.06649346971087526, 0.10082047548620601, 10.31885115
 CLEAR = 0.7
@@ -39,16 +39,11 @@ class _Cube:
         found = self.of_cube(p, t, known)
         some = found is not None and np.isfinite(found)
         held = min(max(float(found), 0.0), 1.0) if found is not None and some else 0.0
-        return {
-            "total": np.array([held]),
-            "count": np.array([float(some)]),
-            "n": np.array([float(known.sum() * len(p))]),
-        }
+        return means(held, int(some), int(known.sum() * len(p)))
 
     def value(self, terms: Terms) -> float:
         """Mean over cubes."""
-        count = float(terms["count"].sum())
-        return float(terms["total"].sum()) / count if count else float("nan")
+        return mean_of(terms)
 
     def of_cube(self, p: dict[str, Array], t: dict[str, Array], known: Array) -> float | None:
         """The value of one cube; None where nothing can be scored."""

@@ -89,7 +89,7 @@ class MAE(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _ratio(terms["error"].sum(), terms["n"].sum())
+        return ratio(terms["error"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ class Bias(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _ratio(terms["error"].sum(), terms["n"].sum())
+        return ratio(terms["error"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class RMSE(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Root of the mean."""
-        return float(np.sqrt(_ratio(terms["square"].sum(), terms["n"].sum())))
+        return float(np.sqrt(ratio(terms["square"].sum(), terms["n"].sum())))
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ class R2(_Cubefill):
         """One minus errors over variance."""
         n = np.maximum(terms["n"], 1)
         spread = (terms["true2"] - terms["true"] ** 2 / n).sum()
-        return 1 - _ratio(terms["square"].sum(), spread)
+        return 1 - ratio(terms["square"].sum(), spread)
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class ERGAS(_Cubefill):
         some = terms["n"] > 0
         n = terms["n"][some]
         relative = terms["square"][some] / n / (terms["true"][some] / n) ** 2
-        return 100 * self.ratio * float(np.sqrt(_ratio(relative.sum(), some.sum())))
+        return 100 * self.ratio * float(np.sqrt(ratio(relative.sum(), some.sum())))
 
 
 @dataclass(frozen=True)
@@ -207,7 +207,7 @@ class SAM(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Degrees."""
-        return _ratio(terms["angle"].sum(), terms["n"].sum())
+        return ratio(terms["angle"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -235,7 +235,7 @@ class NDVIMAE(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _ratio(terms["error"].sum(), terms["n"].sum())
+        return ratio(terms["error"].sum(), terms["n"].sum())
 
     @staticmethod
     def _ndvi(red: Array, nir: Array) -> Array:
@@ -275,7 +275,7 @@ class Coverage(_Cubefill):
 
     def value(self, terms: Terms) -> float:
         """Share."""
-        return _ratio(terms["inside"].sum(), terms["n"].sum())
+        return ratio(terms["inside"].sum(), terms["n"].sum())
 
 
 # ------------------------------------------------------------------ structure
@@ -329,7 +329,7 @@ class SSIM(Mapped):
 
     def value(self, terms: Terms) -> float:
         """Mean."""
-        return _ratio(terms["similarity"].sum(), terms["n"].sum())
+        return ratio(terms["similarity"].sum(), terms["n"].sum())
 
     def local(self, p: Array, t: Array) -> Array:
         """The map `(time, y, x)`, NaN at borders and near missing pixels."""
@@ -395,5 +395,21 @@ def _float(a: Any) -> NDArray[np.float64]:
     return np.asarray(a, dtype=np.float64)
 
 
-def _ratio(above: Any, below: Any) -> float:
+def means(total: float, count: int, n: int) -> Terms:
+    """Terms of values that are averaged: their sum, how many, and what they were made from."""
+    return {k: np.array([float(v)]) for k, v in (("total", total), ("count", count), ("n", n))}
+
+
+def mean_of(terms: Terms) -> float:
+    """The average of `means` that were added up."""
+    return ratio(terms["total"].sum(), terms["count"].sum())
+
+
+def decibels(square: float, peak: float) -> float:
+    """Peak signal-to-noise ratio of a mean squared error; infinite where that is 0."""
+    return float("inf") if square == 0 else float(10 * np.log10(peak**2 / square))
+
+
+def ratio(above: Any, below: Any) -> float:
+    """The quotient as a float, NaN where there is nothing below."""
     return float(above) / float(below) if below else float("nan")

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube import axes
 from cubefill.cube.indices import ndvi
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import LANDCOVER
@@ -116,8 +117,7 @@ def landcover_colours(codes: NDArray[Any]) -> NDArray[np.uint8]:
 
 def day_of_year(time: Any) -> int:
     """Day of the year, 1 for the first of January."""
-    day = np.datetime64(time, "D")
-    return int((day - day.astype("M8[Y]").astype("M8[D]")).astype(int)) + 1
+    return int(axes.day_of_year(time))
 
 
 def _left(

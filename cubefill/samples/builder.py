@@ -33,13 +33,13 @@ from cubefill.ownership import (
 )
 from cubefill.samples.clear_windows import mined
 from cubefill.samples.clear_windows import write_clean_windows as write_clean_windows
-from cubefill.samples.dates import Picks, facts, none_found, ordered, pick, season, windows
+from cubefill.samples.dates import Picks, Rules, facts, none_found, ordered, pick, season, windows
 from cubefill.samples.form import KIND, Writer
-from cubefill.samples.places import SPLITS, Place, Source, assign, places
+from cubefill.samples.places import SPLITS, Patch, Site, assign, places
 from cubefill.samples.stored import StoredSamples as StoredSamples
 from cubefill.samples.stored import opened
 from cubefill.samples.wanted import BANDS as BANDS
-from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of, with_rules
+from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of
 from cubefill.samples.writing import attributes, footprints, hidden_bar, write_all
 from cubefill.store.source import stores_of
 
@@ -155,33 +155,33 @@ def make(
     ['days', 'optical', 'target', 'valid', 'where']
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
-    wanted = wanted_of(what, gaps, bands, sar, dem, patch, real, seed)
-    wanted = with_rules(wanted, dates, stride, ways, clear_dates, min_clear, drop_impaired)
+    asked = Rules(None, sar, dates, stride, ways, clear_dates, min_clear, drop_impaired)
+    wanted = wanted_of(what, gaps, asked, bands, dem, patch, real, seed)
     path = _new(target, overwrite)
-    sources = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
-    read = [p for s in sources for p in stores_of(s.ds)]
+    sites = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
+    read = [p for s in sites for p in stores_of(s.ds)]
     refuse_source(path, [*read, *(c for c in cubes if isinstance(c, str | Path))])
-    coherence = wanted.rules.sar and all(n in s.ds for s in sources for n in COHERENCE)
+    coherence = wanted.rules.sar and all(n in s.ds for s in sites for n in COHERENCE)
     wanted = replace(wanted, coherence=coherence)
-    where = places(sources, wanted.patch, block)
-    found, removed, tried = _searched(sources, where, wanted, progress)
+    where = places(sites, wanted.patch, block)
+    found, removed, tried = _searched(sites, where, wanted, progress)
     split = _split(where, found, limits, splits, np.random.default_rng([seed, 11]), removed, tried)
     part = path.with_name(path.name + ".part")
     if part.exists():
         shutil.rmtree(part)
     writer = Writer(part, wanted.form(dtype))
     try:
-        chosen = _thinned(sources, where, found, split, limits, seasons, seed)
-        write_all(writer, sources, where, chosen, split, wanted, removed, progress)
+        chosen = _thinned(sites, where, found, split, limits, seasons, seed)
+        write_all(writer, sites, where, chosen, split, wanted, removed, progress)
         _check_splits(writer.rows, splits, removed, tried)
-        writer.end(attributes(sources, wanted, writer.rows, seed))
+        writer.end(attributes(sites, wanted, writer.rows, seed))
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     if path.exists():
         remove_store(path)
     part.rename(path)
-    footprints(path, where, writer.rows, sources)
+    footprints(path, where, writer.rows, sites)
     first = next(n for n, share in zip(SPLITS, splits, strict=True) if share)
     return StoredSamples(str(path), first)
 
@@ -262,7 +262,7 @@ def mine_clean_windows(
 
 
 def _searched(
-    sources: Sequence[Source], where: Sequence[Place], wanted: Wanted, progress: bool | None
+    sites: Sequence[Site], where: Sequence[Patch], wanted: Wanted, progress: bool | None
 ) -> tuple[dict[int, Picks], Counter[str], int]:
     """Picks of each place, what the conditions removed, and how many dates were tried."""
     found: dict[int, Picks] = {}
@@ -270,7 +270,7 @@ def _searched(
     tried = 0
     each = list(windows(where, wanted.patch))
     for k, rows, cols, members in tqdm(each, "search", disable=hidden_bar(progress), unit="window"):
-        known = facts(sources[k], rows, cols, wanted.patch, wanted.rules)
+        known = facts(sites[k], rows, cols, wanted.patch, wanted.rules)
         for i in members:
             fact = known[where[i].row, where[i].col]
             rng = np.random.default_rng([wanted.seed, 12, k, where[i].row, where[i].col])
@@ -280,7 +280,7 @@ def _searched(
 
 
 def _split(
-    where: Sequence[Place],
+    where: Sequence[Patch],
     found: Mapping[int, Picks],
     limits: Limits,
     shares: tuple[float, float, float],
@@ -304,8 +304,8 @@ def _split(
 
 
 def _thinned(
-    sources: Sequence[Source],
-    where: Sequence[Place],
+    sites: Sequence[Site],
+    where: Sequence[Patch],
     found: Mapping[int, Picks],
     split: Mapping[int, int],
     limits: Limits,
@@ -321,7 +321,7 @@ def _thinned(
     for members in spots.values():
         limit = limits[split[where[members[0]].group]]
         for n, i in enumerate(members):
-            times = sources[where[i].source].ds["time"].values
+            times = sites[where[i].site].ds["time"].values
             rng = np.random.default_rng([seed, 13, i])
             order = ordered(season(times[found[i].reference]), even, rng)
             share = limit // len(members) + (n < limit % len(members))

@@ -10,12 +10,40 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import CleanWindow, parse_name
-from cubefill.samples.places import Source
+from cubefill.samples.places import Site
 
-Windows = Mapping[str, tuple[CleanWindow, ...]]
+ClearWindows = Mapping[str, tuple[CleanWindow, ...]]
 
 LETTERS = "CDEFGHJKLMNPQRSTUVWX"
 """Latitude bands of the military grid, 8 degrees each from 80 degrees south."""
+
+
+def clear_corners(valid: NDArray[np.bool_], steps: int, size: int) -> list[tuple[int, int, int]]:
+    """Corners `(time, y, x)` of windows that are clear all over, a quarter of `size` apart.
+
+    Where there is none, those at every pixel.
+
+    Examples
+    --------
+    >>> clear_corners(np.ones((3, 4, 4), bool), 2, 4)
+    [(0, 0, 0), (1, 0, 0)]
+    """
+    if any(n < m for n, m in zip(valid.shape, (steps, size, size), strict=True)):
+        return []
+    total = np.pad((~valid).cumsum(1).cumsum(2), ((0, 0), (1, 0), (1, 0)))
+    inside = (
+        total[:, size:, size:] - total[:, :-size, size:] - total[:, size:, :-size]
+        + total[:, :-size, :-size]
+    )  # fmt: skip
+    clear = inside == 0
+    run = clear[: len(clear) - steps + 1].copy()
+    for i in range(1, steps):
+        run &= clear[i : i + len(run)]
+    apart = max(1, size // 4)
+    if not run[:, ::apart, ::apart].any():
+        apart = 1
+    corners = np.argwhere(run[:, ::apart, ::apart]) * [1, apart, apart]
+    return [(int(t), int(y), int(x)) for t, y, x in corners]
 
 
 def longest_runs(
@@ -43,7 +71,7 @@ def longest_runs(
 
 
 def mined(
-    sources: Sequence[Source], size: int, frames: int, most: int
+    sites: Sequence[Site], size: int, frames: int, most: int
 ) -> dict[str, tuple[CleanWindow, ...]]:
     """The longest clear windows of each cube by region, at most `most` a cube, none over another.
 
@@ -56,7 +84,7 @@ def mined(
         raise CubeError(f"size={size}, frames={frames}: expected 1 or more of each.")
     found: dict[str, tuple[CleanWindow, ...]] = {}
     longest, small = 0, 0
-    for s in sources:
+    for s in sites:
         if min(s.size) < size:
             small += 1
             continue
@@ -70,7 +98,7 @@ def mined(
             found[region_of(s)] = (*found.get(region_of(s), ()), *made)
     if not found:
         raise CubeError(
-            f"No clear window of {size} px on {frames} time steps in {len(sources)} cubes: {small} "
+            f"No clear window of {size} px on {frames} time steps in {len(sites)} cubes: {small} "
             f"are smaller than {size} px, the longest clear run in the others has {longest} steps. "
             "Pass a smaller size= or frames=, or give more cubes."
         )
@@ -112,7 +140,7 @@ def _apart(
     return taken
 
 
-def region_of(source: Source) -> str:
+def region_of(site: Site) -> str:
     """UTM zone and latitude band of a cube, by the name of a minicube, else its middle: `31U`.
 
     Raises
@@ -120,25 +148,25 @@ def region_of(source: Source) -> str:
     CubeError
         It has neither such a name nor a CRS.
     """
-    named = parse_name(source.name)
+    named = parse_name(site.name)
     if named is not None:
         return named.region
-    if source.crs is None:
+    if site.crs is None:
         raise CubeError(
-            f"Cube {source.name} has no CRS: expected one, or the file name of an EarthNet2021 "
+            f"Cube {site.name} has no CRS: expected one, or the file name of an EarthNet2021 "
             "minicube, to tell its region. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
         )
     from pyproj import Transformer
 
-    turn: Any = Transformer.from_crs(source.crs.proj, "EPSG:4326", always_xy=True)
-    (dy, dx), (top, left), (ny, nx) = source.step, source.corner, source.size
+    turn: Any = Transformer.from_crs(site.crs.proj, "EPSG:4326", always_xy=True)
+    (dy, dx), (top, left), (ny, nx) = site.step, site.corner, site.size
     lon, lat = turn.transform(left + nx * dx / 2, top - ny * dy / 2)
-    epsg = source.crs.epsg or 0
+    epsg = site.crs.epsg or 0
     zone = epsg % 100 if 32601 <= epsg <= 32760 else int((lon + 180) // 6) + 1
     return f"{zone:02d}{LETTERS[int(np.clip((lat + 80) // 8, 0, 19))]}"
 
 
-def write_clean_windows(path: str | Path, windows: Windows) -> Path:
+def write_clean_windows(path: str | Path, windows: ClearWindows) -> Path:
     """The JSON list of clean windows that `minicube.read_clean_windows` reads."""
     text = json.dumps({region: list(_entries(found)) for region, found in windows.items()})
     Path(path).write_text(text)

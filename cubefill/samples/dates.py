@@ -13,7 +13,7 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.gaps import impaired
 from cubefill.layout import Index, Layout, Slot
 from cubefill.layout.slots import Draw
-from cubefill.samples.places import Place, Source
+from cubefill.samples.places import Patch, Site
 
 WINDOW = 256
 """Pixels along y and x that are read at once, as many as a chunk of a store."""
@@ -33,9 +33,9 @@ class Rules:
     sar: bool
     """With SAR."""
     dates: int = 0
-    """Time steps of a window."""
+    """Time steps of a window; 0 asks for those that a method sees."""
     stride: int = 1
-    """Time steps from one window to the next."""
+    """Time steps from one window to the next; 0 asks for half a window."""
     ways: int = 1
     """Choices for one reference date of a layout."""
     clear_dates: float = 0.0
@@ -47,7 +47,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Facts:
+class Candidates:
     """What is known of every date at one place."""
 
     times: Times
@@ -91,12 +91,12 @@ class Picks:
 # ------------------------------------------------------------------ facts
 
 
-def windows(places: Sequence[Place], patch: int) -> Iterator[tuple[int, slice, slice, list[int]]]:
+def windows(places: Sequence[Patch], patch: int) -> Iterator[tuple[int, slice, slice, list[int]]]:
     """Cube, rows, columns and places (their numbers) that are read together."""
     edge = max(1, WINDOW // patch) * patch
     grouped: dict[tuple[int, int, int], list[int]] = {}
     for i, p in enumerate(places):
-        grouped.setdefault((p.source, p.row // edge, p.col // edge), []).append(i)
+        grouped.setdefault((p.site, p.row // edge, p.col // edge), []).append(i)
     for (k, _, _), members in grouped.items():
         rows, cols = [places[i].row for i in members], [places[i].col for i in members]
         y, x = slice(min(rows), max(rows) + patch), slice(min(cols), max(cols) + patch)
@@ -104,10 +104,10 @@ def windows(places: Sequence[Place], patch: int) -> Iterator[tuple[int, slice, s
 
 
 def facts(
-    source: Source, rows: slice, cols: slice, patch: int, rules: Rules
-) -> dict[tuple[int, int], Facts]:
+    site: Site, rows: slice, cols: slice, patch: int, rules: Rules
+) -> dict[tuple[int, int], Candidates]:
     """What is known of each place of a window, by its first row and column."""
-    ds = source.ds
+    ds = site.ds
     radar = "sar_valid" if "sar_valid" in ds else "VV"
     data = "SCL" if "SCL" in ds else spectral(ds)[0]
     names = ["valid", data, *([radar] if rules.sar else [])]
@@ -124,7 +124,7 @@ def facts(
     found = {}
     for i, j in np.ndindex(*clear.shape[1:]):
         ids = np.flatnonzero(usable[:, i, j]) if rules.sar else np.zeros(0, np.int64)
-        fact = Facts(times, clear[:, i, j], complete[:, i, j], ids)
+        fact = Candidates(times, clear[:, i, j], complete[:, i, j], ids)
         if own:
             fact = replace(fact, sar_times=ds["sar_time"].values[ids].astype("datetime64[ns]"))
         elif rules.sar:
@@ -148,7 +148,7 @@ def _shares(a: Bool, patch: int) -> Floats:
 # ------------------------------------------------------------------ choosing
 
 
-def pick(found: Facts, rules: Rules, rng: np.random.Generator, removed: Counter[str]) -> Picks:
+def pick(found: Candidates, rules: Rules, rng: np.random.Generator, removed: Counter[str]) -> Picks:
     """Every sample of a place; `removed` counts what fails each condition."""
     picks = (
         _by_layout(found, rules, rules.layout, rng, removed)
@@ -164,7 +164,7 @@ def pick(found: Facts, rules: Rules, rng: np.random.Generator, removed: Counter[
 
 
 def _by_layout(
-    found: Facts, rules: Rules, layout: Layout, rng: np.random.Generator, removed: Counter[str]
+    found: Candidates, rules: Rules, layout: Layout, rng: np.random.Generator, removed: Counter[str]
 ) -> Picks:
     index, rows, references = found.index, [], []
     for i in range(len(found.times)):
@@ -190,7 +190,7 @@ def _by_layout(
     return Picks(optical, sar, np.array(references, np.int64))
 
 
-def _by_windows(found: Facts, rules: Rules, removed: Counter[str]) -> Picks:
+def _by_windows(found: Candidates, rules: Rules, removed: Counter[str]) -> Picks:
     left = found.clear >= rules.clear_dates
     kept = np.flatnonzero(left if found.impaired is None else left & ~found.impaired)
     starts = np.arange(0, len(kept) - rules.dates + 1, rules.stride)
@@ -203,7 +203,7 @@ def _by_windows(found: Facts, rules: Rules, removed: Counter[str]) -> Picks:
     return Picks(optical, sar, optical[:, rules.dates // 2])
 
 
-def nearest_sar(found: Facts) -> Ints:
+def nearest_sar(found: Candidates) -> Ints:
     """Position of the SAR image of each date on the cube's SAR dates, -1 where there is none."""
     if found.sar_times is None:
         gaps = np.zeros(len(found.times)) if found.gap_hours is None else found.gap_hours

@@ -1,47 +1,32 @@
-"""Samples to train on: anything that can be indexed; here random patches of cubes in memory."""
+"""Random patches of cubes in memory, as samples: placed, cut, turned, reflected, with gaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill import gaps as artificial
+from cubefill import cube as cubes_of
+from cubefill.cube import valid as validity
+from cubefill.cube.axes import time_axes
+from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.engine.planning import bands_of
 from cubefill.errors import CubeError
-from cubefill.gaps import Gaps, Lent, Transplant
-from cubefill.methods import Block, Needs, name_of
-from cubefill.methods.windows import Whole
-from cubefill.samples.blocks import (
-    View,
-    clear_windows,
-    cut,
-    gapped,
-    impaired,
-    placed,
-    reflected,
-    shapes_at,
-    size_of,
-    viewed,
-)
+from cubefill.gaps import GAPS as GAPS
+from cubefill.gaps import Gaps, Lent, Transplant, covered, impaired, shapes_of
+from cubefill.methods.contract import Block, Needs
+from cubefill.methods.registry import name_of
+from cubefill.methods.windows import Axis, Span, Whole
+from cubefill.samples.clear_windows import clear_corners
+from cubefill.samples.protocol import Cubes, Sample
+from cubefill.samples.protocol import Samples as Samples
 
-Sample = dict[str, NDArray[Any]]
 Bool = NDArray[np.bool_]
-
-GAPS: dict[str, type] = {
-    "transplant": Transplant,
-    "blobs": artificial.Blobs,
-    "dates": artificial.Dates,
-    "blocks": artificial.Blocks,
-    "trailing": artificial.Trailing,
-    "every_date": artificial.EveryDate,
-    "lent": Lent,
-}
-"""Kinds of artificial gaps that a recipe may name; "none" hides nothing."""
+View = tuple[xr.Dataset, NDArray[np.intp]]
 
 TRIES = 50
 """Patches that are drawn for one sample before it is given up."""
@@ -53,38 +38,12 @@ SHAPES = 128
 """Gaps that they lend, all together."""
 
 
-class Windows(Protocol):
-    """Cubes by number."""
-
-    def __len__(self) -> int:
-        """How many there are."""
-
-    def __getitem__(self, index: int, /) -> xr.Dataset:
-        """One of them."""
-
-
-@runtime_checkable
-class Samples(Protocol):
-    """Training samples by index; each a dict of arrays, equal in shape from sample to sample.
-
-    The arrays are the arguments of the net by name, `target` and `where`, and `real` for an
-    adversary. Two optional members: `at(epoch) -> Samples`, other samples for another epoch;
-    `digest`, a word that changes with the data.
-    """
-
-    def __len__(self) -> int:
-        """Samples of an epoch."""
-
-    def __getitem__(self, index: int) -> Sample:
-        """One sample; the same for the same index."""
-
-
 @dataclass(frozen=True)
 class CubeSamples:
     """Random patches of cubes with artificial gaps, as a method's net is given them.
 
     A sample is decided by the seed, the epoch and its index alone. Under an artificial gap the
-    bands hold cloudy values of other dates where `cloudy` (`gaps.clouds.overcast`), else NaN. A
+    bands hold cloudy values of other dates where `cloudy` (`gaps.covered`), else NaN. A
     cube smaller than the method's patch is reflected, its gaps too, as when it is filled.
 
     Parameters
@@ -142,7 +101,7 @@ class CubeSamples:
     epoch: int = 0
     drop_impaired: bool = False
     lenders: Sequence[xr.Dataset] = ()
-    clear: Windows = ()
+    clear: Cubes = ()
 
     def __len__(self) -> int:
         return self.count
@@ -220,7 +179,7 @@ class CubeSamples:
         y, x = (placed(rng, n, self._edge(n), align) for n in (view.sizes["y"], view.sizes["x"]))
         left = steps
         if self.drop_impaired:
-            left = steps[~impaired(view.isel(time=steps, y=y, x=x))]
+            left = steps[~impaired_dates(view.isel(time=steps, y=y, x=x))]
             fewest = FEWEST if self._pads or not self.dates else self.dates
             if len(left) < size_of(needs.time, len(steps), min(fewest, self.dates or len(steps))):
                 return None
@@ -260,7 +219,7 @@ class CubeSamples:
         steps, size = self.real
         if len(self.clear):
             view, order = viewed(self.clear[int(rng.integers(len(self.clear)))])
-            found = clear_windows(view["valid"].values[order], steps, size)
+            found = clear_corners(view["valid"].values[order], steps, size)
             if not found:
                 raise CubeError(
                     f"A clear window of {len(order)} dates and {view.sizes['y']} x "
@@ -301,7 +260,7 @@ class CubeSamples:
         found = [
             (k, *corner)
             for k, (view, days) in enumerate(self._views)
-            for corner in clear_windows(view["valid"].values[days], *self.real)
+            for corner in clear_corners(view["valid"].values[days], *self.real)
         ]
         if not found:
             steps, size = self.real
@@ -313,3 +272,101 @@ class CubeSamples:
 
 
 _CACHED = ("digest", "_lent", "_shares", "_views", "_windows")
+
+
+# ------------------------------------------------------------------ blocks
+
+
+def viewed(ds: xr.Dataset) -> View:
+    """A cube with `valid`, dims in order, and the positions of its days in order."""
+    cubes_of.check(ds)
+    view = ds.assign(valid=validity.apply(ds, None))
+    days = np.array([g[0] for g in time_axes(ds["time"].values).groups], np.intp)
+    return view.transpose("time", "y", "x", ...), days
+
+
+def size_of(axis: Axis, length: int, other: int) -> int:
+    """Steps that a method sees along an axis; `other` where it leaves that open."""
+    if isinstance(axis, Span) and not axis.pointwise:
+        return axis.size
+    return min(other or length, length)
+
+
+def placed(rng: np.random.Generator, length: int, size: int, align: int = 1) -> slice:
+    """A random window that starts at a multiple of `align`."""
+    if size > length:
+        raise CubeError(
+            f"A sample has {size} time steps, a cube {length}: expected a series at least as long "
+            "as what the method sees. Give longer cubes."
+        )
+    start = int(rng.integers(length - size + 1)) // align * align
+    return slice(start, start + size)
+
+
+def impaired_dates(part: xr.Dataset) -> Bool:
+    """Dates on which a part of a cube is impaired, by its cloud probability where it has one."""
+    found = part.get("cloud_probability")
+    return impaired(part["valid"].values, None if found is None else found.values)
+
+
+def shapes_at(viewed: View, edge: int, cover: float, rng: np.random.Generator) -> Bool:
+    """Gaps `(n, edge, edge)` of four places of a cube, in random order."""
+    (view, steps), found = viewed, []
+    for _ in range(4):
+        y, x = (placed(rng, n, min(n, edge)) for n in (view.sizes["y"], view.sizes["x"]))
+        valid = view["valid"].isel(time=steps, y=y, x=x).values
+        found.append(shapes_of(to_edge(valid, edge), cover))
+    return rng.permutation(np.concatenate(found))
+
+
+def to_edge(a: NDArray[Any], edge: int) -> NDArray[Any]:
+    """The array reflected beyond its last row and column to `edge`, as the engine does it."""
+    more = [(0, max(0, edge - n)) for n in a.shape[-2:]]
+    return np.pad(a, [(0, 0)] * (a.ndim - 2) + more, mode="reflect")
+
+
+def reflected(block: Block, edge: int) -> Block:
+    """The block reflected to `edge` pixels along y and x; itself where it is as large."""
+    if min(block.valid.shape[1:]) >= edge:
+        return block
+    return replace(
+        block,
+        bands={n: to_edge(a, edge) for n, a in block.bands.items()},
+        valid=to_edge(block.valid, edge),
+        sar={n: to_edge(a, edge) for n, a in block.sar.items()},
+        dem=None if block.dem is None else to_edge(block.dem, edge),
+    )
+
+
+def cut(
+    view: xr.Dataset,
+    steps: NDArray[np.intp],
+    where: tuple[int, slice, slice],
+    needs: Needs,
+    turn: tuple[int, bool],
+) -> Block:
+    """The block of a cube at some time steps and a window in space."""
+    first, y, x = where
+    part = view.isel(time=steps, y=y, x=x)
+    bands = needs.bands or cubes_of.spectral(view)
+    time = part["time"].values.astype("datetime64[ns]")
+
+    def read(name: str) -> NDArray[Any]:
+        a = np.rot90(part[name].values, turn[0], axes=(-2, -1))
+        return np.ascontiguousarray(a[..., ::-1] if turn[1] else a)
+
+    return Block(
+        bands={b: read(b).astype(np.float32, copy=False) for b in bands},
+        valid=read("valid").astype(bool, copy=False),
+        time=time,
+        out_time=time,
+        origin=(first, y.start, x.start),
+        sar={n: read(n) for n in (*SAR_BANDS, *COHERENCE) if n in part} if needs.sar else {},
+        dem=read("DEM") if needs.dem else None,
+    )
+
+
+def gapped(truth: Block, hidden: Bool, rng: np.random.Generator | None = None) -> Block:
+    """The block with observations hidden, and what lies in their place: clouds with `rng`."""
+    bands = covered(truth.bands, truth.valid, hidden, rng)
+    return replace(truth, bands=bands, valid=truth.valid & ~hidden)

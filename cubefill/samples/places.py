@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Source:
+class Site:
     """A cube that samples are taken from: dims in order, `valid`, distinct days in order."""
 
     name: str
@@ -55,10 +55,10 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Place:
+class Patch:
     """A square of a cube's grid; samples are taken from the whole of it."""
 
-    source: int
+    site: int
     """Number of the cube."""
     row: int
     col: int
@@ -71,7 +71,7 @@ class Place:
     """Places of one group share ground or lie in one block: they belong to one split."""
 
 
-def source(ds: xr.Dataset, name: str, *, placed: bool = True) -> Source:
+def site(ds: xr.Dataset, name: str, *, placed: bool = True) -> Site:
     """A checked cube as samples are taken from it; not `placed`, it needs no CRS.
 
     Raises
@@ -90,13 +90,13 @@ def source(ds: xr.Dataset, name: str, *, placed: bool = True) -> Source:
     view = ds.assign(valid=validity.apply(ds, None))
     days = [g[0] for g in time_axes(ds["time"].values).groups]
     view = view.isel(time=days).transpose("time", "sar_time", "y", "x", ..., missing_dims="ignore")
-    return Source(name, view, crs, tuple(map(int, days)))
+    return Site(name, view, crs, tuple(map(int, days)))
 
 
 # ------------------------------------------------------------------ places
 
 
-def places(sources: Sequence[Source], patch: int, block: int = 0) -> list[Place]:
+def places(sites: Sequence[Site], patch: int, block: int = 0) -> list[Patch]:
     """Every whole square of `patch` pixels, each with the group that its split goes by.
 
     A group is a block of `block` pixels (a multiple of `patch`; 0 for one square) with all that
@@ -111,24 +111,24 @@ def places(sources: Sequence[Source], patch: int, block: int = 0) -> list[Place]
     block = block or patch
     if block % patch:
         raise CubeError(f"block={block}: expected a multiple of patch={patch} pixels.")
-    found: list[Place] = []
+    found: list[Patch] = []
     keys: list[tuple[int, int, int]] = []
     anchors: list[tuple[int, int, int]] = []
-    for k, s in enumerate(sources):
-        anchors.append(_anchor(sources, anchors, k, patch))
+    for k, s in enumerate(sites):
+        anchors.append(_anchor(sites, anchors, k, patch))
         grid, down, right = anchors[k]
         for row in range(-down % patch, s.size[0] - patch + 1, patch):
             for col in range(-right % patch, s.size[1] - patch + 1, patch):
                 y, x = down + row, right + col
-                found.append(Place(k, row, col, (grid, y // patch, x // patch), ()))
+                found.append(Patch(k, row, col, (grid, y // patch, x // patch), ()))
                 keys.append((grid, y // block, x // block))
     if not found:
-        sizes = ", ".join(f"{s.size[0]} x {s.size[1]}" for s in sources[:5])
+        sizes = ", ".join(f"{s.size[0]} x {s.size[1]}" for s in sites[:5])
         raise CubeError(
-            f"No place of {patch} x {patch} px in {len(sources)} cubes ({sizes} px): expected "
+            f"No place of {patch} x {patch} px in {len(sites)} cubes ({sizes} px): expected "
             "cubes at least as large as a patch. Pass a smaller patch=, or give larger cubes."
         )
-    rings = _rings(sources, found, patch)
+    rings = _rings(sites, found, patch)
     groups = _groups(found, keys, rings)
     return [
         replace(p, ring=tuple(map(tuple, r.tolist())), group=int(g))
@@ -137,12 +137,12 @@ def places(sources: Sequence[Source], patch: int, block: int = 0) -> list[Place]
 
 
 def _anchor(
-    sources: Sequence[Source], anchors: Sequence[tuple[int, int, int]], k: int, patch: int
+    sites: Sequence[Site], anchors: Sequence[tuple[int, int, int]], k: int, patch: int
 ) -> tuple[int, int, int]:
     """The grid of a cube, and its corner's pixel on it: that of an earlier cube it overlaps."""
-    s = sources[k]
+    s = sites[k]
     for j, (grid, down, right) in enumerate(anchors):
-        o = sources[j]
+        o = sites[j]
         if o.crs != s.crs or not np.allclose(o.step, s.step):
             continue
         dy = (o.corner[0] - s.corner[0]) / s.step[0]
@@ -156,13 +156,13 @@ def _anchor(
     return k, 0, 0
 
 
-def _rings(sources: Sequence[Source], found: Sequence[Place], patch: int) -> Floats:
+def _rings(sites: Sequence[Site], found: Sequence[Patch], patch: int) -> Floats:
     """Longitude and latitude of the corners of each place, `(place, 4, 2)`."""
     from pyproj import Transformer
 
     rings = np.empty((len(found), 4, 2))
-    numbers = np.array([p.source for p in found])
-    for k, s in enumerate(sources):
+    numbers = np.array([p.site for p in found])
+    for k, s in enumerate(sites):
         mine = np.flatnonzero(numbers == k).tolist()
         (dy, dx), (top, left) = s.step, s.corner
         rows = np.array([found[i].row for i in mine])[:, None] + [0, patch, patch, 0]
@@ -173,7 +173,7 @@ def _rings(sources: Sequence[Source], found: Sequence[Place], patch: int) -> Flo
 
 
 def _groups(
-    found: Sequence[Place], keys: Sequence[tuple[int, int, int]], rings: Floats
+    found: Sequence[Patch], keys: Sequence[tuple[int, int, int]], rings: Floats
 ) -> NDArray[np.int64]:
     """Number of the group of each place."""
     from scipy.sparse import coo_matrix
@@ -248,7 +248,7 @@ def assign(
     return found
 
 
-def write_footprints(path: Path, features: Iterable[tuple[Place, dict[str, Any]]]) -> Path:
+def write_footprints(path: Path, features: Iterable[tuple[Patch, dict[str, Any]]]) -> Path:
     """A GeoJSON file of places with their properties."""
     entries = [
         {

@@ -17,8 +17,9 @@ from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.methods.contract import Block
 from cubefill.samples.form import KIND, Form, decoded
-from cubefill.samples.patches import Sample
+from cubefill.samples.patches import gapped
 from cubefill.samples.places import SPLITS
+from cubefill.samples.protocol import Sample
 
 Float = NDArray[np.float32]
 
@@ -244,9 +245,7 @@ def window_blocks(
     )
     if not form.gaps:
         return truth, truth
-    hidden = parts["hidden"]
-    bands = {n: np.where(hidden, np.float32(np.nan), a) for n, a in truth.bands.items()}
-    return truth, replace(truth, bands=bands, valid=valid & ~hidden)
+    return truth, gapped(truth, parts["hidden"])
 
 
 def layout_blocks(

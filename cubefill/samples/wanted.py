@@ -19,7 +19,7 @@ from cubefill.methods.contract import Needs
 from cubefill.methods.windows import Span
 from cubefill.samples.dates import Rules, without_sar
 from cubefill.samples.form import Form
-from cubefill.samples.places import Source, source
+from cubefill.samples.places import Site, site
 from cubefill.store import open_cube
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -70,14 +70,20 @@ class Wanted:
 def wanted_of(
     what: Any,
     gaps: Gaps | None,
+    asked: Rules,
     bands: Sequence[str],
-    sar: bool,
     dem: bool,
     patch: int,
     real: tuple[int, int],
     seed: int,
 ) -> Wanted:
-    """What a sample is, from a layout, its name, needs, or a method."""
+    """What a sample is, from a layout, its name, needs, or a method, and the rules asked for.
+
+    Raises
+    ------
+    MethodError
+        Gaps for a layout, or nothing says how many dates a window has.
+    """
     chosen, needs = _asked(what)
     if chosen is not None and gaps is not None:
         raise MethodError(
@@ -85,14 +91,21 @@ def wanted_of(
             f"got {type(gaps).__name__}. Use Needs(...) in place of the layout to hide "
             "observations."
         )
-    radar = sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
+    radar = asked.sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
     if not isinstance(what, str | Layout | Needs):
-        radar = sar and needs.sar
+        radar = asked.sar and needs.sar
     if chosen is not None and not radar:
         chosen = without_sar(chosen)
     size = needs.space.size if isinstance(needs.space, Span) and not needs.space.pointwise else 64
     steps = needs.time.size if isinstance(needs.time, Span) and needs.time.size > 1 else 0
-    rules = Rules(chosen, radar, steps)
+    dates = asked.dates or steps
+    if chosen is None and dates < 1:
+        raise MethodError(
+            f"dates={dates}: expected the time steps of a sample, which a method that sees the "
+            "whole time axis leaves open. Pass dates=10."
+        )
+    stride = asked.stride or max(1, dates // 2)
+    rules = replace(asked, layout=chosen, sar=radar, dates=dates, stride=stride)
     names = tuple(bands) or needs.bands or BANDS
     return Wanted(rules, names, dem or needs.dem, patch or size, gaps, real, seed)
 
@@ -115,43 +128,9 @@ def _asked(what: Any) -> tuple[Layout | None, Needs]:
     )
 
 
-def with_rules(
-    wanted: Wanted,
-    dates: int,
-    stride: int,
-    ways: int,
-    clear_dates: float,
-    min_clear: float,
-    drop_impaired: bool,
-) -> Wanted:
-    """The same with the rules by which dates are chosen.
-
-    Raises
-    ------
-    MethodError
-        Nothing says how many dates a window has.
-    """
-    dates = dates or wanted.rules.dates
-    if wanted.rules.layout is None and dates < 1:
-        raise MethodError(
-            f"dates={dates}: expected the time steps of a sample, which a method that sees the "
-            "whole time axis leaves open. Pass dates=10."
-        )
-    rules = replace(
-        wanted.rules,
-        dates=dates,
-        stride=stride or max(1, dates // 2),
-        ways=ways,
-        clear_dates=clear_dates,
-        min_clear=min_clear,
-        drop_impaired=drop_impaired,
-    )
-    return replace(wanted, rules=rules)
-
-
 def opened_cubes(
     cubes: Sequence[Any], bands: Sequence[str], sar: bool, dem: bool, *, placed: bool = True
-) -> list[Source]:
+) -> list[Site]:
     """Cubes as samples are taken from them: opened, or loaded from catalogues.
 
     Raises
@@ -165,7 +144,7 @@ def opened_cubes(
     found = []
     for k, cube in enumerate(cubes):
         name = str(cube) if isinstance(cube, str | Path) else f"{k}"
-        s = source(_opened(cube, bands, sar, dem), name, placed=placed)
+        s = site(_opened(cube, bands, sar, dem), name, placed=placed)
         lacking = [b for b in bands if b not in spectral(s.ds)]
         lacking += [n for n in SAR_BANDS if sar and n not in s.ds]
         lacking += ["DEM"] if dem and "DEM" not in s.ds else []

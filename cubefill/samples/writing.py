@@ -18,7 +18,7 @@ from cubefill.methods.contract import days_since
 from cubefill.samples.clear_windows import clear_squares
 from cubefill.samples.dates import Picks, season, windows
 from cubefill.samples.form import Writer
-from cubefill.samples.places import SPLITS, Place, Source, write_footprints
+from cubefill.samples.places import SPLITS, Patch, Site, write_footprints
 from cubefill.samples.wanted import Wanted
 
 LENDERS = 16
@@ -29,8 +29,8 @@ SHAPES = 8
 
 def write_all(
     writer: Writer,
-    sources: Sequence[Source],
-    where: Sequence[Place],
+    sites: Sequence[Site],
+    where: Sequence[Patch],
     chosen: Mapping[int, tuple[Picks, int]],
     split: Mapping[int, int],
     wanted: Wanted,
@@ -39,13 +39,13 @@ def write_all(
 ) -> None:
     """Writes every sample that was chosen; `removed` counts those that no gap could be made in."""
     writer.begin(sum(min(len(p), n) for p, n in chosen.values()))
-    lent = _lenders(sources, where, chosen, wanted)
+    lent = _lenders(sites, where, chosen, wanted)
     each = list(windows(where, wanted.patch))
     for k, rows, cols, members in tqdm(each, "write", disable=hidden_bar(progress), unit="window"):
         taken = [i for i in members if i in chosen and chosen[i][1]]
         if not taken:
             continue
-        area = _read(sources[k], rows, cols, [chosen[i][0] for i in taken], wanted)
+        area = _read(sites[k], rows, cols, [chosen[i][0] for i in taken], wanted)
         for i in taken:
             p = where[i]
             code = split[p.group]
@@ -53,7 +53,7 @@ def write_all(
             square = area.at(p, rows, cols, wanted.patch)
             _place(writer, square, p, i, code, chosen[i], replace(wanted, gaps=gaps), removed)
             if wanted.real[0]:
-                _real(writer, sources[k], p, code, wanted)
+                _real(writer, sites[k], p, code, wanted)
     if wanted.real[0] and 0 in set(split.values()) and 0 not in writer.real_codes:
         steps, size = wanted.real
         raise CubeError(
@@ -71,7 +71,7 @@ def hidden_bar(progress: bool | None) -> bool | None:
 class _Area:
     """Pixels of a cube in memory: all dates that some sample needs."""
 
-    source: Source
+    site: Site
     step: Mapping[int, int]
     """Position on the cube's time axis to that in `optical`."""
     sar_step: Mapping[int, int]
@@ -80,7 +80,7 @@ class _Area:
     sar: NDArray[np.float32]
     dem: NDArray[np.float32]
 
-    def at(self, p: Place, rows: slice, cols: slice, patch: int) -> "_Area":
+    def at(self, p: Patch, rows: slice, cols: slice, patch: int) -> "_Area":
         """One square of it."""
         y, x = p.row - rows.start, p.col - cols.start
         cut = (..., slice(y, y + patch), slice(x, x + patch))
@@ -104,11 +104,9 @@ class _Area:
         }
 
 
-def _read(
-    source: Source, rows: slice, cols: slice, picks: Sequence[Picks], wanted: Wanted
-) -> _Area:
+def _read(site: Site, rows: slice, cols: slice, picks: Sequence[Picks], wanted: Wanted) -> _Area:
     """Reads a window of a cube on the dates that its samples need."""
-    ds = source.ds.isel(y=rows, x=cols)
+    ds = site.ds.isel(y=rows, x=cols)
     steps = np.unique(np.concatenate([p.optical.ravel() for p in picks]))
     steps = steps[steps >= 0]
     radar = np.unique(np.concatenate([p.sar.ravel() for p in picks]))
@@ -124,7 +122,7 @@ def _read(
         sar = np.stack([found[n].values for n in bands], axis=1).astype(np.float32)
     dem = ds["DEM"].values.astype(np.float32) if wanted.dem else np.zeros(shape, np.float32)
     return _Area(
-        source,
+        site,
         {int(t): n for n, t in enumerate(steps)},
         {int(t): n for n, t in enumerate(radar)},
         np.stack([seen[b].values for b in wanted.bands], axis=1).astype(np.float32, copy=False),
@@ -137,7 +135,7 @@ def _read(
 def _place(
     writer: Writer,
     area: _Area,
-    p: Place,
+    p: Patch,
     number: int,
     code: int,
     chosen: tuple[Picks, int],
@@ -153,7 +151,7 @@ def _place(
         optical, sar = picks.optical[row], picks.sar[row]
         needed = [s for s, on in zip(sar.tolist(), writer.form.sar, strict=True) if on]
         arrays = area.arrays(optical, np.array(needed, np.int64))
-        times = area.source.ds["time"].values.astype("datetime64[ns]")
+        times = area.site.ds["time"].values.astype("datetime64[ns]")
         if wanted.gaps is not None:
             days = days_since(times[optical], times[optical[0]])
             try:
@@ -165,25 +163,25 @@ def _place(
                 removed[f"no gap: {str(error).split(': expected')[0]}"] += 1
                 continue
         reference = times[picks.reference[row]]
-        entry = _facts(area.source, arrays, picks.optical[row], picks.sar[row])
+        entry = _facts(area.site, arrays, picks.optical[row], picks.sar[row])
         writer.add(arrays, {
             **entry, "split": np.int8(code), "place": np.int64(number), "group": np.int64(p.group),
-            "cube": np.int32(p.source), "row": np.int32(p.row), "col": np.int32(p.col),
+            "cube": np.int32(p.site), "row": np.int32(p.row), "col": np.int32(p.col),
             "reference": reference, "season": season(np.array([reference]))[0],
             "bbox": np.concatenate([np.min(p.ring, 0), np.max(p.ring, 0)]),
         })  # fmt: skip
         count += 1
 
 
-def _real(writer: Writer, source: Source, p: Place, code: int, wanted: Wanted) -> None:
+def _real(writer: Writer, site: Site, p: Patch, code: int, wanted: Wanted) -> None:
     """Writes the longest clear window of a place, where there is one of the length."""
     (steps, size), edge = wanted.real, wanted.patch
-    square = source.ds.isel(y=slice(p.row, p.row + edge), x=slice(p.col, p.col + edge))
+    square = site.ds.isel(y=slice(p.row, p.row + edge), x=slice(p.col, p.col + edge))
     if size > edge:
         raise CubeError(f"real={wanted.real}: expected windows of at most {edge} px, the patch.")
     found, _ = clear_squares(square["valid"].values, size, steps, 1)
     for row, col, start, stop in found:
-        rng = np.random.default_rng([wanted.seed, 16, p.source, p.row, p.col])
+        rng = np.random.default_rng([wanted.seed, 16, p.site, p.row, p.col])
         first = start + int(rng.integers(stop - start - steps + 1))
         part = square[list(wanted.bands)].isel(
             time=slice(first, first + steps), y=slice(row, row + size), x=slice(col, col + size)
@@ -193,10 +191,10 @@ def _real(writer: Writer, source: Source, p: Place, code: int, wanted: Wanted) -
 
 
 def _facts(
-    source: Source, arrays: Mapping[str, Any], optical: NDArray[np.int64], sar: NDArray[np.int64]
+    site: Site, arrays: Mapping[str, Any], optical: NDArray[np.int64], sar: NDArray[np.int64]
 ) -> dict[str, Any]:
     """Dates of a sample, of its SAR images too, and shares of clear pixels."""
-    ds = source.ds
+    ds = site.ds
     none = np.datetime64("NaT", "ns")
     times = ds["time"].values.astype("datetime64[ns]")
     time = np.array([times[i] if i >= 0 else none for i in optical], "datetime64[ns]")
@@ -222,8 +220,8 @@ def _ascending(orbit: Any) -> int:
 
 
 def _lenders(
-    sources: Sequence[Source],
-    where: Sequence[Place],
+    sites: Sequence[Site],
+    where: Sequence[Patch],
     chosen: Mapping[int, tuple[Picks, int]],
     wanted: Wanted,
 ) -> list[tuple[int, NDArray[np.bool_]]]:
@@ -237,7 +235,7 @@ def _lenders(
         square = {
             "y": slice(p.row, p.row + wanted.patch), "x": slice(p.col, p.col + wanted.patch)
         }  # fmt: skip
-        shapes = shapes_of(sources[p.source].ds["valid"].isel(square).values)
+        shapes = shapes_of(sites[p.site].ds["valid"].isel(square).values)
         pool += [(p.group, s) for s in rng.permutation(shapes)[:SHAPES]]
     return pool
 
@@ -254,7 +252,7 @@ def _given(
 
 
 def attributes(
-    sources: Sequence[Source], wanted: Wanted, rows: Sequence[Mapping[str, Any]], seed: int
+    sites: Sequence[Site], wanted: Wanted, rows: Sequence[Mapping[str, Any]], seed: int
 ) -> dict[str, Any]:
     """How the samples were made, and all acquisition dates of every cube."""
     counts = Counter(int(r["split"]) for r in rows)
@@ -263,14 +261,14 @@ def attributes(
         "samples": {n: counts[i] for i, n in enumerate(SPLITS)},
         "gaps": repr(wanted.gaps),
         "seed": seed,
-        "cubes": [s.name for s in sources],
+        "cubes": [s.name for s in sites],
         "acquisitions": {
             str(k): [str(t) for t in s.ds["time"].values.astype("datetime64[s]")]
-            for k, s in enumerate(sources)
+            for k, s in enumerate(sites)
         },
         "sar_acquisitions": {
             str(k): [str(t) for t in s.ds["sar_time"].values.astype("datetime64[s]")]
-            for k, s in enumerate(sources)
+            for k, s in enumerate(sites)
             if "sar_time" in s.ds
         },
         "digest": hashlib.sha256(repr(words).encode()).hexdigest()[:16],
@@ -278,7 +276,7 @@ def attributes(
 
 
 def footprints(
-    path: Path, where: Sequence[Place], rows: Sequence[Mapping[str, Any]], sources: Sequence[Source]
+    path: Path, where: Sequence[Patch], rows: Sequence[Mapping[str, Any]], sites: Sequence[Site]
 ) -> None:
     """Writes the places beside the store."""
     of_place: dict[int, list[Mapping[str, Any]]] = {}
@@ -290,7 +288,7 @@ def footprints(
             {
                 "split": SPLITS[int(found[0]["split"])],
                 "samples": len(found),
-                "cube": sources[where[i].source].name,
+                "cube": sites[where[i].site].name,
                 "row": where[i].row,
                 "col": where[i].col,
                 "dates": sorted({str(r["reference"].astype("datetime64[D]")) for r in found}),

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from cubefill.cube import bands as table
 from cubefill.cube import valid as validity
+from cubefill.cube.axes import day_of_year
 from cubefill.errors import CubeError
 from cubefill.simulate import clouds
 from cubefill.simulate.noise import stream
 from cubefill.simulate.spectra import BANDS
 from cubefill.simulate.surface import Crop
-from cubefill.simulate.world import DAY, World, day_of_year, optical, quantised, radar, radar_passes
+from cubefill.simulate.world import DAY, World, optical, quantised, radar, radar_passes
 
 Float = NDArray[np.float32]
 Times = NDArray[np.datetime64]

@@ -204,7 +204,7 @@ class Calendar(NamedTuple):
     cuts: Cuts
 
 
-class State(NamedTuple):
+class Growth(NamedTuple):
     """What a sensor meets on some days; each `(day, parcel)`."""
 
     green: Array
@@ -236,12 +236,12 @@ def regrowth(day: Array, cuts: Cuts) -> Array:
     return standing.prod(-1)
 
 
-def growth(day: Array, year: Calendar) -> State:
+def growth(day: Array, year: Calendar) -> Growth:
     """Green leaf area, dry cover and flowers of every parcel on `day` `(day,)`."""
     xp = namespace(day)
     green = (year.base + double_logistic(day, year.green)) * regrowth(day, year.cuts)
     brown = xp.clip(double_logistic(day, year.brown), 0, 1)
-    return State(green, brown, xp.clip(double_logistic(day, year.flower), 0, 1))
+    return Growth(green, brown, xp.clip(double_logistic(day, year.flower), 0, 1))
 
 
 # name: (amount, its spread, up, days of rise, down, days of fall); days of the year

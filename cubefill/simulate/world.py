@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube import bands as table
+from cubefill.cube.axes import day_of_year
 from cubefill.simulate import clouds, spectra, surface
 from cubefill.simulate.noise import block_mean, enlarge, fractal, stream
 
@@ -17,11 +18,6 @@ BANDS = spectra.BANDS
 DAY = np.timedelta64(86_400_000_000_000, "ns")
 
 _LAND, _YEAR, _GROUND, _WET, _TERRAIN, _OPTICS, _NOISE, _CLOUD, _SAR, _ORBIT = range(10)
-
-
-def day_of_year(time: Times) -> NDArray[np.float64]:
-    """Day of the year of each time, with fractions; noon of the first of January is 1.5."""
-    return np.asarray((time - time.astype("datetime64[Y]").astype("datetime64[ns]")) / DAY + 1)
 
 
 class World:
@@ -81,7 +77,7 @@ class World:
         """Days since the first date."""
         return np.asarray((time - self.t0) / DAY)
 
-    def state(self, day: float) -> surface.State:
+    def state(self, day: float) -> surface.Growth:
         """Green, brown and flower `(y, x)`; a pixel is up to five days off its parcel."""
         reach = 5.0
         three = surface.growth(np.array([day - reach, day, day + reach]), self.year)
@@ -93,7 +89,7 @@ class World:
             return np.asarray(now + slope * self.early, dtype=np.float32)
 
         green, brown, flower = (pixels(a) for a in three)
-        return surface.State(np.clip(green * self.vigour, 0, 8), brown, flower)
+        return surface.Growth(np.clip(green * self.vigour, 0, 8), brown, flower)
 
     def wet(self, day: float) -> Float:
         """Moisture of the topsoil `(y, x)`, wetter in winter."""
@@ -299,4 +295,4 @@ def radar(world: World, time: Times, directions: list[str]) -> dict[str, Float]:
     return out
 
 
-__all__ = ["DAY", "World", "day_of_year", "optical", "quantised", "radar", "radar_passes"]
+__all__ = ["DAY", "World", "optical", "quantised", "radar", "radar_passes"]

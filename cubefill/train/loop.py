@@ -25,12 +25,11 @@ from cubefill.methods import resolve
 from cubefill.methods.learned import TorchMethod, card_of, check_precision, device_of
 from cubefill.nn import Objective, checkpoint
 from cubefill.nn.update import Batch, rank, sum_of_processes, world
-from cubefill.samples.patches import Samples
-from cubefill.train.batches import batches, loader
+from cubefill.samples.protocol import Samples
 from cubefill.train.recipe import Recipe, read, with_options
 from cubefill.train.sources import cube_samples as cube_samples
 from cubefill.train.sources import parts_of
-from cubefill.train.state import Average, Log, Run, Standing
+from cubefill.train.state import Average, Log, Run, TrainingState, batches, loader
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +57,7 @@ def fit(
     method
         A deep method: its name, class or object. An object with a checkpoint is trained further.
     samples
-        Training samples by index; see `samples.patches.Samples`.
+        Training samples by index; see `samples.Samples`.
     recipe
         How to train.
     folder
@@ -149,7 +148,7 @@ def run_recipe(
     cubes, validation
         Cubes or their stores; by default the entries `cubes` and `validation` of the recipe's
         table `[samples]`, whose other entries are options of `CubeSamples` and `gaps`, a name of
-        `samples.patches.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
+        `cubefill.gaps.GAPS` or "none". With `store = "samples.zarr"` there, the samples of
         `cubefill.samples.make` are read, and its other entries are options of `samples.open`.
         With `hdf5 = "series.h5"` there, series with known answers are read: of single-series
         methods, `patch * patch` to a sample.
@@ -230,7 +229,7 @@ def _begin(
     *,
     resume: bool,
     overwrite: bool,
-) -> Standing:
+) -> TrainingState:
     """Where the run starts: at its last state, or at nothing in an empty folder."""
     goes_on = run.begun and resume and not overwrite
     if not goes_on and not overwrite and (run.begun or (folder / checkpoint.CARD).exists()):
@@ -249,7 +248,7 @@ def _begin(
             text = json.dumps(run.recipe.to_dict(), indent=2) + "\n"
             (run.folder / "recipe.json").write_text(text)
     else:
-        now = Standing()
+        now = TrainingState()
         if rank() == 0:
             run.begin()
     _wait()
@@ -258,21 +257,21 @@ def _begin(
     return now
 
 
-def _finished(now: Standing, recipe: Recipe) -> bool:
-    tired = bool(recipe.patience) and now.stale >= recipe.patience
+def _finished(now: TrainingState, recipe: Recipe) -> bool:
+    out_of_patience = bool(recipe.patience) and now.patience_used >= recipe.patience
     done = bool(recipe.updates) and now.update >= recipe.updates
-    return tired or done or now.epoch >= recipe.epochs
+    return out_of_patience or done or now.epoch >= recipe.epochs
 
 
-def _what_is_left(folder: Path, now: Standing, recipe: Recipe) -> str:
+def _what_is_left(folder: Path, now: TrainingState, recipe: Recipe) -> str:
     """One line on a run that is finished, and what lets it go on."""
     more = []
     if now.epoch >= recipe.epochs:
         more.append(f"epochs={now.epoch + recipe.epochs}")
     if recipe.updates and now.update >= recipe.updates:
         more.append(f"updates={now.update + recipe.updates}")
-    if recipe.patience and now.stale >= recipe.patience:
-        more.append(f"patience={now.stale + recipe.patience}")
+    if recipe.patience and now.patience_used >= recipe.patience:
+        more.append(f"patience={now.patience_used + recipe.patience}")
     return (
         f"{folder} finished at update {now.update}, epoch {now.epoch}; nothing is left to do. "
         f"Use {' '.join(more)} to go on."
@@ -302,7 +301,7 @@ def check_shapes(batch: Batch | None) -> None:
         )
 
 
-def _number(losses: Mapping[str, float], now: Standing) -> float:
+def _number(losses: Mapping[str, float], now: TrainingState) -> float:
     name, value = next(iter(losses.items()))
     if not isfinite(value):
         raise MethodError(
@@ -313,7 +312,7 @@ def _number(losses: Mapping[str, float], now: Standing) -> float:
 
 
 def _score(
-    objective: Objective, validation: Samples | None, recipe: Recipe, rows: bool, now: Standing
+    objective: Objective, validation: Samples | None, recipe: Recipe, rows: bool, now: TrainingState
 ) -> float:
     """Mean loss over the validation samples, else over the updates of the epoch."""
     if validation is None:
@@ -343,7 +342,7 @@ def _keep_best(
     average: Average,
     learner: TorchMethod,
     run: Run,
-    now: Standing,
+    now: TrainingState,
 ) -> None:
     card = card_of(
         learner,
@@ -354,7 +353,7 @@ def _keep_best(
     checkpoint.save(folder, average.weights(), card, overwrite=True)
 
 
-def _bar(recipe: Recipe, samples: Samples, now: Standing, progress: bool | None) -> Any:
+def _bar(recipe: Recipe, samples: Samples, now: TrainingState, progress: bool | None) -> Any:
     each = max(1, len(samples) // min(recipe.batch, max(1, len(samples))))
     total = recipe.epochs * each
     hidden = (None if progress is None else not progress) if rank() == 0 else True

@@ -11,9 +11,13 @@ import xarray as xr
 from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
-from cubefill.methods import name_of
-from cubefill.methods.learned import Hdf5Samples, SeriesMethod, TorchMethod
-from cubefill.samples.patches import GAPS, CubeSamples, Samples
+from cubefill.gaps import GAPS
+from cubefill.methods.learned.cnnrnn import Hdf5Samples
+from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods.learned.series import SeriesMethod
+from cubefill.methods.registry import name_of
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Samples
 from cubefill.store import open_cube
 from cubefill.train.recipe import Recipe
 

@@ -1,4 +1,4 @@
-"""What a training run keeps beside its checkpoint: where it stands, its log, averaged weights."""
+"""Where a training run stands: its state, log and averaged weights, and the batches to come."""
 
 import csv
 import json
@@ -8,22 +8,27 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
 
-from cubefill.errors import StoreError
-from cubefill.nn import Objective
+from cubefill.errors import CubefillError, StoreError
+from cubefill.nn.objective import Objective
+from cubefill.nn.update import Batch, rank, world
 from cubefill.ownership import claim, document
+from cubefill.samples.protocol import Sample, Samples
 from cubefill.train.recipe import Recipe
 
 STATE = "state.pt"
 LOG = "log.csv"
+_SINCE_0_1 = {"stale": "patience_used"}
 
 
 @dataclass(frozen=True)
-class Standing:
+class TrainingState:
     """Where a run stands."""
 
     epoch: int = 0
@@ -32,7 +37,7 @@ class Standing:
     update: int = 0
     best: float = inf
     """Lowest score so far, of the weights that are kept."""
-    stale: int = 0
+    patience_used: int = 0
     """Epochs since a score was better."""
     waited: int = 0
     """Epochs since a score was better, or since the last plateau."""
@@ -42,15 +47,15 @@ class Standing:
     reference: float = inf
     """The last score that was better by `better_by`, which the next one is compared with."""
 
-    def stepped(self, loss: float) -> "Standing":
+    def stepped(self, loss: float) -> "TrainingState":
         """After one more update."""
         return replace(self, batch=self.batch + 1, update=self.update + 1, total=self.total + loss)
 
-    def judged(self, score: float, recipe: Recipe) -> tuple["Standing", bool]:
+    def judged(self, score: float, recipe: Recipe) -> tuple["TrainingState", bool]:
         """After an epoch with a score, and whether it is the lowest."""
         lowest = score < self.best
         better = score < self.reference - recipe.better_by
-        stale = 0 if better else self.stale + 1
+        patience_used = 0 if better else self.patience_used + 1
         waited = 0 if better else self.waited + 1
         plateau = recipe.schedule == "plateau" and waited >= recipe.plateau
         then = replace(
@@ -59,7 +64,7 @@ class Standing:
             batch=0,
             total=0.0,
             best=score if lowest else self.best,
-            stale=stale,
+            patience_used=patience_used,
             waited=0 if plateau else waited,
             plateaus=self.plateaus + plateau,
             reference=score if better else self.reference,
@@ -67,8 +72,8 @@ class Standing:
         return then, lowest
 
     @classmethod
-    def taken_up(cls, held: Mapping[str, Any], path: Path) -> "Standing":
-        """Of a state; one without `reference` was judged by its best score.
+    def taken_up(cls, held: Mapping[str, Any], path: Path) -> "TrainingState":
+        """Of a state; one of version 0.1 has `stale`, one without `reference` was judged by `best`.
 
         Raises
         ------
@@ -76,7 +81,8 @@ class Standing:
             The state is not one of this version.
         """
         try:
-            return cls(**{"reference": held["best"], **held})
+            now = {_SINCE_0_1.get(n, n): v for n, v in held.items()}
+            return cls(**{"reference": held["best"], **now})
         except (TypeError, KeyError) as error:
             raise StoreError(
                 f"{path} is of another version ({error}): expected a state of "
@@ -158,7 +164,7 @@ class Run:
             if path.exists() or path.is_symlink():
                 claim(path, "file of a run", ours=ours, overwrite=True)
 
-    def keep(self, objective: Objective, average: Average, now: Standing) -> None:
+    def keep(self, objective: Objective, average: Average, now: TrainingState) -> None:
         """Writes the state; a kill while writing leaves the one before."""
         state = {
             "recipe": self.recipe.fingerprint,
@@ -173,7 +179,7 @@ class Run:
         torch.save(state, scratch)
         os.replace(scratch, self.folder / STATE)
 
-    def take_up(self, objective: Objective, average: Average) -> Standing:
+    def take_up(self, objective: Objective, average: Average) -> TrainingState:
         """Puts everything back as `keep` found it.
 
         Raises
@@ -205,20 +211,20 @@ class Run:
         torch.set_rng_state(state["random"])
         if state["random_cuda"] and torch.cuda.device_count() == len(state["random_cuda"]):
             torch.cuda.set_rng_state_all(state["random_cuda"])
-        return Standing.taken_up(state["standing"], path)
+        return TrainingState.taken_up(state["standing"], path)
 
 
 class Log:
     """Writes `log.csv`, a line per so many updates and per epoch; TensorBoard where installed."""
 
-    def __init__(self, folder: Path, now: Standing, *, writes: bool = True) -> None:
+    def __init__(self, folder: Path, now: TrainingState, *, writes: bool = True) -> None:
         self.path, self.writes = folder / LOG, writes
         self.fields: list[str] = []
         if writes and self.path.is_file():
             self._forget_after(now)
         self.board = _board(folder) if writes else None
 
-    def line(self, kind: str, now: Standing, values: Mapping[str, float]) -> None:
+    def line(self, kind: str, now: TrainingState, values: Mapping[str, float]) -> None:
         """Writes one line; `kind` is "update" or "epoch"."""
         if not self.writes:
             return
@@ -261,7 +267,7 @@ class Log:
             writer.writerows(rows)
         os.replace(scratch, self.path)
 
-    def _forget_after(self, now: Standing) -> None:
+    def _forget_after(self, now: TrainingState) -> None:
         """Drops lines of updates that the state taken up does not hold."""
         kept = [r for r in self._rows() if int(r["update"]) <= now.update]
         kept = [r for r in kept if r["kind"] != "epoch" or int(r["epoch"]) < now.epoch]
@@ -284,3 +290,80 @@ def _board(folder: Path) -> Any:
     except ImportError:
         return None
     return SummaryWriter(str(folder / "tensorboard"))
+
+
+# ------------------------------------------------------------------ batches
+
+
+def batches(
+    samples: Samples, recipe: Recipe, now: TrainingState, *, rows: bool = False
+) -> Iterator[Batch]:
+    """Shares of the batches of an epoch that fall to one process, from where the run stands.
+
+    The order is drawn from the seed and the epoch alone; what is left over after the last whole
+    batch waits for another epoch.
+
+    Raises
+    ------
+    CubefillError
+        A batch cannot be shared out evenly, or its samples differ in shape.
+    """
+    source = samples.at(now.epoch) if hasattr(samples, "at") else samples
+    order = np.random.default_rng([recipe.seed, now.epoch]).permutation(len(source))
+    size = min(recipe.batch, len(order))
+    if size % world():
+        raise CubefillError(
+            f"A batch of {size} samples for {world()} processes: expected as many for each. Pass "
+            f"batch={world() * -(-size // world())}, or give more samples."
+        )
+    whole = [order[i : i + size] for i in range(0, len(order) - size + 1, size)]
+    shares = [g[rank() :: world()].tolist() for g in whole[now.batch :]]
+    yield from loader(source, shares, recipe, rows)
+
+
+def loader(
+    source: Samples, groups: list[list[int]], recipe: Recipe, rows: bool
+) -> "DataLoader[Batch]":
+    """Batches of samples by index, prepared by `recipe.workers` processes."""
+    return DataLoader(
+        cast(Any, _Indexed(source)),
+        batch_sampler=groups,
+        num_workers=recipe.workers,
+        collate_fn=_Joined(rows),
+        generator=torch.Generator(),
+        pin_memory=torch.cuda.is_available(),
+    )
+
+
+class _Indexed(Dataset[Sample]):
+    """Samples as torch wants them."""
+
+    def __init__(self, samples: Samples) -> None:
+        self.samples = samples
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.samples[index]
+
+
+class _Joined:
+    """Samples as one batch: along a new first axis, or along their axis of rows."""
+
+    def __init__(self, rows: bool) -> None:
+        self.rows = rows
+
+    def __call__(self, found: list[Sample]) -> Batch:
+        join: Any = np.concatenate if self.rows else np.stack
+        batch = {}
+        for name in found[0]:
+            arrays = [sample[name] for sample in found]
+            if len({a.shape[self.rows :] for a in arrays}) > 1:
+                raise CubefillError(
+                    f"Samples of one batch have {name!r} of shapes "
+                    f"{', '.join(str(a.shape) for a in arrays)}: expected equal ones. Pass dates=, "
+                    "so that every sample has as many time steps, or batch=1."
+                )
+            batch[name] = torch.from_numpy(join(arrays))
+        return batch

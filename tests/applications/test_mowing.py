@@ -6,8 +6,8 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cubefill.applications import Event, mowing_events
 from cubefill.applications import mowing as events
-from cubefill.applications.mowing import Event
 from cubefill.errors import CubefillError
 
 DAY = np.timedelta64(1, "D")
@@ -68,9 +68,24 @@ def test_pixels_of_a_cube() -> None:
     p[4, 1, 2] = 0.9
     p[8, 0, 0] = np.nan
     da = xr.DataArray(p, dims=("time", "y", "x"), coords={"time": GRID.astype("M8[ns]")})
-    found = events.of_cube(da.transpose("y", "x", "time"))
+    found = events.mowing_events(da.transpose("y", "x", "time"))
     assert list(found) == [(1, 2)]
     assert days_of(found[1, 2]) == [24]
+
+
+def test_parcels_have_what_their_pixels_agree_on() -> None:
+    p = np.zeros((29, 2, 3))
+    p[4, :, 0], p[5, 0, 1], p[20, 1, 2] = 0.9, 0.8, 0.7
+    da = xr.DataArray(p, dims=("time", "y", "x"), coords={"time": GRID.astype("M8[ns]")})
+    parcels = xr.DataArray([[3, 3, 0], [3, 3, 5]], dims=("y", "x"))
+    found = mowing_events(da, parcels)
+    assert {n: days_of(e) for n, e in found.items()} == {3: [24], 5: [120]}
+    assert found[3][0].probability == pytest.approx(0.75)
+    assert mowing_events(da, parcels.transpose("x", "y"), share=0.8)[3] == []
+    with pytest.raises(
+        CubefillError, match=r"parcels: expected numbers \(y, x\) of shape \(2, 3\)"
+    ):
+        mowing_events(da, parcels[:1])
 
 
 def test_labels_weigh_quiet_steps_less() -> None:

@@ -12,10 +12,11 @@ from cubefill import evaluate, metrics, simulate
 from cubefill import gaps as artificial
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate import compare, parse_gaps, score_stores
+from cubefill.evaluate import compare, score_stores
 from cubefill.evaluate.bootstrap import key_of
-from cubefill.gaps import Blobs, Blocks, Dates, Trailing, Transplant
-from cubefill.methods import Block, Filled, Needs, resolve
+from cubefill.gaps import Dates, Transplant
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.registry import resolve
 from cubefill.store import write_cube
 from tests.shared import pictures_scene as scenes
 
@@ -266,29 +267,6 @@ def test_cubes_and_truths_must_fit(cubes: dict[str, xr.Dataset]) -> None:
 # ------------------------------------------------------------------ from names and paths
 
 
-@pytest.mark.parametrize(
-    ("text", "gaps"),
-    [
-        ("transplant", Transplant()),
-        ("Blobs: share=0.2, cover=(0.1, 0.3)", Blobs(share=0.2, cover=(0.1, 0.3))),
-        ("dates:share=0.3,keep=1", Dates(share=0.3, keep=1)),
-        ("blocks:days=(20, 60),count=2", Blocks(days=(20, 60), count=2)),
-        ("trailing:days=45", Trailing(days=45)),
-        ("transplant:turn=false", Transplant(turn=False)),
-    ],
-)
-def test_gaps_from_text(text: str, gaps: Any) -> None:
-    assert parse_gaps(text) == gaps
-
-
-@pytest.mark.parametrize("text", ["dates:0.3", "dates:part=0.3", "dates:share=__import__('os')"])
-def test_wrong_options_of_gaps_are_refused(text: str) -> None:
-    with pytest.raises(CubeError, match="with options share, clear, keep, got"):
-        parse_gaps(text)
-    with pytest.raises(CubeError, match="Unknown gaps 'cloud': expected one of transplant"):
-        parse_gaps("cloud")
-
-
 def test_stores_score_like_cubes(cubes: dict[str, xr.Dataset], tmp_path: Any) -> None:
     for i in (0, 1):
         write_cube(cubes[f"place {i}"], tmp_path / f"p{i}.zarr", progress=False)
@@ -304,6 +282,13 @@ def test_stores_score_like_cubes(cubes: dict[str, xr.Dataset], tmp_path: Any) ->
                               metrics=["MAE"])  # fmt: skip
     a, b = (t.mae.sel(pixel_set="occluded", stratum="all").values for t in (table, direct))
     np.testing.assert_allclose(a, b, atol=1e-4)
+
+
+def test_gaps_are_lent_by_the_cube_itself(cubes: dict[str, xr.Dataset], tmp_path: Any) -> None:
+    write_cube(cubes["place 0"], tmp_path / "p0.zarr", progress=False)
+    table = score_stores([tmp_path / "p0.zarr"], ["linear"], "lent", metrics=("MAE",))
+    assert table.attrs["gaps"].startswith("Lent(")
+    assert 0 < float(table.mae.sel(pixel_set="occluded", stratum="all")[0]) < 0.1
 
 
 @pytest.mark.parametrize("asked", [None, ["MAE", "NDVI-MAE"]])

@@ -2,14 +2,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from cubefill import gaps
 from cubefill.errors import CubeError
-from cubefill.gaps import Blobs, Blocks, Dates, Trailing, Transplant
+from cubefill.gaps import Blobs, Blocks, Dates, Trailing, Transplant, parse_gaps
 
 KINDS: list[gaps.Gaps] = [Transplant(), Blobs(), Dates(), Blocks(), Trailing()]
 
@@ -127,35 +126,6 @@ def test_wrong_arrays_are_refused() -> None:
         Dates().make(np.ones((4, 4, 4), bool), np.arange(3.0))
 
 
-def dataset() -> xr.Dataset:
-    valid, days = cloudy()
-    time = np.datetime64("2023-01-01", "ns") + (days * 24).astype("timedelta64[h]")
-    values = xr.DataArray(
-        valid, dims=("time", "y", "x"), coords={"time": time}, attrs={"source": "SCL"}
-    )
-    return xr.Dataset({"valid": values, "B04": values.astype("float32")})
-
-
-def test_apply_takes_observations_out_and_shows_nothing_of_them() -> None:
-    ds = dataset()
-    hidden = gaps.hide(ds, Transplant(), seed=1)
-    out = gaps.apply(ds, hidden)
-    np.testing.assert_array_equal(out.valid, ds.valid & ~hidden)
-    xr.testing.assert_identical(out.B04, ds.B04.where(~hidden.drop_vars(list(hidden.coords))))
-    assert np.isnan(out.B04.values[hidden.values]).all()
-    assert out.valid.attrs == {"source": "SCL", "hidden": int(hidden.sum())}
-    assert "hidden" not in ds.valid.attrs
-    assert "Transplant" in hidden.attrs["gaps"]
-
-
-def test_apply_refuses_what_does_not_fit() -> None:
-    ds = dataset()
-    with pytest.raises(CubeError, match="expected bool of shape"):
-        gaps.apply(ds, np.zeros((2, 2, 2), bool))
-    with pytest.raises(CubeError, match="Expected a cube with `valid`"):
-        gaps.hide(ds.drop_vars("valid"), Dates())
-
-
 def slowly(valid: Any, probability: Any) -> list[bool]:
     """The rule of U-TILISE, pixel by pixel, in whole numbers."""
     found = []
@@ -213,3 +183,26 @@ def test_a_probability_in_percent_or_of_another_shape_is_refused() -> None:
     with pytest.raises(CubeError, match=r"expected \(2, 4, 4\)"):
         gaps.impaired(valid, np.zeros((1, 4, 4)))
     assert gaps.impaired(valid, np.full((2, 4, 4), np.nan)).tolist() == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("transplant", Transplant()),
+        ("Blobs: share=0.2, cover=(0.1, 0.3)", Blobs(share=0.2, cover=(0.1, 0.3))),
+        ("dates:share=0.3,keep=1", Dates(share=0.3, keep=1)),
+        ("blocks:days=(20, 60),count=2", Blocks(days=(20, 60), count=2)),
+        ("trailing:days=45", Trailing(days=45)),
+        ("transplant:turn=false", Transplant(turn=False)),
+    ],
+)
+def test_gaps_from_text(text: str, found: Any) -> None:
+    assert parse_gaps(text) == found
+
+
+@pytest.mark.parametrize("text", ["dates:0.3", "dates:part=0.3", "dates:share=__import__('os')"])
+def test_wrong_options_of_gaps_are_refused(text: str) -> None:
+    with pytest.raises(CubeError, match="with options share, clear, keep, got"):
+        parse_gaps(text)
+    with pytest.raises(CubeError, match="Unknown gaps 'cloud': expected one of transplant"):
+        parse_gaps("cloud")

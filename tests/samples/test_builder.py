@@ -12,7 +12,7 @@ from cubefill.errors import CubeError
 from cubefill.gaps import Blobs, Dates, Lent
 from cubefill.methods.contract import Needs
 from cubefill.samples import StoredSamples
-from cubefill.samples.patches import Samples
+from cubefill.samples.protocol import Samples
 from cubefill.testing import synthetic_cube
 from tests.shared.samples_cases import (
     BANDS,

@@ -10,8 +10,7 @@ from hypothesis.extra.numpy import arrays
 from cubefill import samples
 from cubefill.errors import CubeError
 from cubefill.formats import earthnet as minicube
-from cubefill.samples.blocks import clear_windows
-from cubefill.samples.clear_windows import longest_runs
+from cubefill.samples.clear_windows import clear_corners, longest_runs
 from cubefill.testing import synthetic_cube
 
 
@@ -61,7 +60,7 @@ def test_a_window_between_those_that_are_looked_at_first_is_found() -> None:
     cube = cube.assign(valid=(cube["valid"].dims, valid))
     (window,) = samples.mine_clean_windows([cube], 24, 4)["31U"]
     assert (window.row, window.column, window.steps) == (5, 7, (1, 2, 3, 4, 5))
-    assert clear_windows(valid, 5, 24) == [(1, 5, 7)]
+    assert clear_corners(valid, 5, 24) == [(1, 5, 7)]
 
 
 def test_none_found_says_how_near_the_cubes_come() -> None:

@@ -14,11 +14,11 @@ from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.gaps import Blobs, Dates, Lent, apply, impaired
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.methods.windows import Span
-from cubefill.samples.blocks import clear_windows
-from cubefill.samples.patches import CubeSamples, Sample
+from cubefill.samples.clear_windows import clear_corners
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Sample
 from cubefill.testing import synthetic_cube
-from cubefill.train.batches import batches
-from cubefill.train.state import Standing
+from cubefill.train.state import TrainingState, batches
 from tests.methods.learned.test_method import Demo, Series
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
@@ -82,8 +82,8 @@ def test_clear_windows_are_clear_and_all_found() -> None:
         for x in range(10)
         if valid[t : t + 2, y : y + 4, x : x + 4].all()
     ]
-    assert clear_windows(valid, 2, 4) == expected
-    assert clear_windows(valid, 7, 4) == []
+    assert clear_corners(valid, 2, 4) == expected
+    assert clear_corners(valid, 7, 4) == []
 
 
 def test_samples_that_cannot_be_made() -> None:
@@ -124,13 +124,13 @@ def test_sar_and_elevation_come_along() -> None:
 
 def test_every_sample_is_met_once_in_an_epoch() -> None:
     watched = Watched(samples(10))
-    found = list(batches(watched, replace(RECIPE, batch=4), Standing()))
+    found = list(batches(watched, replace(RECIPE, batch=4), TrainingState()))
     assert [len(b["x"]) for b in found] == [4, 4]
     assert len(set(watched.seen)) == 8
     other = Watched(samples(10))
-    list(batches(other, replace(RECIPE, batch=4), Standing(epoch=1)))
+    list(batches(other, replace(RECIPE, batch=4), TrainingState(epoch=1)))
     assert other.seen != watched.seen
-    small = list(batches(samples(3), replace(RECIPE, batch=4), Standing()))
+    small = list(batches(samples(3), replace(RECIPE, batch=4), TrainingState()))
     assert [len(b["x"]) for b in small] == [3]
 
 

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 from odc.geo.xr import assign_crs, xr_reproject
 
 from cubefill.errors import CubeError
-from cubefill.samples.places import Source, assign, places, source
+from cubefill.samples.places import Site, assign, places, site
 from cubefill.stac.area import quiet
 from cubefill.testing import synthetic_cube
 
 
-def cube(side: int = 64, down: float = 0, right: float = 0) -> Source:
+def cube(side: int = 64, down: float = 0, right: float = 0) -> Site:
     """A cube whose corner is moved by so many pixels."""
     ds = synthetic_cube(2, (side, side), ("B04",))
-    return source(ds.assign_coords(y=ds["y"] - 10 * down, x=ds["x"] + 10 * right), "a")
+    return site(ds.assign_coords(y=ds["y"] - 10 * down, x=ds["x"] + 10 * right), "a")
 
 
 def test_places_tile_a_cube() -> None:
@@ -41,10 +41,10 @@ def test_blocks_of_places_stay_together() -> None:
 def test_cubes_on_one_pixel_grid_share_their_squares() -> None:
     first, second = cube(64), cube(64, 20, -9)
     found = places([first, second], 16)
-    other = [p for p in found if p.source == 1]
+    other = [p for p in found if p.site == 1]
     # rows 20 + 12 = 32 = 2 * 16; columns -9 + 9 = 0
     assert {(p.row % 16, p.col % 16) for p in other} == {(12, 9)}
-    shared = {p.spot for p in other} & {p.spot for p in found if p.source == 0}
+    shared = {p.spot for p in other} & {p.spot for p in found if p.site == 0}
     assert len(shared) == 2 * 3
     for spot in shared:
         assert len({p.group for p in found if p.spot == spot}) == 1
@@ -67,9 +67,9 @@ def test_a_place_seen_in_two_zones_is_one_group() -> None:
                 ("time", "y", "x"),
                 np.ones(tuple(ds.sizes[d] for d in ds.B04.dims), bool),
             )
-        sources = [source(ds, n) for ds, n in ((near, "31"), (far, "32"))]
-        found = places(sources, 64)
-    assert {p.source for p in found} == {0, 1}
+        sites = [site(ds, n) for ds, n in ((near, "31"), (far, "32"))]
+        found = places(sites, 64)
+    assert {p.site for p in found} == {0, 1}
     assert len({p.group for p in found}) == 1
 
 
@@ -112,4 +112,4 @@ def test_what_cannot_be_split_is_refused() -> None:
         "EPSG:32631",
     )  # fmt: skip
     with pytest.raises(CubeError, match="has 1 x 8 px"):
-        source(strip.assign(valid=strip["B04"] == 0), "strip")
+        site(strip.assign(valid=strip["B04"] == 0), "strip")

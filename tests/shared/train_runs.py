@@ -15,7 +15,8 @@ from cubefill.gaps import Blobs
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.nn import checkpoint
 from cubefill.nn.objective import Adversarial, Learning, Objective
-from cubefill.samples.patches import CubeSamples, Sample
+from cubefill.samples.patches import CubeSamples
+from cubefill.samples.protocol import Sample
 from cubefill.train.recipe import Recipe
 from tests.methods.learned.test_method import Demo
 from tests.shared.strategies import cube

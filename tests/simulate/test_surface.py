@@ -10,7 +10,7 @@ from cubefill.simulate.surface import (
     Crop,
     Cuts,
     Cycles,
-    State,
+    Growth,
     calendar,
     double_logistic,
     growth,
@@ -23,11 +23,11 @@ DAYS = np.arange(365.0)
 
 
 @pytest.fixture(scope="module")
-def year() -> State:
+def year() -> Growth:
     return growth(DAYS, calendar(EACH, 1, 365, stream(3, 1)))
 
 
-def mean(year: State, name: str, crop: Crop, first: int, last: int) -> float:
+def mean(year: Growth, name: str, crop: Crop, first: int, last: int) -> float:
     return float(getattr(year, name)[first:last, crop == EACH].mean())
 
 
@@ -61,7 +61,7 @@ def test_land_is_the_same_for_the_same_seed_and_works_at_any_resolution() -> Non
     assert land((8, 8), 60, stream(0, 0)).parcel.shape == (8, 8)
 
 
-def test_wheat_peaks_in_spring_and_is_bare_after_harvest(year: State) -> None:
+def test_wheat_peaks_in_spring_and_is_bare_after_harvest(year: Growth) -> None:
     green = year.green[:, EACH == Crop.WHEAT].mean(1)
     assert 115 < green.argmax() < 170
     assert green.max() > 3.5
@@ -70,31 +70,31 @@ def test_wheat_peaks_in_spring_and_is_bare_after_harvest(year: State) -> None:
     assert mean(year, "green", Crop.WHEAT, 350, 365) > 0.3
 
 
-def test_summer_crops_are_green_in_summer_only(year: State) -> None:
+def test_summer_crops_are_green_in_summer_only(year: Growth) -> None:
     for crop in (Crop.MAIZE, Crop.BEET, Crop.POTATO):
         assert mean(year, "green", crop, 0, 120) < 0.1
         assert mean(year, "green", crop, 200, 220) > 3
     assert mean(year, "green", Crop.BEET, 355, 365) < 0.3
 
 
-def test_rapeseed_flowers_between_april_and_may(year: State) -> None:
+def test_rapeseed_flowers_between_april_and_may(year: Growth) -> None:
     flower = year.flower[:, EACH == Crop.RAPESEED].mean(1)
     assert 105 < flower.argmax() < 140
     assert year.flower[:, EACH == Crop.WHEAT].max() == 0
 
 
-def test_forest_keeps_leaves_or_sheds_them(year: State) -> None:
+def test_forest_keeps_leaves_or_sheds_them(year: Growth) -> None:
     assert mean(year, "green", Crop.EVERGREEN, 0, 30) > 2.5
     assert mean(year, "green", Crop.DECIDUOUS, 0, 60) < 1
     assert mean(year, "green", Crop.DECIDUOUS, 160, 260) > 4
 
 
-def test_parcels_of_one_crop_differ(year: State) -> None:
+def test_parcels_of_one_crop_differ(year: Growth) -> None:
     peaks = year.green[:, EACH == Crop.MAIZE].max(0)
     assert 0.2 < peaks.std() < 1.5
 
 
-def test_mowing_cuts_at_once_and_grows_back(year: State) -> None:
+def test_mowing_cuts_at_once_and_grows_back(year: Growth) -> None:
     cuts = Cuts(np.array([[10.0]]), np.array([[0.7]]), np.array([[30.0]]))
     standing = regrowth(np.array([9.0, 10.0, 40.0, 100.0]), cuts)[:, 0]
     np.testing.assert_allclose(standing, [1, 0.3, 1 - 0.7 * np.exp(-2), 1], atol=2e-3)
@@ -108,7 +108,7 @@ def test_a_double_logistic_is_half_way_at_its_dates() -> None:
     np.testing.assert_allclose(value, [0, 1.5, 3, 1.5, 0], atol=1e-3)
 
 
-def test_torch_grows_the_same_crops(year: State) -> None:
+def test_torch_grows_the_same_crops(year: Growth) -> None:
     c = calendar(EACH, 1, 365, stream(3, 1))
     parts: list[Any] = [
         type(p)(*map(torch.as_tensor, p)) for p in (c.green, c.brown, c.flower, c.cuts)

@@ -14,15 +14,14 @@ from cubefill import samples, simulate, train
 from cubefill.engine import gapfill
 from cubefill.errors import MethodError
 from cubefill.gaps import Blobs
-from cubefill.layout.files import names
+from cubefill.layout import names
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M, DecloudMethod
 from cubefill.methods.learned.decloud_nets import MsopDavid, MsopUnet, SsopMer, SsopUnet
 from cubefill.nn import checkpoint
 from cubefill.nn.objective import Supervised
 from cubefill.samples.patches import CubeSamples
-from cubefill.train.batches import batches
 from cubefill.train.recipe import Recipe
-from cubefill.train.state import Standing
+from cubefill.train.state import TrainingState, batches
 from tests.shared.decloud import NARROW, OS1, SMALL, block, of_bands, wanted
 from tests.shared.torch_thread import one_thread as one_thread
 from tests.shared.train_runs import log, state
@@ -162,7 +161,7 @@ def test_a_recipe_learns_by_it_from_a_store(tmp_path: Path, cube: xr.Dataset) ->
     assert 0 < card.scores["loss"] < 2
     method = MsopDavid().configured(**NARROW)
     part = samples.open(store, "train", method, turns=True)
-    seen = next(iter(batches(part, Recipe(batch=8, seed=2), Standing())))
+    seen = next(iter(batches(part, Recipe(batch=8, seed=2), TrainingState())))
     shown = seen["optical"][:, 1] - seen["target"]
     assert shown.abs().max() > 0, "the target is another date"
     assert 0 < float(seen["clear"].float().mean()) < 1

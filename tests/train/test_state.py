@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from cubefill.errors import StoreError
 from cubefill.train.recipe import Recipe
-from cubefill.train.state import Average, Log, Standing
+from cubefill.train.state import Average, Log, TrainingState
 from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet
 from tests.shared.torch_thread import one_thread as one_thread
 from tests.shared.train_runs import RECIPE, ROOT, Watched, close, fit, log, samples, state
@@ -118,10 +118,10 @@ def test_an_average_follows_and_steps_aside() -> None:
 
 def test_plateaus_and_the_best_score() -> None:
     recipe = Recipe(schedule="plateau", plateau=2, better_by=0.1)
-    now, found = Standing(), []
+    now, found = TrainingState(), []
     for score in (1.0, 0.95, 0.95, 0.95, 0.8, 0.79):
         now, better = now.judged(score, recipe)
-        found.append((better, now.plateaus, now.stale))
+        found.append((better, now.plateaus, now.patience_used))
     assert found == [
         (True, 0, 0), (True, 0, 1), (False, 1, 2), (False, 1, 3), (True, 1, 0), (True, 1, 1)
     ]  # fmt: skip
@@ -130,24 +130,24 @@ def test_plateaus_and_the_best_score() -> None:
 
 def test_small_steps_add_up_to_a_better_score() -> None:
     recipe = Recipe(better_by=0.1, patience=3)
-    now, stale = Standing(), []
+    now, patience_used = TrainingState(), []
     for score in (1.0, 0.95, 0.92, 0.89, 0.85, float("nan"), 0.86):
         now, _ = now.judged(score, recipe)
-        stale.append(now.stale)
-    assert stale == [0, 1, 2, 0, 1, 2, 3]
+        patience_used.append(now.patience_used)
+    assert patience_used == [0, 1, 2, 0, 1, 2, 3]
     assert (now.best, now.reference) == (0.85, 0.89)
 
 
 def test_a_state_without_a_reference_was_judged_by_its_best(tmp_path: Path) -> None:
-    held = asdict(Standing(epoch=3, best=0.4, stale=2))
+    held = asdict(TrainingState(epoch=3, best=0.4, patience_used=2))
     del held["reference"]
-    now = Standing.taken_up(held, tmp_path)
-    assert now == Standing(epoch=3, best=0.4, stale=2, reference=0.4)
-    assert now.judged(0.35, Recipe(better_by=0.1))[0].stale == 3
-    assert Standing.taken_up(asdict(now), tmp_path) == now
+    now = TrainingState.taken_up(held, tmp_path)
+    assert now == TrainingState(epoch=3, best=0.4, patience_used=2, reference=0.4)
+    assert now.judged(0.35, Recipe(better_by=0.1))[0].patience_used == 3
+    assert TrainingState.taken_up(asdict(now), tmp_path) == now
     for other in (held | {"mood": 1}, {"epoch": 3}):
         with pytest.raises(StoreError, match=r"of another version .*expected .*overwrite=True"):
-            Standing.taken_up(other, tmp_path)
+            TrainingState.taken_up(other, tmp_path)
 
 
 def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
@@ -155,6 +155,7 @@ def test_a_run_of_an_earlier_version_goes_on(tmp_path: Path) -> None:
     path = folder / "training" / "state.pt"
     kept = torch.load(path, weights_only=True)
     del kept["standing"]["reference"]
+    kept["standing"]["stale"] = kept["standing"].pop("patience_used")
     torch.save(kept, path)
     fit(folder, replace(RECIPE, epochs=4), validation=samples(4))
     once = fit(tmp_path / "once", replace(RECIPE, epochs=4), validation=samples(4))
@@ -312,16 +313,16 @@ def test_what_a_kill_left_of_a_line_is_dropped(tmp_path: Path, left: str) -> Non
 
 def test_a_log_of_half_a_header_begins_anew(tmp_path: Path) -> None:
     (tmp_path / "log.csv").write_text("kind,ep")
-    written = Log(tmp_path, Standing(update=2))
-    written.line("update", Standing(update=3), {"loss": 0.5})
+    written = Log(tmp_path, TrainingState(update=2))
+    written.line("update", TrainingState(update=3), {"loss": 0.5})
     assert (tmp_path / "log.csv").read_text() == "kind,epoch,update,loss\nupdate,0,3,0.5\n"
 
 
 def test_a_kill_while_the_log_is_written_anew_leaves_the_one_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    written = Log(tmp_path, Standing())
-    written.line("update", Standing(update=1), {"loss": 0.5})
+    written = Log(tmp_path, TrainingState())
+    written.line("update", TrainingState(update=1), {"loss": 0.5})
     before = (tmp_path / "log.csv").read_bytes()
 
     def struck(*_: Any) -> None:
@@ -330,11 +331,11 @@ def test_a_kill_while_the_log_is_written_anew_leaves_the_one_before(
     with monkeypatch.context() as patch:
         patch.setattr(csv.DictWriter, "writerows", struck)
         with pytest.raises(InterruptedError):
-            written.line("epoch", Standing(update=1), {"score": 0.4})
+            written.line("epoch", TrainingState(update=1), {"score": 0.4})
         with pytest.raises(InterruptedError):
-            Log(tmp_path, Standing(update=1))
+            Log(tmp_path, TrainingState(update=1))
     assert (tmp_path / "log.csv").read_bytes() == before
-    Log(tmp_path, Standing(update=1)).line("epoch", Standing(update=1), {"score": 0.4})
+    Log(tmp_path, TrainingState(update=1)).line("epoch", TrainingState(update=1), {"score": 0.4})
     rows = (tmp_path / "log.csv").read_text().splitlines()
     assert rows == ["kind,epoch,update,loss,score", "update,0,1,0.5,", "epoch,0,1,,0.4"]
 

@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cubefill.cube import axes
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Block, Float, Needs
 from cubefill.methods.learned.method import Arrays
@@ -164,8 +165,7 @@ def sizes_of(config: UtiliseConfig) -> AttentionSizes:
 
 def day_of_year(time: NDArray[np.datetime64]) -> Float:
     """Days of the year, 1 for the first of January."""
-    day = time.astype("M8[D]")
-    return ((day - day.astype("M8[Y]").astype("M8[D]")).astype(np.int64) + 1).astype(np.float32)
+    return axes.day_of_year(time.astype("M8[D]")).astype(np.float32)
 
 
 def _scaled(db: Float, low: float, high: float) -> Float:

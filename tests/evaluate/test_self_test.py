@@ -1,5 +1,8 @@
 """Held-out errors are those of the hidden pixels, and the same ones for every method."""
 
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -8,10 +11,10 @@ from cubefill import gaps as artificial
 from cubefill import simulate
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate import self_test
-from cubefill.evaluate import self_testing as evaluate
+from cubefill.evaluate import comparison, self_test, window
 from cubefill.gaps import Blobs, Dates, Transplant
-from cubefill.methods import resolve
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.registry import resolve
 from tests.shared import pictures_scene as scenes
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -25,6 +28,17 @@ def cube() -> xr.Dataset:
 @pytest.fixture(scope="module")
 def scores(cube: xr.Dataset) -> xr.Dataset:
     return self_test(cube, ("linear", "nearest"), seed=4)
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Fills gaps with one value, and says nothing of its error."""
+
+    needs = Needs()
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        for block in blocks:
+            yield Filled({n: np.full_like(a, 0.1) for n, a in block.bands.items()})
 
 
 def by_hand(cube: xr.Dataset, method: str, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -53,11 +67,38 @@ def test_numbers_are_those_of_the_hidden_pixels(
     assert scores.attrs["hidden"] == true.shape[1]
 
 
+def test_numbers_are_those_of_version_0_1(scores: xr.Dataset) -> None:
+    """Written down from version 0.1, which added up eight dates at a time."""
+    before = {
+        "mae": [0.004277652460333525, 0.007203187461551002],
+        "rmse": [0.012598352496960862, 0.014888580910028973],
+        "psnr": [37.99372488853812, 36.54293389225527],
+        "sam": [1.2430995454745848, 2.142804208778581],
+        "ndvi_mae": [0.025723497162652834, 0.044043444384553335],
+        "coverage": [0.9117311143742862, 0.9282101484744657],
+        "filled": [1.0, 1.0],
+    }
+    assert list(scores.data_vars) == list(before)
+    for name, values in before.items():
+        np.testing.assert_allclose(scores[name], values, rtol=1e-6)
+    assert (scores.attrs["n"], scores.attrs["hidden"], scores.attrs["hidden_dates"]) == (
+        24516,
+        6129,
+        6,
+    )
+
+
+def test_methods_that_do_not_know_their_error_have_no_coverage(cube: xr.Dataset) -> None:
+    found = self_test(cube, ("linear", Silent()), seed=4)
+    assert np.isfinite(found["coverage"].values).tolist() == [True, False]
+    assert "coverage" not in self_test(cube, (Silent(),), seed=4)
+
+
 def test_conventions_are_stored(scores: xr.Dataset) -> None:
     for name in ("mae", "rmse", "psnr", "sam", "ndvi_mae"):
         attrs = scores[name].attrs
         assert attrs["convention"] == "cubefill"
-        assert attrs["pixel_set"] == evaluate.PIXEL_SET
+        assert attrs["pixel_set"] == comparison.PIXEL_SET
         assert attrs["peak"] == 1.0
         assert attrs["pooling"].startswith("pixels")
         assert attrs["n"] > 0
@@ -117,7 +158,7 @@ def test_a_large_cube_is_judged_by_a_window() -> None:
     cube = simulate.scene(size=(72, 96), dates=30, seed=2, bands=BANDS, sar=False, dem=False).cube
     found = self_test(cube.chunk({"y": 24, "x": 24}), ("linear",), max_px=32)
     assert found.attrs["window"].startswith("rows ")
-    part, where = evaluate.window(cube, 32)
+    part, where = window(cube, 32)
     assert where == found.attrs["window"]
     assert (part.sizes["y"], part.sizes["x"]) == (32, 32)
     y = cube.y.values.tolist().index(part.y.values[0])

@@ -11,7 +11,7 @@ from cubefill import evaluate
 from cubefill.cube import spectral
 from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError
-from cubefill.evaluate.hiding import window
+from cubefill.evaluate import window
 from cubefill.gaps import Blobs, hide
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.testing import synthetic_cube
