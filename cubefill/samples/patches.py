@@ -14,7 +14,7 @@ from cubefill import cube as cubes_of
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
-from cubefill.engine.planning import bands_of
+from cubefill.engine.request import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import GAPS as GAPS
 from cubefill.gaps import Gaps, Lent, Transplant, covered, impaired, shapes_of

@@ -12,8 +12,7 @@ from cubefill.methods.contract import Block
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M, backscatter
 from cubefill.methods.learned.decloud_nets import MsopUnet, SsopUnet
 from cubefill.methods.windows import Span
-from cubefill.samples.blocks import placed
-from cubefill.samples.patches import CubeSamples
+from cubefill.samples.patches import CubeSamples, placed
 from cubefill.testing import synthetic_cube
 from tests.shared.decloud import NARROW, OS1, made, of_bands, on_days, wanted
 from tests.shared.torch_thread import one_thread as one_thread
