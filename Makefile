@@ -1,11 +1,13 @@
 # Targets: demo, test, test-all, check, format, picture, wheel, clean.
 # make demo PYTHON=python3.12          another interpreter
+# make test JOBS=8                   as many test processes (2 by default)
 # make demo TORCH_INDEX=URL            an extra pip index with CPU builds of torch
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 TORCH_INDEX ?=
 DEMO ?= cubefill-demo
+JOBS ?= 2
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input -c constraints.txt
@@ -32,10 +34,10 @@ demo: $(DEMO_READY)
 	$(BIN)/cubefill demo $(DEMO)
 
 test: $(TEST_READY) check
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 test-all: $(TEST_READY) check
-	$(BIN)/python -m pytest -m ""
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m ""
 
 check: $(TEST_READY)
 	$(BIN)/ruff format --check .

@@ -31,10 +31,9 @@ from torch import Tensor, nn
 from benchmarks.bench_infer import alternate
 from benchmarks.context import context, show
 from benchmarks.precision import computing, gpu_name, precisions
-from cubefill.methods.contract import Block, resolve
-from cubefill.methods.learned.footprint import first_pass
-from cubefill.methods.learned.method import Arrays, TorchMethod
-from cubefill.methods.learned.passes import Pass, device_of
+from cubefill.methods import Block, resolve
+from cubefill.methods.learned import Arrays, TorchMethod, device_of
+from cubefill.methods.learned.passes import Pass
 from cubefill.methods.learned.utilise import UtiliseConfig
 from cubefill.methods.windows import Span
 from cubefill.nn.unet import WIDTHS
@@ -73,7 +72,7 @@ def inputs_of(method: TorchMethod, dates: int) -> Arrays:
         sar={n: -20 * rng.random(shape, np.float32) for n in ("VV", "VH")} if needs.sar else {},
         dem=np.zeros(shape[1:], np.float32) if needs.dem else None,
     )
-    return first_pass(method, block)
+    return method.encode(method.split(block)[0])
 
 
 def batch_of(arrays: Arrays, count: int) -> Arrays:

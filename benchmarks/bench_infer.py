@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import cubefill
 from benchmarks.context import context, show
-from cubefill.methods.learned.ganfilling import GanFilling
-from cubefill.methods.learned.generator import (
+from cubefill.methods.learned.ganfilling import (
+    GanFilling,
     GeneratorConfig,
     from_names,
     original_shapes,

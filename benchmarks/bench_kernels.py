@@ -35,7 +35,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from benchmarks.context import context
-from cubefill.methods.contract import Block, Counts, Method, resolve
+from cubefill.methods import Block, Counts, Method, resolve
 from cubefill.methods.pixel.harmonic import design
 
 LAM = 1000.0

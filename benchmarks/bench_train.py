@@ -35,9 +35,9 @@ from benchmarks.context import context
 from benchmarks.precision import computing, gpu_name, precisions
 from cubefill import samples, simulate
 from cubefill.gaps import Blobs
-from cubefill.methods.contract import resolve
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.passes import device_of
+from cubefill.methods.registry import resolve
 from cubefill.nn.objective import Objective
 from cubefill.samples.patches import CubeSamples
 from cubefill.samples.protocol import Samples

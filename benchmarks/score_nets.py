@@ -42,8 +42,8 @@ from cubefill.evaluate.decloud import compare_decloud, markdown
 from cubefill.evaluate.strata import robust
 from cubefill.formats import earthnet as minicube
 from cubefill.gaps import Transplant
-from cubefill.methods.contract import resolve
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods import resolve
+from cubefill.methods.learned import TorchMethod
 from cubefill.methods.windows import Span
 from cubefill.metrics.perceptual import seam_ratio
 from cubefill.samples.patches import CubeSamples

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from cubefill.cube import with_ndvi as with_ndvi
     from cubefill.engine import Plan as Plan
     from cubefill.engine import gapfill as gapfill
-    from cubefill.engine import list_methods as list_methods
     from cubefill.engine import plan as plan
     from cubefill.engine import run as run
     from cubefill.errors import CatalogueError as CatalogueError
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from cubefill.methods import Needs as Needs
     from cubefill.methods import Span as Span
     from cubefill.methods import Whole as Whole
+    from cubefill.methods import list_methods as list_methods
     from cubefill.methods import register as register
     from cubefill.reports import report as report
     from cubefill.stac import load as load
@@ -55,11 +55,11 @@ if TYPE_CHECKING:
 else:
     _PUBLIC = {
         "cube": "conform ndvi with_ndvi",
-        "engine": "Plan gapfill list_methods plan run",
+        "engine": "Plan gapfill plan run",
         "errors": "CatalogueError CubeError CubefillError CubefillWarning DeviceError JobError "
         "MethodError PlanError ReadError StoreError",
         "formats": "to_geotiff",
-        "methods": "Block Filled Flag Method Needs Span Whole register",
+        "methods": "Block Filled Flag Method Needs Span Whole list_methods register",
         "reports": "report",
         "stac": "load search",
         "store": "open_cube write_cube",

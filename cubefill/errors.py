@@ -5,7 +5,7 @@ from difflib import get_close_matches
 
 
 class CubefillError(Exception):
-    """Something that cubefill refuses or cannot do; the message says what to type."""
+    """Something that cubefill refuses or cannot do; the message says what to do."""
 
 
 class CubeError(CubefillError, ValueError):
@@ -45,7 +45,7 @@ class JobError(CubefillError, RuntimeError):
 
 
 class CubefillWarning(UserWarning):
-    """Something was decided for the user that the user may want to know."""
+    """A choice was made on the user's behalf, or a result needs attention."""
 
 
 def did_you_mean(name: object, known: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
-from importlib.util import find_spec, spec_from_loader
+from importlib.util import spec_from_loader
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
-from cubefill.errors import CubefillWarning
+from cubefill.errors import CubefillWarning, MethodError
 
 MOVED: dict[str, str] = {
     "cubefill.bands": "cubefill.cube.bands",
@@ -24,7 +24,7 @@ MOVED: dict[str, str] = {
     "cubefill.events": "cubefill.applications.mowing",
     "cubefill.indices": "cubefill.cube.indices",
     "cubefill.job": "cubefill.engine.job",
-    "cubefill.method": "cubefill.methods.contract",
+    "cubefill.method": "cubefill.methods",
     "cubefill.methods._torch": "cubefill.methods.learned.method",
     "cubefill.methods.cnnrnn": "cubefill.methods.learned.cnnrnn",
     "cubefill.methods.cubic": "cubefill.methods.pixel.cubic",
@@ -32,10 +32,10 @@ MOVED: dict[str, str] = {
     "cubefill.methods.harmonic": "cubefill.methods.pixel.harmonic",
     "cubefill.methods.linear": "cubefill.methods.pixel.linear",
     "cubefill.methods.mowing": "cubefill.methods.learned.mowing",
-    "cubefill.methods.msop": "cubefill.methods.learned.msop",
-    "cubefill.methods.seq2seq": "cubefill.methods.learned.seq2seq",
+    "cubefill.methods.msop": "cubefill.methods.learned.decloud_nets",
+    "cubefill.methods.seq2seq": "cubefill.methods.learned.ganfilling",
     "cubefill.methods.smooth": "cubefill.methods.pixel.smooth",
-    "cubefill.methods.ssop": "cubefill.methods.learned.ssop",
+    "cubefill.methods.ssop": "cubefill.methods.learned.decloud_nets",
     "cubefill.methods.stpconv": "cubefill.methods.learned.stpconv",
     "cubefill.methods.utilise": "cubefill.methods.learned.utilise",
     "cubefill.metrics_conventions": "cubefill.metrics.conventions",
@@ -96,6 +96,25 @@ def renamed(**now: str) -> Callable[[Called], Called]:
     return wrap
 
 
+def import_module(name: str) -> Any:
+    """The module, which may need torch or be torch.
+
+    Raises
+    ------
+    MethodError
+        torch is not installed.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != "torch":
+            raise
+        raise MethodError(
+            f"{'This' if name == 'torch' else name} needs torch, which is not installed. Use "
+            "pip install torch; methods without a net, such as 'linear' or 'whittaker', need none."
+        ) from error
+
+
 def on_first_use(
     face: str, public: Mapping[str, str], packages: str = ""
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
@@ -116,10 +135,10 @@ def on_first_use(
     def get(name: str) -> Any:
         full = f"{face}.{name}"
         if name in inside or full in MOVED:
-            return importlib.import_module(full)
+            return import_module(full)
         if name not in where:
             raise AttributeError(f"module {face!r} has no attribute {name!r}")
-        found = getattr(importlib.import_module(f"{face}.{where[name]}"), name)
+        found = getattr(import_module(f"{face}.{where[name]}"), name)
         setattr(sys.modules[face], name, found)
         return found
 
@@ -128,31 +147,41 @@ def on_first_use(
 
 def when_imported(package: str, follower: str) -> None:
     """Imports the module `follower` as soon as `package` is there, which may be now."""
-    if getattr(getattr(sys.modules.get(package), "__spec__", None), "_initializing", True):
+    if package not in sys.modules and package not in (getattr(f, "awaits", "") for f in _finders()):
         sys.meta_path.insert(0, _Awaited(package, follower))
-    else:
+    if package in sys.modules:
+        importlib.import_module(package)  # another thread may be at it: waits for its end
         importlib.import_module(follower)
 
 
+def _finders() -> list[Any]:
+    return list(sys.meta_path)
+
+
 class _Awaited(MetaPathFinder):
-    """Finds a package as others do, once, and has its loader import the follower at the end."""
+    """Finds a package as others do, and has its loader import the follower at the end.
+
+    Stays until the package is executed: who asks for a spec only asks whether there is one.
+    """
 
     def __init__(self, package: str, follower: str) -> None:
-        self.package, self.follower = package, follower
+        self.awaits, self.follower = package, follower
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if name != self.package or self not in sys.meta_path:
+        if name != self.awaits:
             return None
-        sys.meta_path.remove(self)
-        spec = find_spec(name)
+        others = (f.find_spec(name, path, target) for f in _finders() if f is not self)
+        spec: ModuleSpec | None = next((found for found in others if found), None)
         if spec is not None and spec.loader is not None:
-            run, follower = spec.loader.exec_module, self.follower
+            run = spec.loader.exec_module
 
             def exec_module(module: ModuleType) -> None:
                 run(module)
-                importlib.import_module(follower)
+                if self in sys.meta_path:
+                    sys.meta_path.remove(self)
+                importlib.import_module(self.follower)
 
             spec.loader.exec_module = exec_module  # type: ignore[method-assign]
         return spec

@@ -1,8 +1,11 @@
-"""Makes the picture of the README from a simulated scene: python docs/make_pictures.py."""
+"""Makes the pictures of README and docs: python docs/make_pictures.py."""
 
 import io
+import re
+import tomllib
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from PIL import Image
@@ -11,6 +14,10 @@ import cubefill
 from cubefill import simulate
 
 IMAGES = Path(__file__).parent / "img"
+PROJECT = Path(__file__).parents[1] / "pyproject.toml"
+LAYERS = '<text x="24" y="262"'
+"""Where the second half of `design.svg` begins: the layers, drawn from the import contract."""
+COLOURS = {"methods": "#fff6df", "engine": "#dcefe0", "store": "#dcefe0", "stac": "#dfeaf6"}
 BANDS = ("B02", "B03", "B04", "B08")
 
 
@@ -53,6 +60,61 @@ def rendered(figure: Any, dpi: int) -> Image.Image:
     return Image.open(buffer).convert("RGB")
 
 
+def layers() -> list[list[str]]:
+    """Packages and modules of each layer, the topmost first, as the import contract has them."""
+    contracts = tomllib.loads(PROJECT.read_text())["tool"]["importlinter"]["contracts"]
+    return [re.split(r" *[|:] *", layer) for layer in contracts[0]["layers"]]
+
+
+def design(drawn: str) -> str:
+    """The picture of the design with its lower half drawn anew: a box for each package."""
+    head, rows = drawn[: drawn.index(LAYERS)], layers()
+    height = 284 + 31 * len(rows)
+    head = re.sub(
+        r'viewBox="0 0 960 \d+" width="960" height="\d+"',
+        f'viewBox="0 0 960 {height}" width="960" height="{height}"',
+        head,
+    )
+    head = re.sub(r'<rect width="960" height="\d+"', f'<rect width="960" height="{height}"', head)
+    parts = [_words(24, 262, "The packages: imports go down only", 16, "start", "#222", "600")]
+    for row, names in enumerate(rows):
+        left = 170.0
+        for name in names:
+            wide, top = 20 + 8 * len(name), 276 + 31 * row
+            parts.append(
+                f'<rect x="{left}" y="{top}" width="{wide}" height="26" rx="4" '
+                f'fill="{COLOURS.get(name, "#f3f3f3")}" stroke="#7a8896"/>'
+            )
+            parts.append(_words(left + wide / 2, top + 18, name, 12.5, "middle", "#222"))
+            left += wide + 10
+        if len(names) == 1:
+            parts.append(_words(310, 294 + 31 * row, first_line(names[0]), 12, "start", "#444"))
+    parts.append(
+        f'<line x1="900" y1="280" x2="900" y2="{height - 15}" stroke="#444" stroke-width="1.5" '
+        'marker-end="url(#a)"/>'
+    )
+    parts.append(_words(888, 294, "imports", 12.5, "end", "#444"))
+    return head + "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def first_line(name: str) -> str:
+    """What a package or module says of itself."""
+    inside = PROJECT.parent / "cubefill" / name
+    text = (inside / "__init__.py" if inside.is_dir() else inside.with_suffix(".py")).read_text()
+    return escape(text.split('"""')[1].splitlines()[0].rstrip(".").replace("`", ""))
+
+
+def _words(
+    x: float, y: float, text: str, size: float, anchor: str, fill: str, weight: str = "normal"
+) -> str:
+    return (
+        f'<text x="{x:g}" y="{y:g}" font-size="{size:g}" fill="{fill}" text-anchor="{anchor}" '
+        f'font-weight="{weight}">{text}</text>'
+    )
+
+
 if __name__ == "__main__":
     main()
+    drawing = IMAGES / "design.svg"
+    drawing.write_text(design(drawing.read_text()))
     print(f"{cubefill.__name__} made {IMAGES / 'before_after.png'}")

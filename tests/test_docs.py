@@ -1,6 +1,7 @@
 """README and docs say what the code does: examples run, tables agree, links lead somewhere."""
 
 import re
+import runpy
 from pathlib import Path
 
 import dask.array as da
@@ -49,6 +50,15 @@ def test_links_lead_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text())
     local = [link for link in links if "://" not in link]
     assert [link for link in local if not (page.parent / link).exists()] == []
+
+
+def test_the_picture_of_the_design_shows_the_import_contract() -> None:
+    pytest.importorskip("PIL")
+    scope = runpy.run_path(str(ROOT / "docs/make_pictures.py"))
+    drawn = (ROOT / "docs/img/design.svg").read_text()
+    assert scope["design"](drawn) == drawn, "run python docs/make_pictures.py"
+    packages = {p.parent.name for p in (ROOT / "cubefill").glob("*/__init__.py")}
+    assert packages <= {name for layer in scope["layers"]() for name in layer}
 
 
 def test_vocabulary_lists_the_codes_of_fill_flag() -> None:

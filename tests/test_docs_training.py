@@ -20,9 +20,8 @@ import cubefill
 from cubefill import metrics, samples
 from cubefill.cli.main import main
 from cubefill.gaps import GAPS
-from cubefill.methods.contract import resolve
 from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.registry import METHODS
+from cubefill.methods.registry import METHODS, resolve
 from cubefill.nn import checkpoint
 from cubefill.nn.losses import LOSSES
 from cubefill.samples.patches import CubeSamples

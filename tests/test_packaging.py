@@ -86,6 +86,15 @@ def test_environment_equals_pyproject(project: dict[str, Any]) -> None:
     assert conda["python"] == project["requires-python"]
 
 
+def test_requirements_without_torch_equal_pyproject(project: dict[str, Any]) -> None:
+    lines = (ROOT / "requirements-without-torch.txt").read_text().splitlines()
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["viz"]]
+    found = [line for line in lines if not line.startswith("#")]
+    assert found == [line for line in wanted if not line.startswith("torch")]
+    advice = next(line for line in lines if "pip install" in line).removeprefix("#").strip()
+    assert advice in (ROOT / "README.md").read_text()
+
+
 def test_version_is_told_once(project: dict[str, Any]) -> None:
     try:
         installed = installed_version("cubefill")

@@ -37,8 +37,8 @@ class Failure(click.ClickException):
 class Subcommand(click.Command):
     """A subcommand that says which names its `--set` knows."""
 
-    settings: Mapping[str, str] = {}
-    """Name in a message to the key of `--set`."""
+    settings: Callable[[], Mapping[str, str]] = dict
+    """Gives the name in a message to the key of `--set`; called where there is a message."""
 
 
 class Commands(click.Group):
@@ -76,7 +76,7 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
     if chosen is None:
         return message
     options = {str(p.name): p for p in chosen.params if isinstance(p, click.Option)}
-    settings = chosen.settings if isinstance(chosen, Subcommand) else {}
+    settings = chosen.settings() if isinstance(chosen, Subcommand) else {}
 
     def flag(found: re.Match[str]) -> str:
         name = found["name"]

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
-
 CORE = (
     "cubefill",
     "numpy",
@@ -75,7 +73,7 @@ def _python() -> Iterator[Finding]:
 def _core() -> Iterator[Finding]:
     for name in CORE:
         found = _version(name)
-        fix = "" if found else "pip install --upgrade cubefill"
+        fix = "" if found else f"pip install {name}"
         yield Finding(name, found is not None, found or "not installed", fix)
 
 
@@ -119,7 +117,8 @@ def _torch() -> Iterator[Finding]:
     try:
         import torch
     except (ImportError, OSError) as error:
-        yield Finding("torch devices", False, str(error), "pip install --force-reinstall torch")
+        fix = f"pip install {'--force-reinstall ' if _version('torch') else ''}torch"
+        yield Finding("torch devices", False, f"{error} (learned methods need it)", fix)
         return
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     names += ["mps"] if torch.backends.mps.is_available() else []
@@ -166,6 +165,7 @@ def _writable(folder: Path) -> bool:
 
 
 def _codecs() -> Iterator[Finding]:
+    import numpy as np
     import zarr
     from zarr.codecs import BloscCodec
 

@@ -12,10 +12,7 @@ from typing import Any
 import click
 
 import cubefill
-from cubefill import plot
-from cubefill.cli import machine_check as doctor_module
-from cubefill.cli import run_demo as demo_module
-from cubefill.cli import training as cli_train
+from cubefill.cli import training
 from cubefill.cli.command import (
     Commands,
     bar,
@@ -28,9 +25,6 @@ from cubefill.cli.command import (
     resume,
     show,
 )
-from cubefill.engine import job, planning
-from cubefill.machine import cores
-from cubefill.store import inventory
 
 OPERATORS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq"}
 
@@ -81,6 +75,8 @@ def _search(source: str, options: dict[str, Any]) -> Any:
 
 def _show_store(as_json: bool, store: str) -> None:
     """Prints what was written; with -q only where JSON is asked for."""
+    from cubefill.store import inventory
+
     if as_json or not quiet():
         found = inventory.of_store(store)
         show(as_json, found.as_dict(), str(found))
@@ -97,8 +93,10 @@ def _show_store(as_json: bool, store: str) -> None:
 @click.option("--serve", is_flag=True, help="Serve the catalogue on loopback and search it.")
 def demo(folder: Path, as_json: bool, **options: Any) -> None:
     """Make a simulated catalogue in FOLDER, load it, fill it, and write a report."""
+    from cubefill.cli.run_demo import run_demo
+
     say = None if as_json else click.echo
-    result = demo_module.run_demo(folder, say=say, **options)
+    result = run_demo(folder, say=say, **options)
     show(as_json, asdict(result), result.next_steps)
 
 
@@ -147,6 +145,8 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
         cubefill.write_cube(ds, target, progress=bar(), **writing)
         _show_store(as_json, target)
         return
+    from cubefill.store import inventory
+
     found = inventory.take(ds, shares=False)
     show(as_json, found.as_dict(), str(found))
 
@@ -177,6 +177,9 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:
+        from cubefill.engine import job, planning
+        from cubefill.machine import cores
+
         asking = {name: options[name] for name in ("method", "times", "std", "device")}
         limits = {name: options[name] for name in ("memory", "tile")}
         limits["workers"] = options["workers"] or cores()
@@ -219,6 +222,8 @@ def ndvi(source: str, target: str, as_json: bool, nir: str, red: str, **writing:
 @click.argument("store")
 def info(store: str, as_json: bool) -> None:
     """Print what STORE holds: grid, dates, clear fraction, completeness, provenance."""
+    from cubefill.store import inventory
+
     found = inventory.of_store(store)
     show(as_json, found.as_dict(), str(found))
 
@@ -231,7 +236,7 @@ def info(store: str, as_json: bool) -> None:
 )
 def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
     """Write a picture of STORE to the file PICTURE."""
-    plot.preview(cubefill.open_cube(store), picture, time)
+    cubefill.plot.preview(cubefill.open_cube(store), picture, time)
     show(as_json, {"picture": str(picture)}, str(picture))
 
 
@@ -248,19 +253,21 @@ def methods(as_json: bool) -> None:
 @command
 def doctor(as_json: bool) -> None:
     """Print what this machine offers, with a fix for each problem."""
-    findings = doctor_module.examine()
+    from cubefill.cli.machine_check import examine
+
+    findings = examine()
     show(as_json, [asdict(f) for f in findings], "\n".join(map(str, findings)))
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(cubefill.__version__, prog_name="cubefill")
+@click.version_option(package_name="cubefill", prog_name="cubefill")
 def main() -> None:
     """Fill the gaps that clouds leave in Sentinel-2 cubes: STAC to Zarr to NDVI."""
 
 
 for _each in (
     demo, search, load, fill, ndvi, info, preview,
-    cli_train.train, cli_train.convert, cli_train.score, methods, doctor,
+    training.train, training.convert, training.score, methods, doctor,
 ):  # fmt: skip
     main.add_command(_each)
 

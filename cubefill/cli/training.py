@@ -1,7 +1,6 @@
 """Subcommands that make checkpoints and judge them: train, convert, score."""
 
 import os
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,6 @@ from click.core import ParameterSource
 
 from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, resume, show
 from cubefill.errors import CubefillError
-from cubefill.methods.contract import named, resolve
-from cubefill.train.recipe import Recipe
 
 PICTURES = (".png", ".svg", ".pdf")
 TABLES = (".md", ".html", ".csv", ".json", ".nc")
@@ -44,9 +41,16 @@ def train(
         show(as_json, {"checkpoint": str(made)}, str(made))
 
 
-train.settings = {f.name: f.name for f in fields(Recipe)} | {
-    n: f"samples.{n}" for n in ("count", "dates", "drop_impaired", "gaps", "real")
-}
+def _entries() -> dict[str, str]:
+    from dataclasses import fields
+
+    from cubefill.train.recipe import Recipe
+
+    samples = ("count", "dates", "drop_impaired", "gaps", "real")
+    return {f.name: f.name for f in fields(Recipe)} | {n: f"samples.{n}" for n in samples}
+
+
+train.settings = _entries
 
 
 @command
@@ -67,13 +71,13 @@ def convert(
     method: str, file: Path, folder: Path, as_json: bool, options: dict[str, Any], **choices: Any
 ) -> None:
     """Convert FILE, weights that the authors of METHOD publish, to the checkpoint FOLDER."""
-    from cubefill.methods.learned.method import TorchMethod
+    from cubefill.methods import resolve
 
     config = {name.removeprefix("config."): value for name, value in options.items()}
     if bare := [name for name in options if not name.startswith("config.")]:
         raise click.UsageError(f"--set {bare[0]}={options[bare[0]]}: expected config.{bare[0]}.")
-    found = resolve(method)
-    if not isinstance(found, TorchMethod):
+    found: Any = resolve(method)
+    if not hasattr(found, "convert"):
         raise CubefillError(
             f"{method} has no net: expected a method whose authors publish weights. Use "
             "`cubefill methods` for the names."
@@ -104,6 +108,7 @@ def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any)
     from cubefill import evaluate
     from cubefill.evaluate import decloud as evaluate_decloud
     from cubefill.evaluate import tables as evaluate_tables
+    from cubefill.methods import named
 
     decloud = protocol == "decloud"
     _refuse_foreign(protocol, options["seeds"])

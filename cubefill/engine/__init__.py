@@ -6,6 +6,5 @@ Start with `lazy.py`.
 
 from cubefill.engine.job import run as run
 from cubefill.engine.lazy import gapfill as gapfill
-from cubefill.engine.lazy import list_methods as list_methods
 from cubefill.engine.planning import Plan as Plan
 from cubefill.engine.planning import plan as plan

@@ -18,7 +18,7 @@ from cubefill.engine.tile import Job, dtype_of, memory_of, run_tiles, threads_of
 from cubefill.engine.work import Work
 from cubefill.errors import CubefillError, CubefillWarning
 from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
-from cubefill.methods.contract import Counts, Method, parameters
+from cubefill.methods import Counts, Method, parameters
 from cubefill.methods.windows import Whole
 from cubefill.ownership import overlap, refuse_source, same_place
 from cubefill.store import writing as store

@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version as installed
-from typing import Any, cast
+from typing import Any
 from uuid import uuid4
 
 import numpy as np
@@ -20,7 +20,7 @@ from cubefill.engine import planning
 from cubefill.engine.planning import Plan, Request
 from cubefill.engine.work import Area, Work
 from cubefill.machine import Memory
-from cubefill.methods.contract import AUTO, Flag, Method, parameters, traits
+from cubefill.methods import AUTO, Flag, Method, parameters, traits
 from cubefill.store.source import ArraySource, StoreSource
 
 log = logging.getLogger("cubefill")
@@ -297,16 +297,3 @@ def _valid_words(ds: xr.Dataset) -> str:
         found = ds["valid"].attrs
         return str(found.get("description") or found.get("source") or "given by the user")
     return "made from SCL"
-
-
-def list_methods() -> Mapping[str, Mapping[str, Any]]:
-    """Name to its one line, what it needs and its options, for every known method.
-
-    Examples
-    --------
-    >>> "linear" in list_methods()
-    True
-    """
-    from cubefill.methods.contract import describe
-
-    return cast(Mapping[str, Mapping[str, Any]], describe())

@@ -27,7 +27,7 @@ def fitting(most: int, budget: int, needed: int, scratch: Scratch) -> int:
 
     Examples
     --------
-    >>> fitting(8, 100, 20, Scratch(once=30, each=10, turns=1))
+    >>> fitting(8, 100, 20, Scratch(once=30, each=10, passes=1))
     3
     """
     fits = (w for w in range(most, 1, -1) if w * needed + scratch.of(w) <= budget)

@@ -15,8 +15,9 @@ from cubefill.engine.memory import halo_of as halo_of
 from cubefill.engine.memory import tile_bytes as tile_bytes
 from cubefill.engine.work import Work
 from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
+from cubefill.imports import import_module
 from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
-from cubefill.methods.contract import Method, Needs, name_of, options_of, resolve, table, traits
+from cubefill.methods import Method, Needs, name_of, options_of, resolve, table, traits
 from cubefill.methods.windows import Axis, Span, Whole
 from cubefill.store import source
 
@@ -219,7 +220,7 @@ def plan_work(
         memory=budget,
         bytes_once=scratch.once,
         bytes_pass=scratch.each,
-        passes=min(at_work, scratch.turns) if scratch.each else 0,
+        passes=min(at_work, scratch.passes) if scratch.each else 0,
     )
 
 
@@ -354,8 +355,7 @@ def _variables(
 
 def _on_device(method: Any, device: str) -> Method:
     if device not in ("auto", "cpu"):
-        import torch
-
+        torch = import_module("torch")
         kind = device.split(":")[0]
         mps = torch.backends.mps
         present: dict[str, Any] = {"cuda": torch.cuda.is_available, "mps": mps.is_available}

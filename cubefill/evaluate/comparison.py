@@ -19,7 +19,8 @@ from cubefill.evaluate.cases import Arrays, Bool, Case, Screen, Trial, names, wi
 from cubefill.evaluate.strata import SETS, Strata, pixel_set, robust, strata
 from cubefill.evaluate.tables import counted
 from cubefill.gaps import Blobs, Gaps, HiddenAs, Transplant, hide, parse_gaps
-from cubefill.methods.contract import Method, resolve
+from cubefill.methods.contract import Method
+from cubefill.methods.registry import resolve
 from cubefill.metrics import Coverage, Metric, sees
 from cubefill.metrics.formulas import Mapped
 from cubefill.store import open_cube

@@ -21,7 +21,8 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate.bootstrap import facts_of
 from cubefill.evaluate.tables import markdown as markdown
 from cubefill.evaluate.tables import write as write
-from cubefill.methods.contract import Block, Filled, Method, name_of, resolve
+from cubefill.methods.contract import Block, Filled, Method
+from cubefill.methods.registry import name_of, resolve
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples.stored import StoredSamples

@@ -1,18 +1,14 @@
-"""What a method is: what it needs, what it is given, what it gives back, and how it is found."""
+"""What a method is: what it needs, what it is given and what it gives back."""
 
-import importlib
-import inspect
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.registry import AUTO, METHODS, name_for, register, table, target_of
 from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
@@ -160,7 +156,7 @@ class Method(Protocol):
     `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
     (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
     it learned as plain values; `ready()`, which raises while planning what would fail later;
-    `scratch(block) -> planning_bytes.Scratch`, what it holds beside its blocks.
+    `scratch(block) -> Scratch`, what it holds beside its blocks.
     """
 
     @property
@@ -197,20 +193,20 @@ class Scratch:
 
     Examples
     --------
-    >>> Scratch(once=100, each=10, turns=2).of(8)
+    >>> Scratch(once=100, each=10, passes=2).of(8)
     120
     """
 
     once: int = 0
     """Bytes that a process holds once, whatever its workers: the weights of a net."""
     each: int = 0
-    """Bytes of a worker whose turn it is: the activations of a pass."""
-    turns: int = 1
-    """Workers whose turn it is at once; the others wait, and hold only their tile."""
+    """Bytes of a worker while it runs a pass: its activations."""
+    passes: int = 1
+    """Passes at once; the other workers wait, and hold only their tile."""
 
     def of(self, workers: int) -> int:
         """Bytes of a process with so many workers."""
-        return self.once + min(workers, self.turns) * self.each
+        return self.once + min(workers, self.passes) * self.each
 
 
 def traits(method: Method, bands: Iterable[str]) -> Traits:
@@ -232,150 +228,3 @@ def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np
     """Real days, with fractions, from `start` to each time."""
     ns = (time.astype("datetime64[ns]") - start.astype("datetime64[ns]")).astype(np.int64)
     return ns / 86_400e9
-
-
-# ------------------------------------------------------------------ methods by name
-
-
-def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
-    """A method object from a name, a "package.module:Class" string, a class or an object.
-
-    Raises
-    ------
-    MethodError
-        The name is unknown (the nearest one is suggested), the target cannot be imported, or an
-        option is unknown (the valid ones are listed).
-
-    Examples
-    --------
-    >>> resolve("linear", max_gap=60).max_gap
-    60
-    """
-    if isinstance(method, str):
-        return _build(_import(target_of(method)), method, options)
-    if inspect.isclass(method):
-        return _build(method, method.__name__, options)
-    if not hasattr(method, "needs") or not hasattr(method, "fill"):
-        raise MethodError(
-            f"Expected a method (a name, 'package.module:Class', or an object with `needs` and "
-            f"`fill`), got {type(method).__name__}. Use cubefill.list_methods() for the names."
-        )
-    if options:
-        raise MethodError(
-            f"Options {sorted(options)} came with a method object: expected them in it. Use "
-            f"dataclasses.replace(method, {next(iter(options))}=...)."
-        )
-    return method
-
-
-def named(texts: Iterable[str]) -> dict[str, Method]:
-    """Methods from `NAME` or `NAME=CHECKPOINT`, as a command line gives them.
-
-    The label of a method is its name, or the whole text where a name comes twice.
-
-    Examples
-    --------
-    >>> list(named(["linear", "whittaker"]))
-    ['linear', 'whittaker']
-    """
-    found = {text: text.partition("=") for text in texts}
-    names = [name for name, _, _ in found.values()]
-    return {
-        name if names.count(name) == 1 else text: resolve(
-            name, **({"checkpoint": folder} if equals else {})
-        )
-        for text, (name, equals, folder) in found.items()
-    }
-
-
-def name_of(method: Method) -> str:
-    """The registered name of a method, else its "module:Class"."""
-    return name_for(f"{type(method).__module__}:{type(method).__qualname__}")
-
-
-def parameters(method: Any) -> dict[str, Any]:
-    """Every option of a method and its value."""
-    if not is_dataclass(method):
-        return {}
-    return {f.name: getattr(method, f.name) for f in fields(method) if f.repr}
-
-
-def options_of(cls: type) -> list[str]:
-    """Names of the options that a method class takes."""
-    if is_dataclass(cls):
-        return [f.name for f in fields(cls) if f.init]
-    return [p for p in inspect.signature(cls).parameters if p != "self"]
-
-
-def describe() -> dict[str, dict[str, Any]]:
-    """Name to its one line, what it needs and its options, for every known method."""
-    rows: dict[str, dict[str, Any]] = {}
-    for name, target in sorted(table().items()):
-        cls = _import(target)
-        rows[name] = {
-            "summary": (inspect.getdoc(cls) or "").split("\n")[0],
-            "needs": _needs_line(cls),
-            "options": {o: _default(cls, o) for o in options_of(cls)},
-        }
-    return rows
-
-
-def _needs_line(cls: Any) -> str:
-    if any(f.init and f.default is MISSING and f.default_factory is MISSING for f in fields(cls)):
-        return "see its options"
-    n: Needs = cls().needs
-    parts = [", ".join(n.bands) or "any band"]
-    parts += [x for x, on in (("SAR", n.sar), ("DEM", n.dem)) if on]
-    parts += [f">= {n.min_dates} dates"] if n.min_dates > 1 else []
-    return "; ".join(parts)
-
-
-def _default(cls: Any, option: str) -> Any:
-    found = next((f.default for f in fields(cls) if f.name == option), MISSING)
-    return None if found is MISSING else found
-
-
-def _import(target: str) -> type:
-    module, _, attribute = target.partition(":")
-    try:
-        return cast(type, getattr(importlib.import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
-        raise MethodError(
-            f"Method {target!r} cannot be imported ({error}): expected 'package.module:Class' of "
-            "an installed package."
-        ) from error
-
-
-def _build(cls: Any, name: str, options: Mapping[str, Any]) -> Method:
-    valid = options_of(cls)
-    unknown = [o for o in options if o not in valid]
-    if unknown:
-        raise MethodError(
-            f"Method {name!r} has no option {unknown[0]!r}: expected "
-            f"{', '.join(valid) or 'no options'}.{did_you_mean(unknown[0], valid)}"
-        )
-    return cast(Method, cls(**options))
-
-
-__all__ = [
-    "AUTO",
-    "METHODS",
-    "Block",
-    "Counts",
-    "Filled",
-    "Flag",
-    "Method",
-    "Needs",
-    "Scratch",
-    "Traits",
-    "days_since",
-    "describe",
-    "name_of",
-    "named",
-    "options_of",
-    "parameters",
-    "register",
-    "resolve",
-    "table",
-    "traits",
-]

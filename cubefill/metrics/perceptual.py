@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from cubefill.errors import CubeError
+from cubefill.imports import import_module
 from cubefill.metrics.formulas import Array, Bands, Mapped, Terms, blur, whole
 
 if TYPE_CHECKING:
@@ -194,8 +195,7 @@ def lpips(
     CubeError
         A file is not given or lacks a layer, or the pictures do not fit.
     """
-    import torch
-
+    torch = import_module("torch")
     for name, path in (("backbone", backbone), ("heads", heads)):
         if not path or not Path(path).is_file():
             raise CubeError(

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Sizes:
+class AttentionSizes:
     """Widths of the net."""
 
     bands: int = 4
@@ -43,12 +43,12 @@ class TemporalAttentionUNet(nn.Module):
 
     Examples
     --------
-    >>> net = TemporalAttentionUNet(Sizes(widths=(8, 8)))
+    >>> net = TemporalAttentionUNet(AttentionSizes(widths=(8, 8)))
     >>> net(torch.zeros(1, 3, 4, 8, 8), torch.tensor([[1.0, 6.0, 11.0]])).shape
     torch.Size([1, 3, 4, 8, 8])
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: AttentionSizes) -> None:
         super().__init__()
         self.sizes = sizes
         w = sizes.widths
@@ -138,7 +138,7 @@ def mix(x: Tensor, attention: Tensor) -> Tensor:
 class TemporalAttention(nn.Module):
     """Every pixel's features mixed over its dates, and the weights that did it."""
 
-    def __init__(self, width: int, sizes: Sizes) -> None:
+    def __init__(self, width: int, sizes: AttentionSizes) -> None:
         super().__init__()
         self.heads, self.key, self.period = sizes.heads, sizes.key, sizes.period
         self.query_of = nn.Linear(width, sizes.heads * sizes.key, bias=False)

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from cubefill.errors import MethodError, StoreError
-from cubefill.nn.original import Shape, check_shapes, shapes_of
+from cubefill.imports import current
+from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of
 from cubefill.nn.original import original_pt as original_pt
 from cubefill.ownership import claim, document
 
@@ -31,7 +32,6 @@ CARD = "card.json"
 NETS_KEPT = 4
 """Nets that a process keeps; the one used longest ago goes first."""
 
-State = dict[str, "Tensor"]
 Config = TypeVar("Config")
 
 
@@ -142,7 +142,7 @@ def _is_card(path: Path) -> bool:
     return found is not None and set(found) == {f.name for f in fields(Card)}
 
 
-def load(folder: str | Path) -> tuple[State, Card]:
+def load(folder: str | Path) -> tuple[StateDict, Card]:
     """Weights and card of a checkpoint; runs no code of the file.
 
     Raises
@@ -155,7 +155,7 @@ def load(folder: str | Path) -> tuple[State, Card]:
 
     path, card = Path(folder) / WEIGHTS, read_card(folder)
     with _whole(path, card):
-        state: State = load_file(str(path))
+        state: StateDict = load_file(str(path))
     return state, replace(card, digest=_signed(folder, card))
 
 
@@ -208,7 +208,7 @@ def _whole(path: Path, card: Card) -> Iterator[None]:
 
 
 def read_card(folder: str | Path) -> Card:
-    """The card of a checkpoint, without its weights.
+    """The card of a checkpoint, without its weights; a former path of its method is today's.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def read_card(folder: str | Path) -> Card:
                 f"{path} has {f.name}={values[f.name]!r}: expected "
                 f"{'an object' if kind is dict else 'a string'}. {_COPY}"
             )
-    return Card(**values)
+    return Card(**{**values, "method": current(values["method"])})
 
 
 def digest(folder: str | Path) -> str:
@@ -258,18 +258,28 @@ def digest(folder: str | Path) -> str:
         The folder holds no weights.
     """
     path = Path(folder) / WEIGHTS
-    try:
-        found = path.stat()
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read ({error}): expected weights. {_COPY}") from error
-    key = (str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns)
+    key = _stamp(path)
     if key not in _DIGESTS:
         _DIGESTS[key] = _sha256(path)
     return _DIGESTS[key]
 
 
+def _stamp(path: Path) -> "Stamp":
+    """What changes when a file is written again."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be read ({error}): expected a file of a checkpoint. {_COPY}"
+        ) from error
+    return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
+
+
 _COPY = "Copy the whole folder again, or train again with `cubefill train`."
-_DIGESTS: dict[tuple[str, int, int, int], str] = {}
+Stamp = tuple[str, int, int, int]
+_DIGESTS: dict[Stamp, str] = {}
+_CARDS: dict[tuple[Stamp, Stamp], Card] = {}
+"""Cards whose weights were checked, with their digest, by the files that both were read from."""
 
 
 def _sha256(path: Path) -> str:
@@ -314,28 +324,29 @@ def config_of(card: Card, kind: Callable[..., Config]) -> Config:
             f"({card.versions.get('cubefill', 'unknown')}); train again."
         )
     for n, value in card.config.items():
-        if not _is_like(value, known[n].default):
+        if not is_like(value, known[n].default):
             raise MethodError(
                 f"The card of a {card.method} checkpoint has config {n}={value!r}: expected a "
                 f"value such as {known[n].default!r}. {_COPY}"
             )
-    return kind(**{n: _tuples(v) for n, v in card.config.items()})
+    return kind(**{n: tuples(v) for n, v in card.config.items()})
 
 
-def _is_like(value: Any, default: Any) -> bool:
-    """True where a card's value is of the kind of a default; anything is, without a default."""
+def is_like(value: Any, default: Any) -> bool:
+    """True where a value is of the kind of a default; anything is, without a default."""
     if default is MISSING or default is None:
         return True
     if isinstance(default, tuple):
         listed = isinstance(value, list | tuple) and len(value) >= min(1, len(default))
-        return listed and all(_is_like(v, d) for v in value for d in default[:1])
+        return listed and all(is_like(v, d) for v in value for d in default[:1])
     if isinstance(default, bool) or isinstance(value, bool):
         return type(value) is type(default)
     return isinstance(value, (int, float) if isinstance(default, float) else type(default))
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def tuples(value: Any) -> Any:
+    """The value with tuples for lists, as a `Config` has them."""
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
 
 
 def load_state(net: "nn.Module", state: Mapping[str, "Tensor"], source: str = "the state") -> None:
@@ -384,16 +395,14 @@ def load_net(
     import torch
 
     with _LOCK:
-        card = read_card(folder)
-        check(folder)
-        found = _signed(folder, card)
-        if expected and found != expected:
+        card = _checked(Path(folder))
+        if expected and card.digest != expected:
             raise StoreError(
-                f"{folder} changed: its weights have SHA-256 {found[:12]}..., expected "
+                f"{folder} changed: its weights have SHA-256 {card.digest[:12]}..., expected "
                 f"{expected[:12]}... as when the method was made. Make the method again."
             )
         config = json.dumps(dict(card.config), sort_keys=True, default=str)
-        key = (found, card.method, config, device, channels_last)
+        key = (card.digest, card.method, config, device, channels_last)
         if key not in _NETS:
             state, card = load(folder)
             net = build(card)
@@ -406,6 +415,20 @@ def load_net(
                 _NETS.popitem(last=False)
         _NETS.move_to_end(key)
         return _NETS[key]
+
+
+def _checked(folder: Path) -> Card:
+    """The card of a checkpoint; neither it nor its weights are read again until they change."""
+    try:
+        key = _stamp(folder / CARD), _stamp(folder / WEIGHTS)
+    except StoreError:
+        check(folder)
+        raise
+    if key not in _CARDS:
+        card = read_card(folder)
+        check(folder)
+        _CARDS[key] = replace(card, digest=_signed(folder, card))
+    return _CARDS[key]
 
 
 _LOCK = threading.RLock()

@@ -23,7 +23,7 @@ SMALL, FEW = 16, 256
 CPU convolves by one matrix product (measured: 1.3 to 5 times as fast)."""
 
 
-class State(NamedTuple):
+class CellState(NamedTuple):
     """What a cell knows of the steps before: both `(batch, hidden, y, x)`."""
 
     output: Tensor
@@ -52,7 +52,7 @@ class ConvLSTM(nn.Module):
         for weight in (self.inward, self.recurrent):
             nn.init.uniform_(weight, -bound, bound)
 
-    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def forward(self, x: Tensor, state: CellState | None = None) -> tuple[Tensor, CellState]:
         """`(time, batch, hidden, y, x)` and the last state, from `(time, batch, inputs, y, x)`.
 
         `state` is that of the step before the first one; None stands for zeros.
@@ -69,11 +69,11 @@ class ConvLSTM(nn.Module):
             raise MethodError("ConvLSTM got a series of 0 time steps: expected at least 1.")
         return torch.cat(outputs).unflatten(0, x.shape[:2]), state
 
-    def _step(self, z: Tensor, state: State | None) -> State:
+    def _step(self, z: Tensor, state: CellState | None) -> CellState:
         i, f, o = torch.sigmoid(z[:, : 3 * self.hidden]).chunk(3, dim=1)
         new = i * torch.tanh(z[:, 3 * self.hidden :])
         cell = new if state is None else new.addcmul_(f, state.cell)
-        return State(o * torch.tanh(cell), cell)
+        return CellState(o * torch.tanh(cell), cell)
 
 
 def _filter(weight: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
@@ -103,7 +103,7 @@ def _filter(weight: Tensor, like: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 @dataclass(frozen=True)
-class Sizes:
+class GeneratorSizes:
     """Widths of both nets."""
 
     bands: int = 4
@@ -141,12 +141,12 @@ class Generator(nn.Module):
 
     Examples
     --------
-    >>> net = Generator(Sizes(width=1))
+    >>> net = Generator(GeneratorSizes(width=1))
     >>> net(torch.zeros(1, 3, 4, 128, 128)).shape
     torch.Size([1, 3, 4, 128, 128])
     """
 
-    def __init__(self, sizes: Sizes, steps: int = STEPS) -> None:
+    def __init__(self, sizes: GeneratorSizes, steps: int = STEPS) -> None:
         super().__init__()
         self.sizes, self.steps = sizes, steps
         widths = sizes.encoder
@@ -168,12 +168,12 @@ class Generator(nn.Module):
                 f"The generator got {x.shape[-2]} x {x.shape[-1]} pixels: expected multiples of "
                 f"{MULTIPLE}. Pass patch={MULTIPLE}."
             )
-        states: list[State | None] = [None] * (len(self.down) + len(self.up))
+        states: list[CellState | None] = [None] * (len(self.down) + len(self.up))
         parts = [self._block(part, states) for part in x.transpose(0, 1).split(self.steps)]
         y = parts[0] if len(parts) == 1 else torch.cat(parts)
         return y.transpose(0, 1)
 
-    def _block(self, x: Tensor, states: list[State | None]) -> Tensor:
+    def _block(self, x: Tensor, states: list[CellState | None]) -> Tensor:
         """`(time, batch, band, y, x)` of some time steps; `states` is brought up to their last."""
         at = iter(range(len(states)))
         skips = []
@@ -199,7 +199,7 @@ def _each(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return y.unflatten(0, x.shape[:2])
 
 
-def _run(cell: nn.Module, x: Tensor, states: list[State | None], at: Iterator[int]) -> Tensor:
+def _run(cell: nn.Module, x: Tensor, states: list[CellState | None], at: Iterator[int]) -> Tensor:
     i = next(at)
     y: Tensor
     y, states[i] = cell(x, states[i])
@@ -224,12 +224,12 @@ class Discriminator(nn.Module):
 
     Examples
     --------
-    >>> net = Discriminator(Sizes(width=1))
+    >>> net = Discriminator(GeneratorSizes(width=1))
     >>> net(torch.rand(2, 4, 4, 64, 64)).shape
     torch.Size([2, 4, 6, 6])
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: GeneratorSizes) -> None:
         super().__init__()
         self.sizes, w = sizes, sizes.width
         self.conv1 = nn.Conv2d(sizes.bands, w, 4, 2, 1)
@@ -263,7 +263,7 @@ def _norm(features: int) -> nn.Module:
 # ------------------------------------------------------------------ the authors' names
 
 
-def original_names(sizes: Sizes) -> dict[str, tuple[str, ...]]:
+def original_names(sizes: GeneratorSizes) -> dict[str, tuple[str, ...]]:
     """Name of a tensor in the authors' generator to ours; two of ours where a cell's is cut."""
     names: dict[str, tuple[str, ...]] = {}
     for i in range(7):
@@ -274,18 +274,6 @@ def original_names(sizes: Sizes) -> dict[str, tuple[str, ...]]:
     if sizes.unused:
         names |= _cell("conv_lstm_e7", "unused")
     return names | _layer("conv_out", "last")
-
-
-def discriminator_names(sizes: Sizes) -> dict[str, tuple[str, ...]]:
-    """Name of a tensor in the authors' discriminator to ours."""
-    names: dict[str, tuple[str, ...]] = {}
-    for i in range(1, 6):
-        names |= _layer(f"conv{i}", f"conv{i}")
-    for i in (2, 3, 4):
-        names |= _layer(f"conv{i}_bn", f"norm{i}")
-    for i in (4, 5):
-        names |= _cell(f"conv{i}_lstm", f"cell{i}")
-    return names | (_layer("conv_fusion", "unused") if sizes.unused else {})
 
 
 def _layer(theirs: str, ours: str) -> dict[str, tuple[str, ...]]:

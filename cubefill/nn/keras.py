@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from cubefill.errors import CubefillError, StoreError
+from cubefill.nn.original import published
 
 Float = NDArray[np.float32]
 
@@ -80,21 +81,10 @@ def bias(a: NDArray[Any]) -> Tensor:
     return torch.from_numpy(np.array(a, np.float32))
 
 
-def tensors(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> dict[str, Tensor]:
+def renamed(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> dict[str, Tensor]:
     """Tensors in torch's layout under our names, from a table of Keras name to ours.
 
-    Weights of one axis are taken for biases, all others for kernels. Names that the file lacks,
-    and weights that the table does not name, are left out.
-    """
-    return {
-        ours: bias(weights[theirs]) if weights[theirs].ndim == 1 else kernel(weights[theirs])
-        for theirs, ours in names.items()
-        if theirs in weights
-    }
-
-
-def renamed(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """`tensors`, where file and table must name the same weights.
+    File and table must name the same weights; those of one axis are biases, all others kernels.
 
     Raises
     ------
@@ -109,7 +99,10 @@ def renamed(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> di
             f"The Keras file {what}: expected the {len(names)} weights of this net, got "
             f"{len(weights)}. Pass the file of this net and configuration."
         )
-    return tensors(weights, names)
+    return {
+        ours: bias(weights[theirs]) if weights[theirs].ndim == 1 else kernel(weights[theirs])
+        for theirs, ours in names.items()
+    }
 
 
 # ------------------------------------------------------------------ the file
@@ -127,16 +120,7 @@ def _h5py() -> Any:
 
 
 def _check_head(path: Path) -> None:
-    if not path.is_file():
-        raise StoreError(f"No file {path}: expected the Keras weights (.h5) that were published.")
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(24)
-    if head == b"version https://git-lfs.":
-        raise StoreError(
-            f"{path} is a git-lfs pointer of {size} bytes: expected the weights themselves. "
-            "Use `git lfs pull` where it was cloned."
-        )
+    head, size = published(path), path.stat().st_size
     if head[:2] == b"PK":
         raise StoreError(
             f"{path} is a zip file, such as Keras 3 writes: expected HDF5. "

@@ -15,7 +15,7 @@ from torch.nn.functional import binary_cross_entropy
 
 from cubefill.errors import MethodError
 from cubefill.nn import losses
-from cubefill.nn.settings import Adam as Adam
+from cubefill.nn.update import Adam as Adam
 from cubefill.nn.update import (
     Batch,
     adam,
@@ -85,7 +85,7 @@ class Objective(Protocol):
         """Sets every learning rate to `factor` times that of the settings."""
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Every parameter that is learnt."""
+        """Every parameter that is trained."""
 
     def state_dict(self) -> dict[str, Any]:
         """Nets, optimizers and what is drawn at random: all that `load_state_dict` takes back."""

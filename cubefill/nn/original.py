@@ -13,7 +13,7 @@ from cubefill.errors import MethodError, StoreError
 if TYPE_CHECKING:
     from torch import Tensor
 
-State = dict[str, "Tensor"]
+StateDict = dict[str, "Tensor"]
 Shape = tuple[int, ...]
 
 _BROKEN = (OSError, EOFError, RuntimeError, ValueError, LookupError, TypeError, AttributeError)
@@ -63,7 +63,7 @@ def original_pt(
     path: str | Path,
     expected: Mapping[str, Shape] | None = None,
     key: str = "",
-) -> tuple[State, dict[str, Any]]:
+) -> tuple[StateDict, dict[str, Any]]:
     """Tensors of an author's `.pt` file, and what lay beside them; runs no code of the file.
 
     Only tensors, plain values and `argparse.Namespace` (given back as a dict) are let in.
@@ -91,11 +91,25 @@ def original_pt(
         got = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         want = f"a state dict under {key!r}" if key else "a state dict"
         raise StoreError(f"{path} holds {got}: expected {want}.")
-    state: State = dict(held)
+    state: StateDict = dict(held)
     if expected is not None:
         check_shapes(shapes_of(state), expected, str(path), "the original")
     others = {n: v for n, v in found.items() if n != key} if key else {}
     return state, {n: vars(v) if isinstance(v, Namespace) else v for n, v in others.items()}
+
+
+def published(path: Path) -> bytes:
+    """The first bytes of a file that authors published, refused where it is a pointer to one."""
+    if not path.is_file():
+        raise StoreError(f"No file {path}: expected the weights that the authors published.")
+    with path.open("rb") as file:
+        head = file.read(24)
+    if head == b"version https://git-lfs.":
+        raise StoreError(
+            f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
+            "themselves. Use `git lfs pull` where it was cloned."
+        )
+    return head
 
 
 def _restricted(path: Path) -> Any:
@@ -104,14 +118,7 @@ def _restricted(path: Path) -> Any:
 
     import torch
 
-    if not path.is_file():
-        raise StoreError(f"No file {path}: expected the weights that the authors published.")
-    with path.open("rb") as file:
-        if file.read(24) == b"version https://git-lfs.":
-            raise StoreError(
-                f"{path} is a git-lfs pointer of {path.stat().st_size} bytes: expected the weights "
-                "themselves. Use `git lfs pull` where it was cloned."
-            )
+    published(path)
     try:
         with torch.serialization.safe_globals([Namespace]), _quiet():
             return torch.load(path, map_location="cpu", weights_only=True)

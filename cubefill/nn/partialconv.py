@@ -18,7 +18,7 @@ Ratio = Literal["window", "features"]
 
 
 @dataclass(frozen=True)
-class Sizes:
+class PartialConvSizes:
     """Widths of the net; the defaults are those of the weights that the author published."""
 
     filters: tuple[int, ...] = (16, 16)
@@ -130,14 +130,14 @@ class PartialUNet3d(nn.Module):
 
     Examples
     --------
-    >>> net = PartialUNet3d(Sizes())
+    >>> net = PartialUNet3d(PartialConvSizes())
     >>> net(torch.zeros(1, 1, 4, 8, 8), torch.ones(1, 1, 4, 8, 8)).shape
     torch.Size([1, 1, 4, 8, 8])
     >>> sum(p.numel() for p in net.parameters())
     21678
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: PartialConvSizes) -> None:
         super().__init__()
         self.sizes = sizes
         widths = (1, *sizes.filters)
@@ -173,7 +173,13 @@ class PartialUNet3d(nn.Module):
 
 
 def _level(
-    inputs: int, outputs: int, kernel: int, stride: Steps, sizes: Sizes, *, last_strided: bool
+    inputs: int,
+    outputs: int,
+    kernel: int,
+    stride: Steps,
+    sizes: PartialConvSizes,
+    *,
+    last_strided: bool,
 ) -> nn.ModuleList:
     """Convolutions of a level: the last one is strided, the first one changes the width."""
     convs = nn.ModuleList()
@@ -199,7 +205,7 @@ def _repeated(seen: Seen, stride: Steps) -> Seen:
     return Seen(repeat(seen.values), tuple((repeat(m), n) for m, n in seen.clear))
 
 
-def reached(clear: Tensor, sizes: Sizes) -> Tensor:
+def reached(clear: Tensor, sizes: PartialConvSizes) -> Tensor:
     """1 where the net's answer depends on anything clear, else 0; `(batch, 1, time, y, x)`."""
     masks = [clear]
     for kernel, stride in zip(sizes.kernels, sizes.strides, strict=True):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 
 @dataclass(frozen=True)
-class Sizes:
+class SeriesSizes:
     """Widths of the net; the defaults are those of the fusion net."""
 
     inputs: int = 8
@@ -105,7 +105,7 @@ class BiLstm(nn.Module):
 class Branch(nn.Module):
     """Features of one series."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: SeriesSizes) -> None:
         super().__init__()
         a, b = sizes.convs
         self.pool = sizes.pool
@@ -151,12 +151,12 @@ class SeriesNet(nn.Module):
 
     Examples
     --------
-    >>> net = SeriesNet(Sizes())
+    >>> net = SeriesNet(SeriesSizes())
     >>> net(torch.zeros(2, 29, 8)).shape, sum(p.numel() for p in net.parameters())
     (torch.Size([2, 29, 1]), 82881)
     """
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, sizes: SeriesSizes) -> None:
         super().__init__()
         self.sizes = sizes
         self.branches = nn.ModuleList(Branch(sizes) for _ in range(sizes.inputs))
@@ -201,7 +201,7 @@ def _initialise(net: nn.Module) -> None:
 # ------------------------------------------------------------------ the authors' names
 
 
-def keras_names(sizes: Sizes, *, paired: bool, last: str) -> dict[str, str]:
+def keras_names(sizes: SeriesSizes, *, paired: bool, last: str) -> dict[str, str]:
     """Name of a weight in the authors' Keras files to ours.
 
     Parameters

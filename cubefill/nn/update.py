@@ -1,15 +1,25 @@
-"""Parts of an update: passes of a batch, bfloat16, clipping, and several processes."""
+"""Parts of an update: settings, passes of a batch, bfloat16, clipping, several processes."""
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from cubefill.nn.settings import Adam
-
 Batch = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Settings of torch's Adam; a weight decay above 0 makes it AdamW."""
+
+    rate: float = 1e-3
+    """Learning rate."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    decay: float = 0.0
+    eps: float = 1e-8
 
 
 def adam(settings: Adam, parameters: Iterator[nn.Parameter]) -> torch.optim.Optimizer:

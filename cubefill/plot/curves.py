@@ -19,7 +19,7 @@ MOSTLY = 0.5
 
 
 @dataclass(frozen=True)
-class Place:
+class Location:
     """A pixel or the pixels inside a polygon."""
 
     y: slice
@@ -29,8 +29,8 @@ class Place:
     label: str
 
 
-def place(ds: xr.Dataset, point: Any = None) -> Place:
-    """A pixel `(x, y)`, a polygon `[(x, y), ...]` or its GeoJSON; None picks a telling pixel.
+def location(ds: xr.Dataset, point: Any = None) -> Location:
+    """A pixel `(x, y)`, a polygon `[(x, y), ...]` or its GeoJSON; None picks a typical pixel.
 
     Raises
     ------
@@ -38,7 +38,7 @@ def place(ds: xr.Dataset, point: Any = None) -> Place:
         The point or polygon lies outside the cube, or is neither.
     """
     if point is None:
-        return pixel(ds, *telling_pixel(ds))
+        return pixel(ds, *representative_pixel(ds))
     corners = _corners(point)
     if len(corners) == 1:
         x, y = corners[0]
@@ -48,13 +48,13 @@ def place(ds: xr.Dataset, point: Any = None) -> Place:
     return _polygon(ds, corners)
 
 
-def pixel(ds: xr.Dataset, iy: int, ix: int) -> Place:
+def pixel(ds: xr.Dataset, iy: int, ix: int) -> Location:
     """The place that is one pixel, by row and column."""
     label = f"x {float(ds['x'][ix]):.0f}, y {float(ds['y'][iy]):.0f}"
-    return Place(slice(iy, iy + 1), slice(ix, ix + 1), np.ones((1, 1), bool), label)
+    return Location(slice(iy, iy + 1), slice(ix, ix + 1), np.ones((1, 1), bool), label)
 
 
-def telling_pixel(ds: xr.Dataset) -> tuple[int, int]:
+def representative_pixel(ds: xr.Dataset) -> tuple[int, int]:
     """Row and column of the pixel with the most gaps, the least seen quarter left aside.
 
     A pixel that was hardly ever seen says nothing about filling.
@@ -109,7 +109,7 @@ def _require_inside(ds: xr.Dataset, x: float, y: float) -> None:
             )
 
 
-def _polygon(ds: xr.Dataset, corners: NDArray[np.float64]) -> Place:
+def _polygon(ds: xr.Dataset, corners: NDArray[np.float64]) -> Location:
     """Pixels whose centre is inside, by the even-odd rule."""
     spans = []
     for d, column in (("y", 1), ("x", 0)):
@@ -129,7 +129,7 @@ def _polygon(ds: xr.Dataset, corners: NDArray[np.float64]) -> Place:
             f"{float(ds['y'].min()):.10g} to {float(ds['y'].max()):.10g}, in its CRS. "
             "Pass point=(x, y) for one pixel."
         )
-    return Place(spans[0], spans[1], inside, f"mean of {int(inside.sum())} pixels")
+    return Location(spans[0], spans[1], inside, f"mean of {int(inside.sum())} pixels")
 
 
 # ------------------------------------------------------------------ curves
@@ -155,7 +155,7 @@ class Curve:
     """Standard deviation of the error of `filled`, 0 where observed; None where unknown."""
 
 
-def curve(cube: xr.Dataset | None, out: xr.Dataset | None, where: Place) -> Curve:
+def curve(cube: xr.Dataset | None, out: xr.Dataset | None, where: Location) -> Curve:
     """NDVI of `where` in a cube, in its filled form, or in both; reads these pixels alone.
 
     Without `cube`, the observed dates are those that `out.fill_flag` calls observed.
@@ -177,7 +177,7 @@ def curve(cube: xr.Dataset | None, out: xr.Dataset | None, where: Place) -> Curv
 
 
 def _filled(
-    out: xr.Dataset | None, seen: xr.Dataset, where: Place
+    out: xr.Dataset | None, seen: xr.Dataset, where: Location
 ) -> tuple[NDArray[np.datetime64], NDArray[np.float64], NDArray[np.float64] | None]:
     empty = np.empty(0)
     if out is None:

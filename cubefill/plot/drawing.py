@@ -31,12 +31,12 @@ _KM = 10_000.0
 
 
 def require(module: str, package: str) -> None:
-    """Nothing, where `module` can be imported; else an error that says what to install."""
+    """Raises with an install hint unless `module` can be imported."""
     try:
         __import__(module)
     except ImportError as error:
         raise CubefillError(
-            f'Pictures need {package}: expected it installed. Type: pip install "cubefill[viz]".'
+            f'Pictures need {package}: expected it installed. Use: pip install "cubefill[viz]".'
         ) from error
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
 from cubefill.methods.contract import Flag
-from cubefill.plot.curves import curve, place
+from cubefill.plot.curves import curve, location
 from cubefill.plot.drawing import (
     BACKGROUND,
     draw_curve,
@@ -193,7 +193,7 @@ def ndvi(
     if out is None and "fill_flag" in ds:
         cube, out = _loaded(source_cube(ds), ds), ds
     cube = None if cube is None else with_valid(cube)
-    where = place(cube if cube is not None else ds, point)
+    where = location(cube if cube is not None else ds, point)
     found = curve(cube, out, where)
     fig = None if ax is not None else figure(9, 3.6)
     axes = cast("Axes", ax if fig is None else fig.add_subplot())

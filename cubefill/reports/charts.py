@@ -10,7 +10,7 @@ from cubefill.methods.contract import Flag, days_since
 from cubefill.plot.curves import Curve
 from cubefill.plot.drawing import INTERVAL
 from cubefill.plot.pixels import FLAG_COLOURS, date_text, flag_label
-from cubefill.reports.facts import BINS, Facts, flag_rows, words
+from cubefill.reports.facts import BINS, Summary, flag_rows, words
 
 WIDTH = 760
 """Width of a chart in its own units; it scales with the page."""
@@ -19,7 +19,7 @@ _LEFT, _RIGHT = 42, 8
 _BLUE = "#2a85c7"
 
 
-def clear_chart(found: Facts, mark: str | None = None) -> str:
+def clear_chart(found: Summary, mark: str | None = None) -> str:
     """One bar a date, at its day: clear below, cloudy above, empty where there is no data."""
     top, height = 12, 96
     axis = _Days(found.time)
@@ -79,7 +79,7 @@ def curve_chart(found: Curve, number: int) -> str:
     return _svg(top + height + 22, label, parts)
 
 
-def flag_bar(found: Facts) -> str:
+def flag_bar(found: Summary) -> str:
     """One bar split by the codes of `fill_flag`, with its key as a table."""
     rows = flag_rows(found)
     colours = {int(code): colour for code, colour in FLAG_COLOURS.items()}
@@ -129,7 +129,7 @@ def curve_key(curves: Iterable[Curve]) -> str:
     return f'<p class="legend">{spans}</p>'
 
 
-def gap_bars(found: Facts) -> str:
+def gap_bars(found: Summary) -> str:
     """Share of the gaps by length, one row a class, as a table with bars."""
     top = max(found.gap_lengths, default=0) or 1
     rows = "".join(

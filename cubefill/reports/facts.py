@@ -20,7 +20,7 @@ FEW = 6
 
 
 @dataclass(frozen=True)
-class Facts:
+class Summary:
     """Numbers of one cube, from every n-th pixel; shares are 0-1 of pixels and dates."""
 
     time: NDArray[np.datetime64]
@@ -62,7 +62,7 @@ class Facts:
         return self.gap_lengths[-1]
 
 
-def facts(cube: xr.Dataset, out: xr.Dataset | None = None, max_px: int = 192) -> Facts:
+def summarise(cube: xr.Dataset, out: xr.Dataset | None = None, max_px: int = 192) -> Summary:
     """The facts of a cube and of its filled form, where there is one."""
     small = decimate(cube, max_px).sortby("time")
     band = next((b for b in ("B02", "B03", "B04") if b in small), None)
@@ -79,7 +79,7 @@ def facts(cube: xr.Dataset, out: xr.Dataset | None = None, max_px: int = 192) ->
     flags, lost = _flags(out, max_px)
     if "missing" in got:
         lost = _dates_with(got["missing"].values, time)
-    return Facts(
+    return Summary(
         time=time,
         clear=clear.mean((1, 2)),
         covered=seen.mean((1, 2)),
@@ -130,12 +130,12 @@ def gap_lengths(
     return tuple(shares), float((gap & ~inner).sum() / total)
 
 
-def warnings_of(found: Facts) -> list[str]:
+def warnings_of(found: Summary) -> list[str]:
     """What deserves a second look, one sentence each; empty where nothing does."""
     return list(_warnings(found))
 
 
-def _warnings(found: Facts) -> Iterator[str]:
+def _warnings(found: Summary) -> Iterator[str]:
     if found.floor_jump:
         date, size = found.floor_jump
         yield (
@@ -188,7 +188,7 @@ def words(share: float) -> str:
     return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
-def flag_rows(found: Facts) -> list[tuple[int, str, float]]:
+def flag_rows(found: Summary) -> list[tuple[int, str, float]]:
     """Code, meaning and share of each code that occurs, in the order of the codes."""
     known = {int(f) for f in Flag}
     return [(c, flag_label(c), s) for c, s in sorted(found.flags.items()) if c in known]

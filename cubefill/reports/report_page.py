@@ -12,12 +12,12 @@ import xarray as xr
 from cubefill.cube import describe
 from cubefill.errors import CubeError, CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
-from cubefill.methods.contract import AUTO, Flag, Method, name_of, resolve
+from cubefill.methods import AUTO, Flag, Method, name_of, resolve
 from cubefill.methods.registry import listed
 from cubefill.ownership import claim_files
 from cubefill.plot.pixels import align, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports import sections as parts
-from cubefill.reports.facts import Facts, facts, flag_rows, warnings_of, words
+from cubefill.reports.facts import Summary, flag_rows, summarise, warnings_of, words
 from cubefill.reports.html import GENERATOR, Section, page, tiles
 
 EAGER = 512 * 2**20
@@ -41,7 +41,7 @@ class Report:
     """
 
     title: str
-    facts: Facts
+    facts: Summary
     scores: xr.Dataset | None
     """Held-out errors, methods by metrics; None where they were not asked for or not possible."""
     warnings: tuple[str, ...]
@@ -132,7 +132,7 @@ def report(
         out = _small_in_memory(out)
     cube = None if cube is None else _judged(cube, out)
     thin, flags = _thin(ds, cube, out)
-    found = replace(facts(thin, flags), every=thinned(ds, NUMBERS_PX))
+    found = replace(summarise(thin, flags), every=thinned(ds, NUMBERS_PX))
     scores, reason = _scores(cube, out, method, self_test)
     spots = parts.find_spots(cube, out, thin)
     warnings = (*warnings_of(found), *_score_warnings(scores))
@@ -271,7 +271,7 @@ def _score_warnings(scores: xr.Dataset | None) -> list[str]:
 # ------------------------------------------------------------------ words
 
 
-def _lead(ds: xr.Dataset, found: Facts, scores: xr.Dataset | None) -> str:
+def _lead(ds: xr.Dataset, found: Summary, scores: xr.Dataset | None) -> str:
     values = [
         (words(found.gaps), "of pixels and dates not clear"),
         (str(found.clear_dates[1]), f"clear dates of the median pixel, {found.time.size} in all"),
@@ -290,7 +290,7 @@ def _lead(ds: xr.Dataset, found: Facts, scores: xr.Dataset | None) -> str:
 
 
 def _text(
-    title: str, ds: xr.Dataset, found: Facts, scores: xr.Dataset | None, warnings: tuple[str, ...]
+    title: str, ds: xr.Dataset, found: Summary, scores: xr.Dataset | None, warnings: tuple[str, ...]
 ) -> str:
     lines = [
         f"{title}: {describe(ds)}",

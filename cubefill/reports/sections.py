@@ -7,7 +7,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
-from cubefill.plot.curves import Curve, Place, curve, full_index, ndvi_of, pixel, telling_pixel
+from cubefill.plot.curves import (
+    Curve,
+    Location,
+    curve,
+    full_index,
+    ndvi_of,
+    pixel,
+    representative_pixel,
+)
 from cubefill.plot.pixels import clear_of, colour_bands, date_text, decimate, named, rgba, same_day
 from cubefill.reports.charts import (
     clear_chart,
@@ -17,13 +25,13 @@ from cubefill.reports.charts import (
     flag_key,
     gap_bars,
 )
-from cubefill.reports.facts import Facts, words
+from cubefill.reports.facts import Summary, words
 from cubefill.reports.html import Picture, Section, figure, notes, pairs, pin, score_table, slider
 
 PICTURE_PX = 400
 """Longest side of a picture in the page, which keeps the page below 3 MB."""
 
-Spot = tuple[Place, str, Curve]
+Spot = tuple[Location, str, Curve]
 """A pixel, why it was chosen, and its NDVI."""
 
 
@@ -51,7 +59,7 @@ MEANING = {
 
 
 def picture_section(
-    cube: xr.Dataset | None, out: xr.Dataset | None, found: Facts, spots: list[Spot]
+    cube: xr.Dataset | None, out: xr.Dataset | None, found: Summary, spots: list[Spot]
 ) -> list[Section]:
     """Before and after on the cloudiest date, or two dates of a cube before filling."""
     if out is None:
@@ -93,7 +101,7 @@ def _before_after(cube: xr.Dataset | None, step: xr.Dataset, pins: str) -> str:
     return f'<div class="pictures">{body}</div>'
 
 
-def _two_dates(cube: xr.Dataset, found: Facts, pins: str) -> Section:
+def _two_dates(cube: xr.Dataset, found: Summary, pins: str) -> Section:
     days = (("Clearest date", found.dates.clearest), ("Cloudiest date", found.dates.cloudiest))
     body = "".join(
         figure(
@@ -157,7 +165,7 @@ def find_spots(cube: xr.Dataset | None, out: xr.Dataset | None, thin: xr.Dataset
     return [(where, what, curve(cube, out, where)) for what, where in spots]
 
 
-def _spots(ds: xr.Dataset, thin: xr.Dataset) -> list[tuple[str, Place]]:
+def _spots(ds: xr.Dataset, thin: xr.Dataset) -> list[tuple[str, Location]]:
     small = decimate(thin, 40)
     got = xr.Dataset({"ndvi": ndvi_of(small), "clear": clear_of(small)})
     got = got.transpose("time", "y", "x").compute()
@@ -180,7 +188,7 @@ def _spots(ds: xr.Dataset, thin: xr.Dataset) -> list[tuple[str, Place]]:
         what: full_index(ds, small, *(int(v) for v in np.unravel_index(int(i), shape)))
         for what, i in picks.items()
     }
-    found["most gaps"] = full_index(ds, thin, *telling_pixel(thin))
+    found["most gaps"] = full_index(ds, thin, *representative_pixel(thin))
     first = {at: what for what, at in reversed(found.items())}
     return [(what, pixel(ds, *at)) for at, what in reversed(first.items())]
 
@@ -205,18 +213,18 @@ def warning_section(warnings: tuple[str, ...]) -> Section:
     return Section("Worth a second look", MEANING["warnings"], notes(warnings))
 
 
-def clear_section(found: Facts) -> Section:
+def clear_section(found: Summary) -> Section:
     """Clear share of each date."""
     mark = date_text(found.time[found.dates.cloudiest])
     return Section("Clear share of each date", MEANING["clear"], clear_chart(found, mark))
 
 
-def gap_section(found: Facts) -> Section:
+def gap_section(found: Summary) -> Section:
     """Length of the gaps."""
     return Section("Length of the gaps", MEANING["gaps"], gap_bars(found))
 
 
-def flag_sections(found: Facts) -> list[Section]:
+def flag_sections(found: Summary) -> list[Section]:
     """Shares of `fill_flag`; nothing before filling."""
     if not found.flags:
         return []

@@ -19,7 +19,8 @@ from cubefill.errors import CubeError
 from cubefill.gaps import GAPS as GAPS
 from cubefill.gaps import Borrowed, Gaps, Transplant, covered, impaired, shapes_of
 from cubefill.imports import renamed
-from cubefill.methods.contract import Block, Needs, name_of
+from cubefill.methods.contract import Block, Needs
+from cubefill.methods.registry import name_of
 from cubefill.methods.windows import Axis, Span, Whole
 from cubefill.samples.clear_windows import clear_corners
 from cubefill.samples.protocol import Cubes, Sample

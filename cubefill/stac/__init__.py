@@ -4,6 +4,7 @@ A catalogue and an area come in; `search` gives items and `load` a lazy cube on 
 with `loading.py`.
 """
 
+from cubefill.stac.driver import Driver as Driver
 from cubefill.stac.loading import load as load
 from cubefill.stac.offsets import offset_jumps as offset_jumps
 from cubefill.stac.query import Items as Items

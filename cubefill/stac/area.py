@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.stac.grid import Bounds, Grid, same_crs
 from cubefill.stac.items import find_asset, listed, tile_of
@@ -88,6 +86,8 @@ def _shape(geometry: Any) -> Any:
     from shapely import union_all
     from shapely.geometry import shape
 
+    if getattr(geometry, "crs", None) is not None:
+        geometry = geometry.to_crs("EPSG:4326")
     given = getattr(geometry, "__geo_interface__", geometry)
     try:
         if given["type"] == "FeatureCollection":
@@ -181,10 +181,10 @@ def _vote(count: Counter[str], where: Area | None) -> str:
     return min(count, key=lambda c: (-count[c], c))
 
 
-def choose_grid(
+def grid_options(
     items: Sequence[Any], crs: Any, resolution: float, where: Area | None, bands: Sequence[str]
-) -> Any:
-    """The grid of a cube (`odc.geo.geobox.GeoBox`): pixel edges on those of the items.
+) -> dict[str, Any]:
+    """What `odc.stac.load` needs for the grid of a cube: pixel edges on those of the items.
 
     Covers the area, or all items where none is given.
 
@@ -193,27 +193,21 @@ def choose_grid(
     CubeError
         The resolution is not a positive number of metres.
     """
-    from odc.geo.geobox import GeoBox
-    from odc.geo.geom import BoundingBox
+    from odc.geo.geom import Geometry
     from odc.geo.types import xy_
 
     if not resolution > 0:
         raise CubeError(f"resolution={resolution}: expected metres above 0, such as 10.")
+    anchor = xy_(*_anchor(items, crs, resolution, bands))
+    options = {"crs": crs, "resolution": resolution, "anchor": anchor}
     if where is not None:
-        bounds = BoundingBox(*_projected(where.shape, crs), crs)
-    else:
-        every = [b for i in items if (b := _bounds(i, crs)) is not None]
-        if not every:
-            raise CatalogueError(
-                "No item has a bbox or a geometry: expected the area. Pass bbox=(W, S, E, N)."
-            )
-        lows, highs = zip(*((b[:2], b[2:]) for b in every), strict=True)
-        west, south = np.min(lows, axis=0).tolist()
-        east, north = np.max(highs, axis=0).tolist()
-        bounds = BoundingBox(west, south, east, north, crs)
-    ax, ay = _anchor(items, crs, resolution, bands)
-    with quiet():
-        return GeoBox.from_bbox(bounds, crs, resolution=resolution, anchor=xy_(ax, ay), tol=0.02)
+        with quiet():
+            options["geopolygon"] = Geometry(where.shape, "EPSG:4326").segmented(0.05).to_crs(crs)
+    elif any(footprint(i) is None for i in items):
+        raise CatalogueError(
+            "An item has neither bbox nor geometry: expected the area. Pass bbox=(W, S, E, N)."
+        )
+    return options
 
 
 def check_grid(geobox: Any) -> Any:
@@ -264,26 +258,6 @@ def outline(geobox: Any) -> Area:
     """The area that a grid covers."""
     with quiet():
         return Area(geobox.extent.to_crs("EPSG:4326").geom)
-
-
-def _bounds(item: Any, crs: Any) -> Bounds | None:
-    """Bounds of an item in `crs`: of its grids where they are in it, else of its footprint."""
-    for asset in item.assets.values():
-        grid = native_grid(item, asset)
-        if grid is not None and same_crs(grid.crs, str(crs)):
-            return grid.bounds
-    shape = footprint(item)
-    return None if shape is None else _projected(shape, crs)
-
-
-def _projected(shape: Any, crs: Any) -> Bounds:
-    """Bounds in `crs` of a shape in degrees."""
-    from odc.geo.geom import Geometry
-
-    with quiet():
-        bounds = Geometry(shape, "EPSG:4326").segmented(0.05).to_crs(crs).boundingbox
-    w, s, e, n = bounds.bbox
-    return w, s, e, n
 
 
 def _anchor(

@@ -14,7 +14,7 @@ def explain(what: str, href: str, error: str, retries: str) -> str:
     """Why a read failed, what the server says to it, and what to do."""
     said = bare(" ".join(error.split()))[:300]
     if href.startswith(("http://", "https://")):
-        said = f"{_answer(href)}; GDAL: {said}"
+        said = f"{_answer(href)}; {said}"
     tried = f" after {retries} retries" if "HTTP 5" in said or "HTTP 429" in said else ""
     return (
         f"Could not read {what}{tried}: {said}. Address: {bare(href)}. Run it again to "

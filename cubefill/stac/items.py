@@ -23,6 +23,9 @@ SCALE = 1e-4
 BASELINE_OFFSET = -1000.0
 """Counts to add since processing baseline 04.00 (25 January 2022)."""
 
+FROM_FILE = "metadata of the file"
+"""The rule where counts and scale stand in the file itself, which is read later."""
+
 SAME_ACQUISITION = np.timedelta64(60, "s")
 """Items of one platform and tile closer than this show the same acquisition."""
 
@@ -123,21 +126,21 @@ def band_info(asset: Any) -> dict[str, Any]:
 def find_asset(item: Any, band: str, resolution: float) -> tuple[str, Any] | None:
     """Key and asset of a band, the one that suits a resolution best, or None.
 
-    The coarsest that is not coarser than `resolution`, else the finest; GeoTIFF before JPEG 2000.
+    The coarsest that is not coarser than `resolution`, else the finest; GeoTIFF before JPEG 2000
+    before Zarr.
     """
     found = [
         (key, asset)
         for key, asset in item.assets.items()
-        if (name_of(key, asset) == band or (band == "DEM" and _is_dem(item, key, asset)))
-        and not _is_zarr(asset)
+        if name_of(key, asset) == band or (band == "DEM" and _is_dem(item, key, asset))
     ]
     if not found:
         return None
 
-    def rank(pair: tuple[str, Any]) -> tuple[bool, float, bool, str]:
+    def rank(pair: tuple[str, Any]) -> tuple[bool, float, bool, bool, str]:
         step = resolution_of(*pair)
         jp2 = "jp2" in (pair[1].media_type or "") or pair[1].href.lower().endswith(".jp2")
-        return step > resolution * 1.001, abs(step - resolution), jp2, pair[0]
+        return step > resolution * 1.001, abs(step - resolution), is_zarr(pair[1]), jp2, pair[0]
 
     return min(found, key=rank)
 
@@ -161,8 +164,9 @@ def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
     1. `harmonize` itself, where it is False, a number of counts, or a function of the item.
     2. `earthsearch:boa_offset_applied` is true: 0, whatever the band metadata says.
     3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset.
-    4. Processing baseline 04.00 or later: -1000 counts.
-    5. None.
+    4. The metadata of a Zarr array, where STAC gives neither scale nor offset.
+    5. Processing baseline 04.00 or later: -1000 counts.
+    6. None.
     """
     info = band_info(asset)
     scale = float(info.get("scale") or (1.0 if _is_float(info) else SCALE))
@@ -177,6 +181,8 @@ def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
         offset = float(info["offset"])
         counts = offset if abs(offset) >= 1 else round(offset / scale, 3)
         return Offset(counts, scale, "band metadata")
+    if is_zarr(asset) and info.get("scale") is None:
+        return Offset(0.0, 1.0, FROM_FILE)
     version = baseline(item)
     if version is not None and version >= 4.0 and not _is_float(info):
         return Offset(BASELINE_OFFSET, scale, "processing baseline >= 04.00")
@@ -230,15 +236,6 @@ def resolve_duplicates(items: Sequence[Any]) -> tuple[list[Any], list[Dropped]]:
             kept += best
             dropped += out
     return sorted(kept, key=lambda i: (when(i), i.id)), dropped
-
-
-def solar_days(items: Iterable[Any], longitude: float) -> list[list[Any]]:
-    """Items grouped by the local solar day at a longitude, in order of time."""
-    shift = np.timedelta64(round(longitude / 15 * 3600), "s")
-    days: dict[np.datetime64, list[Any]] = defaultdict(list)
-    for item in sorted(items, key=lambda i: (when(i), i.id)):
-        days[(when(item) + shift).astype("datetime64[D]")].append(item)
-    return [days[d] for d in sorted(days)]
 
 
 def passes(items: Iterable[Any]) -> list[list[Any]]:
@@ -332,7 +329,8 @@ def _is_float(info: dict[str, Any]) -> bool:
     return str(info.get("data_type", "")).startswith("float")
 
 
-def _is_zarr(asset: Any) -> bool:
+def is_zarr(asset: Any) -> bool:
+    """True where an asset is a Zarr array, by its media type or address."""
     return "zarr" in (asset.media_type or "") or ".zarr" in asset.href.lower()
 
 

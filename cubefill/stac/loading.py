@@ -3,10 +3,10 @@
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import xarray as xr
 
 from cubefill.cube import valid as clear_pixels
@@ -18,13 +18,15 @@ from cubefill.stac.area import (
     area,
     check_grid,
     choose_crs,
-    choose_grid,
     extent,
+    grid_options,
     outline,
     quiet,
 )
+from cubefill.stac.driver import Driver
 from cubefill.stac.grid import Grid
 from cubefill.stac.items import (
+    FROM_FILE,
     Dropped,
     Harmonize,
     band_info,
@@ -32,20 +34,25 @@ from cubefill.stac.items import (
     find_asset,
     kind,
     listed,
-    offset_of,
     resolve_duplicates,
-    solar_days,
     summary,
-    when,
 )
-from cubefill.stac.layers import Plan, variable
-from cubefill.stac.offsets import offset_jumps
-from cubefill.stac.optical import add_bands, add_scl, add_valid, has_scl
+from cubefill.stac.layers import (
+    Groups,
+    Loading,
+    Orbit,
+    add_bands,
+    add_dem,
+    add_sar,
+    add_scl,
+    add_valid,
+    group,
+    has_scl,
+    refuse_absent,
+    variable,
+)
 from cubefill.stac.query import Items, search
-from cubefill.stac.radar import Orbit, add_dem, add_sar
-from cubefill.stac.reading import How, OnError
-from cubefill.stac.safe import from_safe
-from cubefill.stac.writing import QUIRKS, write_catalogue
+from cubefill.stac.reading import Asset, OnError, ReadOptions
 
 log = logging.getLogger("cubefill")
 
@@ -53,6 +60,9 @@ Sar = bool | Literal["own"]
 
 CHUNK = 1024
 """Pixels of a spatial chunk: one shard of the default store."""
+
+WHOLE = 1 << 30
+"""More pixels than a grid has."""
 
 RESAMPLING = (
     "nearest", "bilinear", "cubic", "cubic_spline", "lanczos", "average", "mode", "med",
@@ -69,6 +79,10 @@ def load(
     resolution: float = 10.0,
     crs: Any = None,
     geobox: Any = None,
+    like: Any = None,
+    geopolygon: Any = None,
+    groupby: Any = "solar_day",
+    preserve_original_order: bool = False,
     sar: Sar = False,
     sar_orbit: Orbit | None = None,
     dem: bool = False,
@@ -80,9 +94,13 @@ def load(
     resampling: str = "bilinear",
     on_error: OnError = "raise",
     sign: Callable[[str], str] | None = None,
-    chunks: int = CHUNK,
+    patch_url: Callable[[str], str] | None = None,
+    chunks: int | Mapping[str, int] | None = CHUNK,
 ) -> xr.Dataset:
     """A lazy cube of reflectance, one time step per solar day; reads no pixel.
+
+    Grid and steps of time come from `odc.stac.load`, with `cubefill.stac.Driver`; options of the
+    same name mean the same.
 
     Offsets of the processing baseline are taken off per item, copies of an acquisition are left
     out, and granules of one solar day become one mosaic. Cloudy values stay; `valid` says which
@@ -104,6 +122,15 @@ def load(
         area's centre, else of most items.
     geobox
         The exact grid (`odc.geo.geobox.GeoBox`), in place of area, resolution and crs.
+    like
+        A cube or a DataArray whose grid is taken, in place of geobox.
+    geopolygon
+        Another name for geometry; geometries that know their CRS may be in any.
+    groupby
+        What makes one time step: "solar_day", "time", "id", a property of the items, or a function
+        as odc-stac takes it.
+    preserve_original_order
+        Where items of a step overlap the first as given counts, not the earliest.
     sar
         True adds VV and VH in dB from the nearest acquisition to each date, with `sar_valid` and
         the coordinate `sar_gap_hours` (hours from the optical to the SAR acquisition, negative
@@ -127,8 +154,11 @@ def load(
         `source_missing` and takes them out of `valid`.
     sign
         Function from href to signed href, called at every read.
+    patch_url
+        Another name for sign.
     chunks
-        Pixels of a spatial chunk; a chunk holds one time step.
+        Pixels of a spatial chunk, or pixels along y and x as a dict; a chunk holds one time step.
+        None reads the cube at once.
 
     Returns
     -------
@@ -147,6 +177,7 @@ def load(
     Examples
     --------
     >>> import tempfile
+    >>> from cubefill.stac import write_catalogue
     >>> from cubefill.testing import synthetic_cube
     >>> folder = write_catalogue(synthetic_cube(), tempfile.mkdtemp())
     >>> dict(load(search(folder), bands=("B04", "B08")).sizes)
@@ -154,30 +185,43 @@ def load(
     """
     names = _band_names(bands, resampling, on_error)
     found = _items(items)
-    where = area(bbox, geometry) or (found.area if geobox is None else None)
+    box = _given_grid(geobox, like)
+    where = area(bbox, geometry if geopolygon is None else geopolygon)
+    where = where or (found.area if box is None else None)
     groups = {k: [i for i in found if kind(i) == k] for k in ("optical", "sar", "dem")}
-    inside, left_out = _optical(found, groups["optical"], where)
-    box, said = _grid(inside, where, geobox, resolution, crs, (*names, "SCL"))
-    covered = outline(box)
-    inside, outside = _on_grid(inside, box, covered)
-    how = How(resampling=resampling, on_error=on_error, sign=sign or found.sign)
-    plan = Plan(Grid.of(box), how, int(chunks), harmonize, covered)
-    days = solar_days(inside, covered.centre[0])
-    ds = _empty(box, days)
-    with_scl = has_scl(days, plan, required=valid is None)
-    ds, missing = add_bands(ds, plan, days, names)
+    inside, left_out = _optical(found, groups["optical"], where, box)
+    chosen, said = choose_crs(inside, crs if box is None else box.crs, where)
+    log.info("CRS %s", said)
+    with_scl = has_scl(inside, flagged=on_error == "flag", required=valid is None)
+    wanted = (*names, "SCL") if with_scl else names
+    options = ReadOptions(resampling, on_error, sign or patch_url or found.sign)
+    if preserve_original_order:
+        inside = _as_given(inside, items)
+    step = float(resolution) if box is None else abs(box.affine.a)
+    driver = Driver(options, harmonize, step)
+    grid = {"geobox": box} if box is not None else grid_options(inside, chosen, step, where, wanted)
+    steps = group(
+        inside, wanted, driver, where and where.shape, groupby=groupby,
+        preserve_original_order=preserve_original_order, **grid,
+    )  # fmt: skip
+    shared = Loading(
+        driver, Grid.of(steps.geobox), steps.geobox, _chunk(chunks), outline(steps.geobox)
+    )
+    if not shared.flagged:
+        refuse_absent(steps, names)
+    ds, missing = add_bands(steps.empty, shared, steps, names)
     if with_scl:
-        ds, missing = add_scl(ds, plan, days, missing, (snow, dilate, tuple(clear)))
-    if plan.flagged:
-        ds["source_missing"] = variable(plan, missing, "an asset could not be read here")
+        ds, missing = add_scl(ds, shared, steps, missing, (snow, dilate, tuple(clear)))
+    if shared.flagged:
+        ds["source_missing"] = variable(missing, "an asset could not be read here")
     ds = add_valid(ds, valid)
     if sar:
-        ds = add_sar(ds, plan, groups["sar"], sar_orbit, own=sar == "own", found=found)
+        ds = add_sar(ds, shared, groups["sar"], sar_orbit, own=sar == "own", found=found)
     if dem:
-        ds = add_dem(ds, plan, groups["dem"], found)
-    ds.attrs = _attributes(plan, days, said, harmonize, names, [*left_out, *outside], resampling)
+        ds = add_dem(ds, shared, groups["dem"], found)
+    ds.attrs = _attributes(steps, said, harmonize, names, left_out, resampling)
     log.info("%s", ds.attrs["history"])
-    return ds
+    return ds if chunks is not None else ds.load()
 
 
 # ------------------------------------------------------------------ which items, which grid
@@ -192,7 +236,7 @@ def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[s
         option = "dem=True" if other == ["DEM"] else "sar=True"
         raise CatalogueError(
             f"bands={list(given)}: expected bands of Sentinel-2, got {', '.join(other)}. "
-            f"Use {option}."
+            f"Pass {option}."
         )
     if not spectral:
         raise CatalogueError("bands is empty: expected at least one, such as bands=('B04', 'B08').")
@@ -214,109 +258,119 @@ def _items(items: Any) -> Items:
     return search(items)
 
 
+def _as_given(inside: list[Any], items: Any) -> list[Any]:
+    """Items in the order of the list that gave them."""
+    listed = [] if isinstance(items, str | Path | Mapping) else items
+    rank = {i["id"] if isinstance(i, Mapping) else i.id: n for n, i in enumerate(listed)}
+    return sorted(inside, key=lambda i: rank.get(i.id, 0))
+
+
+def _given_grid(geobox: Any, like: Any) -> Any:
+    """The grid that the caller gives, or None."""
+    if geobox is None and like is not None:
+        import odc.geo.xr  # noqa: F401  registers .odc
+
+        with quiet():
+            geobox = getattr(getattr(like, "odc", None), "geobox", like)
+    return None if geobox is None else check_grid(geobox)
+
+
+def _chunk(chunks: int | Mapping[str, int] | None) -> tuple[int, int]:
+    """Rows and columns of a spatial chunk."""
+    if not isinstance(chunks, Mapping):
+        return (int(chunks or CHUNK),) * 2
+    if chunks.get("time", 1) != 1:
+        raise CatalogueError(
+            f"chunks={dict(chunks)}: expected one time step a chunk. Use .chunk(time=...) on the "
+            "cube afterwards."
+        )
+    sizes = (int(chunks.get(d, CHUNK)) for d in ("y", "x"))
+    rows, cols = (n if n > 0 else WHOLE for n in sizes)
+    return rows, cols
+
+
 def _optical(
-    found: Items, optical: list[Any], where: Area | None
+    found: Items, optical: list[Any], where: Area | None, box: Any
 ) -> tuple[list[Any], list[Dropped]]:
+    """Items to load and those left out: off the area or the grid, and copies."""
     if not optical:
         raise CatalogueError(
             f"No Sentinel-2 L2A item among {len(found)} items ({summary(found)}): expected assets "
             "such as B04 or red, and SCL. Pass collections=['sentinel-2-l2a'] in search."
         )
-    inside = [i for i in optical if where is None or where.meets(i)]
-    if where is not None and not inside:
+    covered = where if box is None else outline(box)
+    inside = [i for i in optical if covered is None or covered.meets(i)]
+    if not inside and box is not None:
+        raise CatalogueError(
+            f"No item reaches the grid {box.boundingbox.bbox} in {box.crs}: items span "
+            f"{extent(optical)}. Check bbox= and geobox=."
+        )
+    if not inside and where is not None:
         raise CatalogueError(
             f"All {len(optical)} Sentinel-2 items lie outside bbox {where.bounds}: they span "
             f"{extent(optical)}. Pass bbox=None to load all of them."
         )
-    return resolve_duplicates(inside)
-
-
-def _grid(
-    items: list[Any],
-    where: Area | None,
-    geobox: Any,
-    resolution: float,
-    crs: Any,
-    bands: Sequence[str],
-) -> tuple[Any, str]:
-    if geobox is not None:
-        grid = check_grid(geobox)
-        return grid, choose_crs(items, grid.crs, where)[1]
-    chosen, said = choose_crs(items, crs, where)
-    log.info("CRS %s", said)
-    return choose_grid(items, chosen, float(resolution), where, bands), said
-
-
-def _on_grid(items: list[Any], geobox: Any, covered: Area) -> tuple[list[Any], list[Dropped]]:
-    """Items that reach the grid; those known to lie off it are left out."""
-    inside = [i for i in items if covered.meets(i)]
-    if not inside:
-        raise CatalogueError(
-            f"No item reaches the grid {geobox.boundingbox.bbox} in {geobox.crs}: items span "
-            f"{extent(items)}. Check bbox= and geobox=."
-        )
     kept = {id(i) for i in inside}
-    return inside, [Dropped(i.id, "outside the grid") for i in items if id(i) not in kept]
+    inside, copies = resolve_duplicates(inside)
+    off = optical if box is not None else []
+    return inside, [*copies, *(Dropped(i.id, "outside the grid") for i in off if id(i) not in kept)]
 
 
-# ------------------------------------------------------------------ the dataset
-
-
-def _empty(geobox: Any, days: list[list[Any]]) -> xr.Dataset:
-    from odc.geo.xr import xr_coords
-
-    times = np.array([when(d[0]) for d in days], "datetime64[ns]")
-    with quiet():
-        coords = xr_coords(geobox)
-    return xr.Dataset(coords={"time": times, **coords})
+# ------------------------------------------------------------------ attributes
 
 
 def _attributes(
-    plan: Plan,
-    days: list[list[Any]],
+    steps: Groups,
     said: str,
     harmonize: Harmonize,
     names: tuple[str, ...],
     left_out: list[Dropped],
     resampling: str,
 ) -> dict[str, Any]:
-    items = [i for day in days for i in day]
-    offsets = Counter(_offset_words(i, names, plan) for i in items)
-    _warn_contradictions(items, names, plan)
+    items = [i for step in steps.items for i in step]
+    offsets = Counter(
+        _offset_words([steps.assets[n][t][k] for n in names])
+        for t, step in enumerate(steps.items)
+        for k in range(len(step))
+    )
+    if harmonize is True:
+        _warn_contradictions(items, names[0])
     words = "; ".join(f"{n} items: {text}" for text, n in sorted(offsets.items()))
     history = (
-        f"cubefill.load: {len(items)} items, {len(days)} dates, {len(left_out)} left out; CRS "
-        f"{said}; offsets {words}"
+        f"cubefill.load: {len(items)} items, {len(steps.items)} dates, {len(left_out)} left out; "
+        f"CRS {said}; offsets {words}"
     )
     return {
         "boa_offset_harmonized": int(harmonize is not False),
         "offset_items": words,
         "crs_choice": said,
         "resampling": f"{resampling}; SCL nearest",
-        "items": ["+".join(i.id for i in day) for day in days],
+        "items": ["+".join(i.id for i in step) for step in steps.items],
         "items_left_out": [f"{d.item}: {d.reason}" for d in left_out],
         "history": history,
     }
 
 
-def _offset_words(item: Any, names: tuple[str, ...], plan: Plan) -> str:
-    found = next((a for n in names if (a := find_asset(item, n, plan.step))), None)
+def _offset_words(assets: list[Asset]) -> str:
+    """Offset of an item and the rule that gave it, from the first of its assets that is there."""
+    found = next((a for a in assets if a.href), None)
     if found is None:
         return "no asset"
-    offset = offset_of(item, found[1], plan.harmonize)
-    return f"{offset.counts:+g} counts ({offset.rule})"
+    if found.rule == FROM_FILE:
+        return f"from the {FROM_FILE}"
+    return f"{found.counts:+g} counts ({found.rule})"
 
 
-def _warn_contradictions(items: list[Any], names: tuple[str, ...], plan: Plan) -> None:
+def _warn_contradictions(items: list[Any], name: str) -> None:
     """Says once that band metadata of new items claims no offset while nothing removed it."""
     odd = []
     for item in items:
-        found = find_asset(item, names[0], plan.step)
+        found = find_asset(item, name, 10.0)
         applied = item.properties.get("earthsearch:boa_offset_applied")
         new = (baseline(item) or 0.0) >= 4.0
         if found and new and applied is not True and band_info(found[1]).get("offset") == 0:
             odd.append(item.id)
-    if odd and plan.harmonize is True:
+    if odd:
         warnings.warn(
             f"{len(odd)} items of processing baseline 04.00 or later say offset 0 in their band "
             f"metadata and not that it was applied ({listed(odd, 3)}): 0 is taken. If dark pixels "
@@ -324,6 +378,3 @@ def _warn_contradictions(items: list[Any], names: tuple[str, ...], plan: Plan) -
             CubefillWarning,
             stacklevel=4,
         )
-
-
-__all__ = ["QUIRKS", "Items", "from_safe", "load", "offset_jumps", "search", "write_catalogue"]

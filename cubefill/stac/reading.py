@@ -2,9 +2,9 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 from typing import Any, Literal
@@ -13,9 +13,11 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.cube.bands import SAR_BANDS
 from cubefill.errors import ReadError
 from cubefill.stac.faults import explain
 from cubefill.stac.grid import Fit, Grid, Window, fit
+from cubefill.stac.items import FROM_FILE
 
 log = logging.getLogger("cubefill")
 
@@ -42,11 +44,13 @@ TOLERANCE = 1e-6
 """Largest error in pixels of a reprojection, so that values do not depend on chunks."""
 
 Float = NDArray[np.float32]
-OnError = Literal["raise", "flag"]
+OnError = Literal["raise", "flag", "skip"]
+
+NOTHING = (slice(0, 0), slice(0, 0))
 
 
 @dataclass(frozen=True)
-class Source:
+class Asset:
     """One asset, and how its counts become values: `(count + counts) * scale`."""
 
     href: str
@@ -60,60 +64,114 @@ class Source:
     nodata: tuple[float, ...] = ()
     grid: Grid | None = None
     """Where the asset lies, if its metadata says so."""
+    rule: str = ""
+    """Which metadata gave counts and scale; `FROM_FILE` where the file itself has the last word."""
+    zarr: bool = False
 
     def __str__(self) -> str:
         return f"asset {self.asset!r} ({self.band}) of item {self.item} of {self.date}"
 
+    @property
+    def classes(self) -> bool:
+        """True where values are classes: nearest always, and never from an overview."""
+        return self.band == "SCL"
+
+    @property
+    def decibel(self) -> bool:
+        """True where linear power becomes dB."""
+        return self.band in SAR_BANDS
+
 
 @dataclass(frozen=True)
-class How:
+class ReadOptions:
     """How assets are read."""
 
     resampling: str = "bilinear"
     on_error: OnError = "raise"
     sign: Callable[[str], str] | None = None
-    decibel: bool = False
-    """Turns linear power into dB, values of 0 and below into NaN."""
-    overviews: bool = True
 
 
-Steps = Sequence[Sequence[Source]]
+Steps = Sequence[Sequence[Asset]]
 
 
-def read_mosaic(sources: Sequence[Source], grid: Grid, how: How) -> Float:
-    """Values of one time step on a grid, NaN where no source has data.
+def read_mosaic(
+    assets: Sequence[Asset], grid: Grid, options: ReadOptions, dtype: Any = np.float32
+) -> NDArray[Any]:
+    """Values of one time step on a grid, no data where no asset has any.
 
-    Where sources overlap the first that has data counts. With `on_error="flag"`, pixels of a
-    source that could not be read are `MISSING` unless another source has data there.
+    Where assets overlap the first that has data counts.
 
     Raises
     ------
     ReadError
-        A source cannot be read and `on_error` is "raise".
+        An asset cannot be read and `on_error` is "raise".
     """
-    out = np.full(grid.shape, np.nan, np.float32)
-    failed = np.zeros(grid.shape, bool)
-    for source in sources:
-        roi = _reach(source, grid)
-        holes = np.isnan(out)
-        if roi is None or not holes[roi].any():
+    out: NDArray[Any] | None = None
+    for asset in assets:
+        roi = reach(asset, grid)
+        if roi is None or (out is not None and not holes(out[roi]).any()):
             continue
-        try:
-            values = read_one(source, grid, how)
-        except ReadError as error:
-            if how.on_error == "raise":
-                raise
-            log.warning("flagged as source_missing: %s", error)
-            failed[roi] = True
+        values = as_type(read_part(asset, grid, options)[1], dtype)
+        if out is None and values.shape == grid.shape:
+            out = values
             continue
-        np.copyto(out, values, where=holes)
-    if how.decibel:
-        out = decibel(out)
-    out[failed & np.isnan(out)] = MISSING
+        out = blank(grid.shape, dtype) if out is None else out
+        fuse(out[roi], values)
+    return blank(grid.shape, dtype) if out is None else out
+
+
+def blank(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
+    """No data: NaN among floats, 0 among classes."""
+    return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
+
+
+def read_part(asset: Asset, grid: Grid, options: ReadOptions) -> tuple[Window, NDArray[Any]]:
+    """The window of a grid that an asset can reach, and its values there.
+
+    Where it cannot be read: `MISSING` with `on_error="flag"`, nothing with "skip".
+
+    Raises
+    ------
+    ReadError
+        The asset cannot be read and `on_error` is "raise".
+    """
+    roi = reach(asset, grid)
+    if roi is None:
+        return NOTHING, np.empty((0, 0), np.float32)
+    try:
+        return roi, read_one(asset, grid[roi], options)
+    except ReadError as error:
+        if options.on_error == "raise":
+            raise
+        flag = options.on_error == "flag"
+        log.warning("%s: %s", "flagged as source_missing" if flag else "left out", error)
+        return roi, np.full(grid[roi].shape, MISSING if flag else np.nan, np.float32)
+
+
+def fuse(out: NDArray[Any], values: NDArray[Any]) -> None:
+    """Writes values where `out` has none; a failed read gives way to any value."""
+    known = ~np.isnan(values) if values.dtype.kind == "f" else values != 0
+    np.copyto(out, values, where=holes(out) & known)
+
+
+def holes(out: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where an array of floats or classes has no data, or a failed read."""
+    if out.dtype.kind == "f":
+        return ~np.isfinite(out)
+    return (out == 0) | (out == MISSING_CLASS)
+
+
+def as_type(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Values as they are, or floats as classes: 0 without data, `MISSING_CLASS` where missing."""
+    if values.dtype.kind != "f" or np.dtype(dtype).kind == "f":
+        return values.astype(dtype, copy=False)
+    out = np.zeros(values.shape, dtype)
+    np.copyto(out, values, where=np.isfinite(values), casting="unsafe")
+    out[np.isposinf(values)] = MISSING_CLASS
     return out
 
 
-def read_one(source: Source, grid: Grid, how: How) -> Float:
+def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> NDArray[Any]:
     """Values of one asset on a grid, NaN outside it and where it has no data.
 
     Where pixels of the asset coincide with pixels of the grid they are copied, not resampled.
@@ -125,37 +183,37 @@ def read_one(source: Source, grid: Grid, how: How) -> Float:
     """
     import rasterio.errors
 
-    if not source.href:
-        raise ReadError(f"Missing {source}: the item does not have it.")
-    errors: tuple[type[Exception], ...] = (
-        rasterio.errors.RasterioError,
-        rasterio.errors.RasterioIOError,
-        OSError,
-        ValueError,
-    )
+    if not asset.href:
+        raise ReadError(f"Missing {asset}: the item does not have it.")
+    errors = (rasterio.errors.RasterioError, OSError, ValueError)
     first = None
-    for _ in range(2 if how.sign else 1):
-        href = how.sign(source.href) if how.sign else source.href
+    for _ in range(2 if options.sign else 1):
+        href = options.sign(asset.href) if options.sign else asset.href
         try:
             with gdal_env():
-                return _read(source, href, grid, how)
+                values = (
+                    _read_zarr(asset, href, grid, options)
+                    if asset.zarr
+                    else _read(asset, href, grid, options)
+                )
+            return decibel(values) if asset.decibel else values
         except errors as error:
             first = first or error
-            _forget(href)
+            if not asset.zarr:
+                _forget(href)
     assert first is not None
     retries = os.environ.get("GDAL_HTTP_MAX_RETRY", GDAL_ENV["GDAL_HTTP_MAX_RETRY"])
     raise ReadError(
-        explain(str(source), href, str(first), retries)
+        explain(str(asset), href, str(first), retries)
     )  # no cause: GDAL's does not unpickle
 
 
 @contextmanager
-def gdal_env() -> Iterator[None]:
-    """GDAL with retries and time limits, within the block."""
+def gdal_env(settings: Mapping[str, str] | None = None) -> Iterator[None]:
+    """GDAL with retries and time limits, or with other settings, within the block."""
     import rasterio
 
-    options = {k: os.environ.get(k, v) for k, v in GDAL_ENV.items()}
-    with rasterio.Env(**options):
+    with rasterio.Env(**(settings or {k: os.environ.get(k, v) for k, v in GDAL_ENV.items()})):
         yield
 
 
@@ -180,7 +238,15 @@ def decibel(power: Float) -> Float:
     return out.astype(np.float32, copy=False)
 
 
-def layer(name: str, steps: Steps, grid: Grid, chunk: int, how: How, halo: int = 0) -> Any:
+def layer(
+    name: str,
+    steps: Steps,
+    grid: Grid,
+    chunk: tuple[int, int],
+    options: ReadOptions,
+    halo: int = 0,
+    dtype: Any = np.float32,
+) -> Any:
     """Lazy values `(step, y, x)`: one task per step and spatial chunk, nothing read yet.
 
     With a halo every block also holds that many pixels around it, as far as the grid reaches;
@@ -190,19 +256,17 @@ def layer(name: str, steps: Steps, grid: Grid, chunk: int, how: How, halo: int =
 
     wins, sizes = windows(grid.shape, chunk, halo)
     listed = np.empty((len(steps), 1, 1), object)
-    for i, sources in enumerate(steps):
-        listed[i, 0, 0] = tuple(sources)
+    for i, assets in enumerate(steps):
+        listed[i, 0, 0] = tuple(assets)
     each: Any = da.from_array
-    sources_array = each(listed, chunks=1, name=f"sources-{name}")
-    windows_array = each(wins[None], chunks=1, name=f"windows-{name}")
     blocks: Any = da.map_blocks
     return blocks(
-        partial(_block, grid=grid, how=how),
-        sources_array,
-        windows_array,
+        partial(_block, grid=grid, options=options, dtype=dtype),
+        each(listed, chunks=1, name=f"assets-{name}"),
+        each(wins[None], chunks=1, name=f"windows-{name}"),
         chunks=((1,) * len(steps), *sizes),
-        dtype=np.float32,
-        meta=np.empty((0, 0, 0), np.float32),
+        dtype=dtype,
+        meta=np.empty((0, 0, 0), dtype),
         name=f"read-{name}",
     )
 
@@ -210,7 +274,7 @@ def layer(name: str, steps: Steps, grid: Grid, chunk: int, how: How, halo: int =
 def crop(
     padded: Any,
     shape: tuple[int, int],
-    chunk: int,
+    chunk: tuple[int, int],
     halo: int,
     then: Callable[[Any], Any],
     dtype: Any,
@@ -239,12 +303,12 @@ def crop(
 
 
 def windows(
-    shape: tuple[int, int], chunk: int, halo: int
+    shape: tuple[int, int], chunk: tuple[int, int], halo: int
 ) -> tuple[NDArray[Any], tuple[tuple[int, ...], tuple[int, ...]]]:
     """Windows of all chunks as an object array `(y, x)`, and their sizes along y and x."""
     rows, cols = (
-        [slice(max(0, a - halo), min(n, a + chunk + halo)) for a in range(0, n, chunk)]
-        for n in shape
+        [slice(max(0, a - halo), min(n, a + step + halo)) for a in range(0, n, step)]
+        for n, step in zip(shape, chunk, strict=True)
     )
     out = np.empty((len(rows), len(cols)), object)
     for i, r in enumerate(rows):
@@ -253,8 +317,10 @@ def windows(
     return out, (tuple(r.stop - r.start for r in rows), tuple(c.stop - c.start for c in cols))
 
 
-def _block(sources: NDArray[Any], window: NDArray[Any], *, grid: Grid, how: How) -> Float:
-    return read_mosaic(sources[0, 0, 0], grid[window[0, 0, 0]], how)[None]
+def _block(
+    assets: NDArray[Any], window: NDArray[Any], *, grid: Grid, options: ReadOptions, dtype: Any
+) -> NDArray[Any]:
+    return read_mosaic(assets[0, 0, 0], grid[window[0, 0, 0]], options, dtype)[None]
 
 
 def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any]) -> NDArray[Any]:
@@ -265,26 +331,31 @@ def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any])
 # ------------------------------------------------------------------ one asset
 
 
-def _read(source: Source, href: str, grid: Grid, how: How) -> Float:
+def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
     import rasterio
 
-    out = np.full(grid.shape, np.nan, np.float32)
-    options: dict[str, Any] = {"driver": driver_of(href), "sharing": False}
-    with rasterio.open(href, **options) as file:
+    kind: dict[str, Any] = {"driver": driver_of(href), "sharing": False}
+    with rasterio.open(href, **kind) as file:
         native = _grid_of(file)
         found = fit(native, grid)
-        if found is None:
-            return out
-        level = _overview(file.overviews(1), found.shrink) if how.overviews else None
-        if level is None:
-            _fill(out, file, native, grid, found, source, how)
-            return out
-    with rasterio.open(href, overview_level=level, **options) as file:
+        level = _overview(file.overviews(1), found.shrink) if found and not asset.classes else None
+        if found is None or level is None:
+            return _values_on(file, native, grid, found, asset, options)
+    with rasterio.open(href, overview_level=level, **kind) as file:
         native = _grid_of(file)
-        found = fit(native, grid)
-        if found is not None:
-            _fill(out, file, native, grid, found, source, how)
-    return out
+        return _values_on(file, native, grid, fit(native, grid), asset, options)
+
+
+def _read_zarr(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
+    from cubefill.stac.zarrfile import ZarrFile
+
+    try:
+        file = ZarrFile.opened(href, asset.grid)
+        scale, counts = file.scaling if asset.rule == FROM_FILE else (asset.scale, asset.counts)
+        known = replace(asset, scale=scale, counts=counts)
+        return _values_on(file, file.grid, grid, fit(file.grid, grid), known, options)
+    except Exception as error:  # stores and codecs raise classes of their own
+        raise ValueError(f"{type(error).__name__}: {error}") from None
 
 
 def driver_of(href: str) -> str:
@@ -299,23 +370,31 @@ def _grid_of(file: Any) -> Grid:
     return Grid(file.crs.to_string(), tuple(file.transform)[:6], (file.height, file.width))
 
 
-def _fill(
-    out: Float, file: Any, native: Grid, grid: Grid, found: Fit, source: Source, how: How
-) -> None:
-    """Writes an asset's values into `out`: copied where grids agree, else warped."""
-    if found.exact:
-        out[found.target] = _values(file, found.source, source)
-        return
+def _values_on(
+    file: Any, native: Grid, grid: Grid, found: Fit | None, asset: Asset, options: ReadOptions
+) -> NDArray[Any]:
+    """An asset's values on a grid: copied where grids agree, else warped."""
+    if found is None or found.exact:
+        values = _values(file, found.source, asset) if found else None
+        if values is not None and values.shape == grid.shape:
+            return values
+        out = blank(grid.shape, np.uint8 if asset.classes else np.float32)
+        if found is not None:
+            out[found.target] = values
+        return out
     pad = 2 * ceil(max(1.0, found.shrink)) + 2
     rows, cols = (
         slice(max(0, s.start - pad), min(n, s.stop + pad))
         for s, n in zip(found.source, native.shape, strict=True)
     )
-    values = _values(file, (rows, cols), source)
-    out[:] = _warp(values, native[rows, cols], grid, how.resampling, found.shrink)
+    values = _values(file, (rows, cols), asset)
+    method = "nearest" if asset.classes else options.resampling
+    return _warp(values, native[rows, cols], grid, method, found.shrink)
 
 
-def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: float) -> Float:
+def _warp(
+    values: NDArray[Any], source: Grid, grid: Grid, resampling: str, shrink: float
+) -> NDArray[Any]:
     """Values on another grid; NaN neither spreads nor is averaged in.
 
     GDAL would guess the ratio of pixel sizes from each window; given, it is the same for all.
@@ -330,15 +409,16 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: floa
         return {"height": rows, "width": cols, "crs": g.crs, "transform": Affine(*g.transform)}
 
     with MemoryFile() as memory:
-        kind = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan}
+        nodata = np.nan if values.dtype.kind == "f" else 0
+        kind = {"driver": "GTiff", "count": 1, "dtype": values.dtype.name, "nodata": nodata}
         with memory.open(**kind, **profile(source)) as file:
             file.write(values, 1)
         with (
             memory.open() as file,
             WarpedVRT(
                 file,
-                src_nodata=np.nan,
-                nodata=np.nan,
+                src_nodata=nodata,
+                nodata=nodata,
                 resampling=Resampling[resampling],
                 tolerance=TOLERANCE,
                 XSCALE=str(1 / shrink),
@@ -346,24 +426,27 @@ def _warp(values: Float, source: Grid, grid: Grid, resampling: str, shrink: floa
                 **profile(grid),
             ) as warped,
         ):
-            out: Float = warped.read(1)
+            out: NDArray[Any] = warped.read(1)
             return out
 
 
-def _values(file: Any, roi: Window, source: Source) -> Float:
-    """Values of a window, scaled, NaN where there is no data."""
+def _values(file: Any, roi: Window, asset: Asset) -> NDArray[Any]:
+    """Values of a window, scaled, NaN where there is no data; classes as they are, or 0."""
     from rasterio.windows import Window as RasterWindow
 
     raw = file.read(1, window=RasterWindow.from_slices(*roi))
-    absent = [*source.nodata, *(v for v in (file.nodata,) if v is not None)]
+    absent = {*asset.nodata, *(v for v in (file.nodata,) if v is not None)}
+    if asset.classes:
+        known = np.isfinite(raw) & ~np.isin(raw, list(absent))
+        return np.where(known, raw, 0).astype(np.uint8, copy=False)
     values: Float = raw.astype(np.float32)
-    if source.counts:
-        values += np.float32(source.counts)
-    if source.scale != 1.0:
-        values *= np.float32(source.scale)
+    if asset.counts:
+        values += np.float32(asset.counts)
+    if asset.scale != 1.0:
+        values *= np.float32(asset.scale)
     for value in absent:
         if not np.isnan(value):
-            values[raw == value] = np.nan
+            np.copyto(values, np.float32(np.nan), where=raw == value)
     return values
 
 
@@ -373,9 +456,9 @@ def _overview(factors: Sequence[int], shrink: float) -> int | None:
     return fits[-1] if fits else None
 
 
-def _reach(source: Source, grid: Grid) -> Window | None:
+def reach(asset: Asset, grid: Grid) -> Window | None:
     """Where on a grid a source can have data, or None; the whole grid where it is not known."""
-    if source.grid is None:
+    if asset.grid is None:
         return grid.everything
-    found = fit(source.grid, grid)
+    found = fit(asset.grid, grid)
     return found.target if found else None

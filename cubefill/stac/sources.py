@@ -140,8 +140,8 @@ def _json(path: Path) -> Any:
         raise CatalogueError(f"{path} cannot be read as JSON: {error}.") from error
 
 
-def _document(doc: Any, base: str) -> Iterator[Any]:
-    """Items of a STAC document on disk: an item, an ItemCollection, or a catalogue."""
+def _document(doc: Any, base: str, read: Any = None, seen: set[str] | None = None) -> Iterator[Any]:
+    """Items of a STAC document: an item, an ItemCollection, or a catalogue and what it links to."""
     sort = doc.get("type") if isinstance(doc, Mapping) else None
     if sort == "FeatureCollection":
         for number, feature in enumerate(doc.get("features", ())):
@@ -149,7 +149,12 @@ def _document(doc: Any, base: str) -> Iterator[Any]:
     elif sort == "Feature":
         yield item_from(doc, base)
     elif sort in ("Catalog", "Collection"):
-        yield from _walk(doc, base, set())
+        seen, read = set() if seen is None else seen, read or _linked
+        for link in doc.get("links", ()):
+            href = absolute(str(link.get("href")), base)
+            if link.get("rel") in ("child", "item", "items") and href not in seen:
+                seen.add(href)
+                yield from _document(read(href), href, read, seen)
     else:
         raise CatalogueError(
             f"{base or 'The dict'} is no STAC document (type {sort!r}): expected Catalog, "
@@ -157,24 +162,13 @@ def _document(doc: Any, base: str) -> Iterator[Any]:
         )
 
 
-def _walk(doc: Mapping[str, Any], base: str, seen: set[str]) -> Iterator[Any]:
-    for link in doc.get("links", ()):
-        if link.get("rel") not in ("child", "item", "items"):
-            continue
-        href = absolute(link["href"], base)
-        if href in seen:
-            continue
-        seen.add(href)
-        path = Path(href.removeprefix("file://"))
-        if not path.is_file():
-            raise CatalogueError(
-                f"{base} links to {link['href']}, which is not there: expected the file {path}."
-            )
-        linked = _json(path)
-        if linked.get("type") in ("Catalog", "Collection"):
-            yield from _walk(linked, str(path), seen)
-        else:
-            yield from _document(linked, str(path))
+def _linked(href: str) -> Any:
+    path = Path(href.removeprefix("file://"))
+    if not path.is_file():
+        raise CatalogueError(
+            f"The catalogue links to ./{path.name}, which is not there: expected the file {path}."
+        )
+    return _json(path)
 
 
 # ------------------------------------------------------------------ servers
@@ -189,12 +183,12 @@ def _remote(
     io = _io(headers, timeout)
     try:
         doc = json.loads(io.read_text(url))
-        if doc.get("type") == "FeatureCollection" and not doc.get("conformsTo"):
-            found: Iterable[Any] = (item_from(f, url, n) for n, f in enumerate(doc["features"]))
-        elif any(x.get("rel") == "search" for x in doc.get("links", ())):
+        collection = doc.get("type") == "FeatureCollection"
+        searched = any(x.get("rel") == "search" for x in doc.get("links", ()))
+        if searched and (doc.get("conformsTo") or not collection):
             found = _api(url, io, wanted)
         else:
-            found = _static(doc, url, io, set())
+            found = _document(doc, url, lambda href: json.loads(io.read_text(href)))
         for item in found:
             yield _safe(item, url)
     except CatalogueError:
@@ -228,21 +222,6 @@ def _io(headers: Mapping[str, str] | None, timeout: float) -> Any:
         respect_retry_after_header=True,
     )
     return StacApiIO(headers=dict(headers or {}), timeout=timeout, max_retries=retry)
-
-
-def _static(doc: Mapping[str, Any], url: str, io: Any, seen: set[str]) -> Iterator[Any]:
-    if doc.get("type") == "Feature":
-        yield item_from(doc, url)
-        return
-    for link in doc.get("links", ()):
-        href = absolute(str(link.get("href")), url)
-        if link.get("rel") in ("child", "item", "items") and href not in seen:
-            seen.add(href)
-            linked = json.loads(io.read_text(href))
-            if linked.get("type") == "FeatureCollection":
-                yield from (item_from(f, href, n) for n, f in enumerate(linked["features"]))
-            else:
-                yield from _static(linked, href, io, seen)
 
 
 def _api(url: str, io: Any, wanted: Any) -> Iterator[Any]:

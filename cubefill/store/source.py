@@ -271,7 +271,8 @@ def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
 def stores_of(cube: xr.Dataset) -> list[Any]:
     """Every store or file that a cube is read from, as far as its graph and xarray tell."""
     found: list[Any] = [s.store for s in sources_of(cube) if isinstance(s, StoreSource)]
-    named = [v.encoding.get("source") for v in (cube, *cube.variables.values())]
+    encodings = [cube.encoding, *(v.encoding for v in cube.variables.values())]
+    named = [e.get("source") for e in encodings]
     found += [name for name in named if isinstance(name, str)]
     for variable in cube.variables.values():
         source = variable._data if not variable._in_memory else None

@@ -21,11 +21,9 @@ from torch import nn
 from tqdm import tqdm
 
 from cubefill.errors import CubefillError, MethodError, StoreError
-from cubefill.methods.contract import resolve
-from cubefill.methods.learned.method import TorchMethod, card_of
-from cubefill.methods.learned.passes import check_precision, device_of
-from cubefill.nn import checkpoint
-from cubefill.nn.objective import Objective
+from cubefill.methods import resolve
+from cubefill.methods.learned import TorchMethod, card_of, check_precision, device_of
+from cubefill.nn import Objective, checkpoint
 from cubefill.nn.update import Batch, rank, sum_of_processes, world
 from cubefill.samples.protocol import Samples
 from cubefill.train.recipe import Recipe, read, with_options

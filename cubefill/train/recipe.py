@@ -9,11 +9,13 @@ from hashlib import sha256
 from itertools import pairwise
 from math import cos, isfinite, pi
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cubefill.errors import CubefillError, MethodError, did_you_mean
 from cubefill.methods.registry import listed
-from cubefill.nn.settings import Adam
+
+if TYPE_CHECKING:
+    from cubefill.nn import Adam
 
 SHIPPED = Path(__file__).parent / "recipes"
 
@@ -104,13 +106,17 @@ class Recipe:
         _check_together(self)
 
     @property
-    def adam(self) -> Adam:
+    def adam(self) -> "Adam":
         """Settings for the net."""
+        from cubefill.nn import Adam
+
         return Adam(self.rate, self.betas, self.decay, self.eps)
 
     @property
-    def adversary(self) -> Adam:
+    def adversary(self) -> "Adam":
         """Settings for a discriminator."""
+        from cubefill.nn import Adam
+
         return Adam(self.adversary_rate, self.adversary_betas, self.decay, self.eps)
 
     def scheduled(self, epoch: int, plateaus: int) -> float:

@@ -12,10 +12,10 @@ from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
 from cubefill.gaps import FORMER, GAPS
-from cubefill.methods.contract import name_of
 from cubefill.methods.learned.cnnrnn import Hdf5Samples
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.series import SeriesMethod
+from cubefill.methods.registry import name_of
 from cubefill.samples.patches import CubeSamples
 from cubefill.samples.protocol import Samples
 from cubefill.store import open_cube

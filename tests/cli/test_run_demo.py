@@ -57,7 +57,7 @@ def test_it_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
     with pytest.raises(CubefillError, match="left alone"):
         demo.run_demo(tmp_path, size=48, dates=4)
-    with pytest.raises(CubefillError, match="is a file"):
+    with pytest.raises(CubefillError, match="left alone"):
         demo.run_demo(tmp_path / "thesis.txt", size=48, dates=4)
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 

@@ -12,7 +12,7 @@ import cubefill
 from cubefill import simulate
 from cubefill.cli.main import main
 from cubefill.evaluate.decloud import BANDS
-from cubefill.methods.learned.ssop import SsopUnet
+from cubefill.methods.learned.decloud_nets import SsopUnet
 from tests.shared.decloud import made
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread

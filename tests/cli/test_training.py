@@ -193,7 +193,7 @@ def test_a_finished_run_says_so_and_goes_on(trains: list[str], tmp_path: Path) -
     lines = [x for x in again.stderr.splitlines() if "finished" in x]
     assert len(lines) == 1
     assert "finished at update 4, epoch 2; nothing is left to do." in lines[0]
-    assert lines[0].endswith("Pass --set epochs=4 --set updates=8 to go on.")
+    assert lines[0].endswith("Use --set epochs=4 --set updates=8 to go on.")
     assert (tmp_path / "net" / "weights.safetensors").read_bytes() == kept
     assert "finished" not in call(*trains, "-q").stderr
     more = call(*trains, "--set", "epochs=3", "--set", "updates=0")

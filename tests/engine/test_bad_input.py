@@ -35,7 +35,7 @@ from cubefill import samples, simulate, train
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, CubefillWarning, DeviceError, MethodError, StoreError
 from cubefill.gaps import Blobs
-from cubefill.methods.contract import METHODS, Needs, resolve
+from cubefill.methods import METHODS, Needs, resolve
 from cubefill.methods.learned import passes as _pass
 from cubefill.methods.learned.mowing import Mowing
 from cubefill.methods.learned.utilise import Utilise, UtiliseConfig, day_of_year

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.engine import gapfill, list_methods
+from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
-from cubefill.methods.contract import METHODS, Flag
+from cubefill.methods import Flag
 from cubefill.simulate import scene
 from cubefill.store import open_cube, write_cube
 from tests.shared.strategies import Mean, Neighbours, cube
@@ -149,9 +149,3 @@ def test_std_is_given_at_gaps_only() -> None:
     std = out["B04_std"].values
     assert np.isnan(std[~gap]).all()
     assert (std[gap & np.isfinite(out["B04"].values)] > 0).mean() > 0.9
-
-
-def test_the_listing_has_every_method() -> None:
-    rows = list_methods()
-    assert set(METHODS) <= set(rows)
-    assert rows["linear"]["summary"]

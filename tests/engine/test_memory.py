@@ -79,14 +79,14 @@ def test_an_example_takes_no_memory() -> None:
 
 
 def test_workers_wait_for_their_turn() -> None:
-    scratch = Scratch(once=50, each=10, turns=2)
+    scratch = Scratch(once=50, each=10, passes=2)
     assert [scratch.of(n) for n in (1, 2, 3, 9)] == [60, 70, 70, 70]
     assert Scratch().of(5) == 0
 
 
 @pytest.mark.parametrize("budget", [0, 59, 99, 100, 140, 1000])
 def test_as_many_workers_as_fit(budget: int) -> None:
-    scratch = Scratch(once=50, each=10, turns=2)
+    scratch = Scratch(once=50, each=10, passes=2)
     found = fitting(6, budget, 20, scratch)
     fits = [n for n in range(1, 7) if 20 * n + scratch.of(n) <= budget]
     assert found == max(fits, default=1)

@@ -20,7 +20,7 @@ from cubefill.engine.memory import tile_bytes
 from cubefill.engine.planning import request
 from cubefill.engine.work import Area
 from cubefill.errors import CubeError, MethodError
-from cubefill.methods.contract import Block, resolve
+from cubefill.methods import Block, resolve
 from tests.shared.strategies import Mean, cube
 
 Array = np.ndarray[Any, Any]

@@ -15,7 +15,8 @@ from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate import compare, score_stores
 from cubefill.evaluate.bootstrap import key_of
 from cubefill.gaps import Dates, Transplant
-from cubefill.methods.contract import Block, Filled, Needs, resolve
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.registry import resolve
 from cubefill.store import write_cube
 from tests.shared import pictures_scene as scenes
 

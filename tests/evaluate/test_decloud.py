@@ -14,9 +14,8 @@ import xarray as xr
 from cubefill import metrics, samples, simulate
 from cubefill.errors import CubeError
 from cubefill.evaluate.decloud import BANDS, _rows, compare_decloud, markdown, write
-from cubefill.methods.contract import resolve
-from cubefill.methods.learned.msop import MsopUnet
-from cubefill.methods.learned.ssop import SsopUnet
+from cubefill.methods import resolve
+from cubefill.methods.learned.decloud_nets import MsopUnet, SsopUnet
 from tests.shared.decloud import made
 
 SMALL: dict[str, Any] = {"patch": 32, "pad": 0, "widths": (2, 2, 2, 2, 2, 2)}

@@ -13,7 +13,8 @@ from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate import comparison, self_test, window
 from cubefill.gaps import Blobs, Dates, Transplant
-from cubefill.methods.contract import Block, Filled, Needs, resolve
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.registry import resolve
 from tests.shared import pictures_scene as scenes
 
 BANDS = ("B02", "B03", "B04", "B08")

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from cubefill.nn.convlstm import GeneratorSizes
 from tests.nn.formula import formula_weights, torch_fan_in
 
 Tensors = Mapping[str, Tensor]
@@ -85,3 +86,14 @@ def _judge_one(w: Tensors, series: Tensor) -> Tensor:
 def by_formula(name: str, shape: tuple[int, ...]) -> Tensor:
     """A tensor of the parity fixtures."""
     return torch.from_numpy(formula_weights(name, shape, torch_fan_in(shape)))
+
+
+def discriminator_names(sizes: GeneratorSizes) -> dict[str, tuple[str, ...]]:
+    """Name of a tensor in the authors' discriminator to ours; two of ours where a cell's is cut."""
+    layers = {f"conv{i}": f"conv{i}" for i in range(1, 6)}
+    layers |= {f"conv{i}_bn": f"norm{i}" for i in (2, 3, 4)}
+    layers |= {"conv_fusion": "unused"} if sizes.unused else {}
+    parts = ("weight", "bias")
+    names = {f"{n}.{p}": (f"{own}.{p}",) for n, own in layers.items() for p in parts}
+    cells = {4: ("cell4.inward", "cell4.recurrent"), 5: ("cell5.inward", "cell5.recurrent")}
+    return names | {f"conv{i}_lstm.conv.weight": own for i, own in cells.items()}

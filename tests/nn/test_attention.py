@@ -6,12 +6,12 @@ import numpy as np
 import torch
 
 from cubefill.methods.learned.utilise import from_names
-from cubefill.nn.attention import Sizes, TemporalAttentionUNet, mix, positions
+from cubefill.nn.attention import AttentionSizes, TemporalAttentionUNet, mix, positions
 from tests.nn.formula import formula_field, formula_weights, shapes_of, torch_fan_in
 from tests.shared.torch_thread import one_thread as one_thread
 
 
-def count(sizes: Sizes) -> int:
+def count(sizes: AttentionSizes) -> int:
     with torch.device("meta"):
         net = TemporalAttentionUNet(sizes)
     return sum(p.numel() for p in net.parameters())
@@ -23,7 +23,7 @@ def test_equals_the_original(reference_folder: Path) -> None:
     theirs = {
         n: torch.from_numpy(formula_weights(n, s, torch_fan_in(s))) for n, s in shapes.items()
     }
-    net = TemporalAttentionUNet(Sizes())
+    net = TemporalAttentionUNet(AttentionSizes())
     net.load_state_dict(from_names(theirs))
     fixture = np.load(folder / "utilise.npz")
     x = torch.from_numpy(formula_field((1, 5, 4, 64, 64)))
@@ -34,14 +34,14 @@ def test_equals_the_original(reference_folder: Path) -> None:
 
 def test_parameters() -> None:
     deep = (64, 64, 64, 64, 128)
-    assert count(Sizes()) == 1_075_972
-    assert count(Sizes(bands=13, widths=deep)) == 1_357_133
-    assert count(Sizes(bands=13, sar=2, widths=deep)) == 1_358_285
+    assert count(AttentionSizes()) == 1_075_972
+    assert count(AttentionSizes(bands=13, widths=deep)) == 1_357_133
+    assert count(AttentionSizes(bands=13, sar=2, widths=deep)) == 1_358_285
 
 
 def tiny() -> TemporalAttentionUNet:
     torch.manual_seed(0)
-    net = TemporalAttentionUNet(Sizes(widths=(8, 8, 16)))
+    net = TemporalAttentionUNet(AttentionSizes(widths=(8, 8, 16)))
     return net.eval()
 
 

@@ -22,7 +22,7 @@ import cubefill
 from cubefill import train
 from cubefill.cli.main import main
 from cubefill.errors import CubefillError, MethodError, StoreError
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.ganfilling import GanFilling
 from cubefill.methods.learned.utilise import Utilise, UtiliseConfig
 from cubefill.nn import checkpoint

@@ -228,6 +228,30 @@ def test_new_weights_in_the_same_folder_are_loaded(folder: Path) -> None:
         load_net(folder, lambda c: Net(), expected=old)
 
 
+def test_card_and_weights_are_read_once_until_they_change(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("read_card", "check", "load"):
+        own = getattr(checkpoint, name)
+        monkeypatch.setattr(
+            checkpoint, name, lambda *a, name=name, own=own: (seen.append(name), own(*a))[1]
+        )
+    nets = {id(load_net(folder, lambda c: Net())) for _ in range(3)}
+    assert len(nets) == 1
+    assert seen.count("load") == 1
+    first = len(seen)
+    load_net(folder, lambda c: Net())
+    assert len(seen) == first
+    other = json.loads((folder / "card.json").read_text()) | {"digest": "0" * 64}
+    (folder / "card.json").write_text(json.dumps(other))
+    with pytest.raises(StoreError, match=r"as card\.json says"):
+        load_net(folder, lambda c: Net())
+    (folder / "card.json").unlink()
+    with pytest.raises(StoreError, match=r"card\.json is absent"):
+        load_net(folder, lambda c: Net())
+
+
 def test_few_nets_are_kept(tmp_path: Path) -> None:
     for i in range(checkpoint.NETS_KEPT + 2):
         net = nn.Linear(1, 1)

@@ -10,12 +10,11 @@ from cubefill.nn.convlstm import (
     ConvLSTM,
     Discriminator,
     Generator,
-    Sizes,
-    discriminator_names,
+    GeneratorSizes,
     original_names,
 )
 from tests.nn import convlstm_reference as reference
-from tests.nn.convlstm_reference import by_formula
+from tests.nn.convlstm_reference import by_formula, discriminator_names
 from tests.nn.formula import formula_field
 from tests.shared.torch_thread import one_thread as one_thread
 
@@ -114,7 +113,7 @@ def test_gradients_are_those_of_the_step_by_step_cell() -> None:
 
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_generator_is_the_step_by_step_one(channels_last: bool) -> None:
-    net = Generator(Sizes(width=8)).eval()
+    net = Generator(GeneratorSizes(width=8)).eval()
     fill_by_formula(net, original_names(net.sizes))
     slow = {n: t.double() for n, t in theirs(net, original_names(net.sizes)).items()}
     if channels_last:
@@ -131,7 +130,7 @@ def test_generator_is_the_step_by_step_one(channels_last: bool) -> None:
 
 
 def test_generator_in_double_is_exact() -> None:
-    net = Generator(Sizes(width=4)).eval()
+    net = Generator(GeneratorSizes(width=4)).eval()
     names = original_names(net.sizes)
     fill_by_formula(net, names)
     net.double()
@@ -143,7 +142,7 @@ def test_generator_in_double_is_exact() -> None:
 
 def test_blocks_of_steps_change_nothing() -> None:
     torch.manual_seed(0)
-    net = Generator(Sizes(width=4)).eval()
+    net = Generator(GeneratorSizes(width=4)).eval()
     fill_by_formula(net, original_names(net.sizes))
     x = field((1, 4, 128, 128, 5))
     with torch.inference_mode():
@@ -153,7 +152,7 @@ def test_blocks_of_steps_change_nothing() -> None:
 
 
 def test_generator_looks_back_only() -> None:
-    net = Generator(Sizes(width=4)).eval()
+    net = Generator(GeneratorSizes(width=4)).eval()
     fill_by_formula(net, original_names(net.sizes))
     x = field((1, 4, 128, 128, 4))
     other = x.clone()
@@ -167,11 +166,11 @@ def test_generator_looks_back_only() -> None:
 @pytest.mark.parametrize("size", [(96, 128), (128, 64), (200, 200)])
 def test_generator_refuses_other_sizes(size: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="multiples of 128"):
-        Generator(Sizes(width=1))(torch.zeros(1, 1, 4, *size))
+        Generator(GeneratorSizes(width=1))(torch.zeros(1, 1, 4, *size))
 
 
 def test_unused_tensors_change_nothing_and_are_not_learnt() -> None:
-    net = Generator(Sizes(width=2)).eval()
+    net = Generator(GeneratorSizes(width=2)).eval()
     x = field((1, 4, 128, 128, 2))
     with torch.inference_mode():
         before = net(x)
@@ -182,7 +181,7 @@ def test_unused_tensors_change_nothing_and_are_not_learnt() -> None:
 
 
 def test_discriminator_is_the_step_by_step_one() -> None:
-    net = Discriminator(Sizes(width=8)).eval()
+    net = Discriminator(GeneratorSizes(width=8)).eval()
     names = discriminator_names(net.sizes)
     fill_by_formula(net, names)
     x = field((3, 4, 64, 64, 4))
@@ -197,7 +196,7 @@ def test_discriminator_is_the_step_by_step_one() -> None:
 
 
 def test_discriminator_learns() -> None:
-    net = Discriminator(Sizes(width=2))
+    net = Discriminator(GeneratorSizes(width=2))
     net(torch.rand(1, 4, 4, 64, 64)).mean().backward()
     assert all(p.grad is not None for p in net.parameters() if p.requires_grad)
 
@@ -207,8 +206,8 @@ def test_discriminator_learns() -> None:
 
 def test_parameter_counts() -> None:
     with torch.device("meta"):
-        nets: list[Any] = [Generator(Sizes()), Discriminator(Sizes())]
-        less = Generator(Sizes(unused=False))
+        nets: list[Any] = [Generator(GeneratorSizes()), Discriminator(GeneratorSizes())]
+        less = Generator(GeneratorSizes(unused=False))
     assert [count(n) for n in nets] == [181_746_628, 26_360_518]
     assert count(less) == 162_872_260
 
@@ -222,14 +221,14 @@ def test_names_and_shapes_are_the_authors(reference_folder: Path) -> None:
         [(Generator, original_names), (Discriminator, discriminator_names)]
     ):
         with torch.device("meta"):
-            net = kind(Sizes())
-        found = {n: tuple(t.shape) for n, t in theirs(net, table(Sizes())).items()}
+            net = kind(GeneratorSizes())
+        found = {n: tuple(t.shape) for n, t in theirs(net, table(GeneratorSizes())).items()}
         assert found == listed(reference_folder, part)
-        assert {o for own in table(Sizes()).values() for o in own} == set(net.state_dict())
+        assert {o for own in table(GeneratorSizes()).values() for o in own} == set(net.state_dict())
 
 
 def test_discriminator_parity(reference_folder: Path) -> None:
-    net = Discriminator(Sizes()).eval()
+    net = Discriminator(GeneratorSizes()).eval()
     fill_by_formula(net, discriminator_names(net.sizes))
     with torch.inference_mode():
         y = net(field((1, 4, 64, 64, 4))).permute(0, 2, 3, 1).numpy()
@@ -240,7 +239,7 @@ def test_discriminator_parity(reference_folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("channels_last", [False, True])
 def test_generator_parity(reference_folder: Path, channels_last: bool) -> None:
-    sizes = Sizes(unused=False)
+    sizes = GeneratorSizes(unused=False)
     with torch.device("meta"):
         net = Generator(sizes)
     net.to_empty(device="cpu").eval()

@@ -9,7 +9,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.metrics import structural_similarity
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import resolve
+from cubefill.methods import resolve
 from cubefill.methods.learned.decloud import DecloudMethod
 from cubefill.methods.registry import METHODS
 from cubefill.nn import losses

@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from cubefill.errors import MethodError
-from cubefill.nn import losses, objective
+from cubefill.nn import Adam, losses, objective
 from cubefill.nn.objective import Adversarial, Objective, Supervised
-from cubefill.nn.settings import Adam
 from tests.shared.torch_thread import one_thread as one_thread
 
 ADAM, ADVERSARY = Adam(1e-2), Adam(1e-2, (0.5, 0.999))

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from cubefill.methods.learned.stpconv import STpconv
-from cubefill.nn.partialconv import PartialConv3d, PartialUNet3d, Seen, Sizes, reached
+from cubefill.nn.partialconv import PartialConv3d, PartialConvSizes, PartialUNet3d, Seen, reached
 from tests.shared.torch_thread import one_thread as one_thread
 
-TINY = Sizes(filters=(3, 4))
+TINY = PartialConvSizes(filters=(3, 4))
 
 
-def sizes(filters: tuple[int, ...], convs: int = 1) -> Sizes:
-    return Sizes(filters, (3,) * len(filters), ((2, 2, 2),) * len(filters), convs)
+def sizes(filters: tuple[int, ...], convs: int = 1) -> PartialConvSizes:
+    return PartialConvSizes(filters, (3,) * len(filters), ((2, 2, 2),) * len(filters), convs)
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_parameter_counts(filters: tuple[int, ...], convs: int, count: int) -> N
 
 
 def test_parity_with_the_authors_weights(reference_folder: Path) -> None:
-    net = PartialUNet3d(Sizes())
+    net = PartialUNet3d(PartialConvSizes())
     net.load_state_dict(
         STpconv.from_original(reference_folder / "weights" / "stpconv_S5P_CO_model.h5")
     )
@@ -88,7 +88,7 @@ def test_ratio_weighs_a_clear_window_by_one_or_by_its_features() -> None:
 
 @pytest.mark.parametrize("convs", [1, 2])
 def test_what_is_not_clear_is_not_seen(convs: int) -> None:
-    net = PartialUNet3d(Sizes(filters=(3, 4), convs=convs))
+    net = PartialUNet3d(PartialConvSizes(filters=(3, 4), convs=convs))
     x, clear = torch.rand(1, 1, 4, 8, 8), (torch.rand(1, 1, 4, 8, 8) < 0.5).float()
     with torch.inference_mode():
         a = net(x, clear)
@@ -97,9 +97,14 @@ def test_what_is_not_clear_is_not_seen(convs: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "given", [TINY, Sizes((2,), (5,), ((1, 2, 4),)), Sizes((2, 2), (3, 3), ((2, 1, 2),) * 2, 2)]
+    "given",
+    [
+        TINY,
+        PartialConvSizes((2,), (5,), ((1, 2, 4),)),
+        PartialConvSizes((2, 2), (3, 3), ((2, 1, 2),) * 2, 2),
+    ],
 )
-def test_reach_and_what_is_reached(given: Sizes) -> None:
+def test_reach_and_what_is_reached(given: PartialConvSizes) -> None:
     shape = (40, 40, 40)
     net = PartialUNet3d(given).double()
     rng = np.random.default_rng(0)

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from cubefill.nn.recurrent import (
     BiLstm,
     Lstm,
     SeriesNet,
-    Sizes,
+    SeriesSizes,
     cut,
     joined,
     keras_names,
@@ -95,8 +96,8 @@ def test_bidirectional_is_torchs() -> None:
 @pytest.mark.parametrize("attention", [False, True])
 @pytest.mark.parametrize("steps", [3, 8, 41])
 def test_any_number_of_steps_and_both_kinds(steps: int, attention: bool) -> None:
-    net = SeriesNet(Sizes(inputs=2, steps=steps, convs=(2, 3), branch=(4,), units=3, head=(4,),
-                          attention=attention))  # fmt: skip
+    small: dict[str, Any] = {"convs": (2, 3), "branch": (4,), "units": 3, "head": (4,)}
+    net = SeriesNet(SeriesSizes(inputs=2, steps=steps, attention=attention, **small))
     y = net(torch.rand(5, steps, 2))
     assert y.shape == (5, steps, 1)
     assert ((y >= 0) & (y <= 1)).all()
@@ -106,7 +107,7 @@ def test_any_number_of_steps_and_both_kinds(steps: int, attention: bool) -> None
 
 
 def test_series_of_a_batch_do_not_mix() -> None:
-    net = SeriesNet(replace(Sizes(), inputs=2, steps=6)).eval()
+    net = SeriesNet(replace(SeriesSizes(), inputs=2, steps=6)).eval()
     x = torch.rand(4, 6, 2)
     with torch.inference_mode():
         torch.testing.assert_close(net(x)[2:3], net(x[2:3]))
@@ -114,18 +115,18 @@ def test_series_of_a_batch_do_not_mix() -> None:
 
 def test_wrong_length_is_named() -> None:
     with pytest.raises(ValueError, match=r"28 steps of 8 series: expected 29 of 8"):
-        SeriesNet(Sizes())(torch.zeros(1, 28, 8))
+        SeriesNet(SeriesSizes())(torch.zeros(1, 28, 8))
 
 
 def test_names_of_the_authors() -> None:
-    names = keras_names(Sizes(), paired=False, last="time_distributed_1")
+    names = keras_names(SeriesSizes(), paired=False, last="time_distributed_1")
     assert names["conv1d_15/kernel:0"] == "branches.7.conv2.weight"
     assert names["dense_7/bias:0"] == "branches.7.dense.0.bias"
     assert (
         names["bidirectional_1/backward_lstm_1/lstm_cell_5/recurrent_kernel:0"]
         == "decoder.back.recurrent"
     )
-    assert sorted(names.values()) == sorted(SeriesNet(Sizes()).state_dict())
+    assert sorted(names.values()) == sorted(SeriesNet(SeriesSizes()).state_dict())
 
 
 # ------------------------------------------------------------------ series of any length

@@ -16,9 +16,11 @@ from cubefill.nn.unet import (
     SameConv,
     SameDeconv,
     Wiring,
+    from_keras,
+    initialise,
+    layer_names,
     same_pad,
 )
-from cubefill.nn.unet_keras import from_keras, initialise, layer_names
 from tests.nn.formula import Float, formula_field, formula_weights, keras_fan_in, shapes_of
 from tests.shared.torch_thread import one_thread as one_thread
 

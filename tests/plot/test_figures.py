@@ -19,7 +19,7 @@ from cubefill.cube.indices import ndvi
 from cubefill.errors import CubeError, CubefillError
 from cubefill.methods.contract import Flag
 from cubefill.plot import pixels as pictures
-from cubefill.plot.curves import curve, place
+from cubefill.plot.curves import curve, location
 from tests.shared import pictures_scene as scenes
 
 Pixels = NDArray[np.uint8]
@@ -198,7 +198,7 @@ class TestNdvi:
         np.testing.assert_allclose(lines["filled"], ndvi(out)[:, iy, ix].values)
 
     def test_interval_is_that_of_the_bands(self, cube: xr.Dataset, out: xr.Dataset) -> None:
-        where = place(cube, (float(cube.x[3]), float(cube.y[4])))
+        where = location(cube, (float(cube.x[3]), float(cube.y[4])))
         found = curve(cube, out, where)
         red, nir = (out[b][:, 4, 3].values.astype(float) for b in ("B04", "B08"))
         exact = 2 * np.hypot(nir, red) * 0.01 / (nir + red) ** 2
@@ -216,7 +216,7 @@ class TestNdvi:
         ]
         geojson = {"type": "Polygon", "coordinates": [[*box, box[0]]]}
         for shape in (box, geojson):
-            found = curve(cube, out, place(cube, shape))
+            found = curve(cube, out, location(cube, shape))
             np.testing.assert_allclose(
                 found.filled, ndvi(out)[:, 3:10, 2:7].mean(("y", "x")).values, rtol=1e-6
             )
@@ -226,14 +226,14 @@ class TestNdvi:
         from matplotlib.path import Path as Outline
 
         corners = [(500_021.0, 5_649_611.0), (500_333.0, 5_649_702.0), (500_101.0, 5_649_977.0)]
-        where = place(cube, corners)
+        where = location(cube, corners)
         xx, yy = np.meshgrid(cube.x[where.x], cube.y[where.y])
         inside = Outline(corners).contains_points(np.c_[xx.ravel(), yy.ravel()])
         np.testing.assert_array_equal(where.inside.ravel(), inside)
         assert 0 < inside.sum() < inside.size
 
     def test_default_pixel_has_many_gaps_and_was_seen(self, cube: xr.Dataset) -> None:
-        where = place(cube)
+        where = location(cube)
         count = cube["valid"].sum("time").values
         mine = count[where.y, where.x].item()
         assert mine == count[count >= np.quantile(count[count > 0], 0.25)].min()
@@ -249,8 +249,8 @@ class TestNdvi:
     def test_unsorted_dates_make_one_line(self, cube: xr.Dataset, out: xr.Dataset) -> None:
         order = np.random.default_rng(0).permutation(out.sizes["time"])
         point = (float(cube.x[3]), float(cube.y[4]))
-        one = curve(cube, out, place(cube, point))
-        two = curve(cube.isel(time=order), out.isel(time=order), place(cube, point))
+        one = curve(cube, out, location(cube, point))
+        two = curve(cube.isel(time=order), out.isel(time=order), location(cube, point))
         np.testing.assert_array_equal(one.filled, two.filled)
 
     @pytest.mark.parametrize("point", [(0.0, 0.0), (500_000.0, 0.0)])

@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 
 from cubefill.methods.contract import Flag, days_since
-from cubefill.reports.facts import BINS, facts, gap_lengths, warnings_of, words
+from cubefill.reports.facts import BINS, gap_lengths, summarise, warnings_of, words
 from tests.shared import pictures_scene as scenes
 
 
@@ -41,7 +41,7 @@ def test_no_gap_at_all() -> None:
 
 
 def test_a_large_cube_is_thinned() -> None:
-    found = facts(scenes.cube(dates=4, size=400), max_px=100)
+    found = summarise(scenes.cube(dates=4, size=400), max_px=100)
     assert found.every == 4
 
 
@@ -53,7 +53,7 @@ def test_small_shares_do_not_read_as_none() -> None:
 
 class TestWarnings:
     def said(self, ds: xr.Dataset, out: xr.Dataset | None = None) -> str:
-        return " | ".join(warnings_of(facts(ds, out)))
+        return " | ".join(warnings_of(summarise(ds, out)))
 
     def test_nothing_stands_out(self) -> None:
         ds = scenes.cube(dates=30)
@@ -82,13 +82,13 @@ class TestWarnings:
         ds = cube.copy(deep=True)
         for band in scenes.BANDS:
             ds[band][12:] += size
-        found = facts(ds).floor_jump
+        found = summarise(ds).floor_jump
         assert found is not None
         assert found[1] == pytest.approx(size, abs=0.02)
         near = np.array([np.datetime64(found[0])], "datetime64[ns]")
         assert abs(days_since(near, cube.time.values[12])[0]) < 12
         assert f"jumps by {found[1]:+.2f}" in self.said(ds)
-        assert facts(cube).floor_jump is None
+        assert summarise(cube).floor_jump is None
 
     def test_source_missing(self, cube: xr.Dataset) -> None:
         missing = xr.zeros_like(cube["valid"])

@@ -96,8 +96,7 @@ def test_a_method_is_shown_the_dates_that_were_chosen(
     name: str, cube: xr.Dataset, tmp_path: Path
 ) -> None:
     pytest.importorskip("torch")
-    from cubefill.methods.learned.msop import MsopDavid
-    from cubefill.methods.learned.ssop import SsopUnet
+    from cubefill.methods.learned.decloud_nets import MsopDavid, SsopUnet
 
     kind: Any = SsopUnet if name == "ssop" else MsopDavid
     method = kind().configured(layout=name, patch=32, pad=4, dem=True)

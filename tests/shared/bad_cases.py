@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubefill.methods.contract import Flag, resolve
+from cubefill.methods import Flag, resolve
 from cubefill.testing import synthetic_cube
 from tests.shared.decloud import made
 

@@ -3,6 +3,7 @@
 import atexit
 import tempfile
 from dataclasses import asdict, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from cubefill.methods.contract import Block
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M
 from cubefill.methods.learned.method import TorchMethod, path_of
 from cubefill.nn import checkpoint
-from cubefill.nn.unet_keras import layer_names
+from cubefill.nn.unet import layer_names
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4}
 NARROW: dict[str, Any] = {**SMALL, "widths": (4, 4, 4)}
@@ -25,14 +26,19 @@ _FOLDER = tempfile.TemporaryDirectory(prefix="cubefill-test-")
 atexit.register(_FOLDER.cleanup)
 
 
+@cache
 def made(kind: type[TorchMethod], **config: Any) -> Any:
-    """A method with a checkpoint of random weights for a configuration."""
+    """A method with a checkpoint of random weights for a configuration, made once."""
     torch.manual_seed(5)
     chosen = kind.Config(**config)
-    net = kind.net(chosen)
-    card = checkpoint.Card(path_of(kind), config=asdict(chosen))
+    return kind(checkpoint=saved(kind, kind.net(chosen), chosen))
+
+
+def saved(kind: type, net: nn.Module, config: Any) -> str:
+    """Folder of a checkpoint of a net; it goes when the tests end."""
+    card = checkpoint.Card(path_of(kind), config=asdict(config))
     folder = tempfile.mkdtemp(dir=_FOLDER.name)
-    return kind(checkpoint=str(checkpoint.save(f"{folder}/net", net.state_dict(), card)))
+    return str(checkpoint.save(f"{folder}/net", net.state_dict(), card))
 
 
 def block(dates: int = 4, size: int = 16, **changes: Any) -> Block:

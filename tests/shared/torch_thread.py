@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from cubefill.methods.learned import method as _method
 from cubefill.methods.learned import passes as _pass
 from cubefill.nn import checkpoint
 
@@ -21,6 +22,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> None:
-    """No net is loaded, and no batch is known to be too large."""
+    """No net is loaded or checked, and no batch is known to be too large."""
     checkpoint._NETS.clear()
+    _method._READY.clear()
     _pass._FITS.clear()

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cubefill import stac
 from cubefill.errors import CatalogueError
 from cubefill.stac import items as stac_items
 from cubefill.stac.items import Offset, offset_of
@@ -144,8 +145,6 @@ def test_the_asset_that_suits_the_resolution(
 def test_assets_that_are_no_band() -> None:
     hidden = item(keys=("red",), asset={"roles": ["overview"]})
     assert stac_items.find_asset(hidden, "B04", 10) is None
-    zarr = item(keys=("B04",), asset={"type": "application/vnd+zarr"})
-    assert stac_items.find_asset(zarr, "B04", 10) is None
     named = item(keys=("asset1",), asset={"eo:bands": [{"name": "B8A"}]})
     assert stac_items.name_of("asset1", named.assets["asset1"]) == "B8A"
     many = item(keys=("img",), asset={"eo:bands": [{"name": "B04"}, {"name": "B03"}]})
@@ -201,11 +200,20 @@ def test_the_order_of_items_means_nothing(order: list[int]) -> None:
 
 def test_solar_days_are_local() -> None:
     times = ["2021-05-01T23:50:00Z", "2021-05-02T00:10:00Z", "2021-05-02T23:55:00Z"]
-    items = [item(f"i{n}", time=t) for n, t in enumerate(times)]
-    far_east = [[i.id for i in d] for d in stac_items.solar_days(items, 175.0)]
-    assert far_east == [["i0", "i1"], ["i2"]]
-    assert len(stac_items.solar_days(items, 0.0)) == 2
-    assert [i.id for i in stac_items.solar_days(items, 0.0)[1]] == ["i1", "i2"]
+    far_east = [days(times, 175.0), days(times, 3.0)]
+    assert far_east[0] == ["i0+i1", "i2"]
+    assert far_east[1] == ["i0", "i1+i2"]
+
+
+def days(times: list[str], west: float) -> list[str]:
+    zone = f"EPSG:326{int((west + 180) // 6) + 1:02d}"
+    box = (west, 50.0, west + 0.01, 50.01)
+    items = [
+        item(f"i{n}", time=t, box=box, **{"proj:code": zone, "s2:mgrs_tile": str(n)})
+        for n, t in enumerate(times)
+    ]
+    found: list[str] = stac.load(items, bands=("B04",)).attrs["items"]
+    return found
 
 
 def test_slices_of_a_pass_belong_together() -> None:
@@ -224,7 +232,7 @@ def test_no_datetime_is_said() -> None:
     one = item()
     one.datetime = None
     one.properties["datetime"] = None
-    with pytest.raises(CatalogueError, match=r"S2A_31UDS_20210501_0_L2A has no datetime.*Type"):
+    with pytest.raises(CatalogueError, match=r"S2A_31UDS_20210501_0_L2A has no datetime.*Use"):
         stac_items.when(one)
 
 

@@ -138,7 +138,7 @@ def test_interval(text: str, start: str | None, end: str | None) -> None:
         ({"bbox": (4, 50, 3, 51)}, "expected west <= east"),
         ({"bbox": (500000, 5e6, 600000, 5.1e6)}, r"expected degrees.*Reproject it to EPSG:4326"),
         ({"bbox": (1, 2, 3, 4), "geometry": {}}, "Both bbox and geometry"),
-        ({"geometry": "POINT (1 2)"}, r"geometry of use str.*expected GeoJSON"),
+        ({"geometry": "POINT (1 2)"}, r"geometry of type str.*expected GeoJSON"),
         ({"query": {"gsd": {"near": 3}}}, "expected one of eq, neq"),
     ],
 )
@@ -160,7 +160,7 @@ def test_nothing_found_says_query_and_extent() -> None:
     ("content", "message"),
     [
         ("{", "cannot be read as JSON"),
-        ('{"type": "Topology"}', r"no STAC document \(use 'Topology'\)"),
+        ('{"type": "Topology"}', r"no STAC document \(type 'Topology'\)"),
         ('{"type": "FeatureCollection", "features": [{"id": 1}]}', "Item 0 of .* is not a STAC"),
         ('{"type": "FeatureCollection", "features": []}', "It returned no item"),
         (

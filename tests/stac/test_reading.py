@@ -18,11 +18,11 @@ from scipy import ndimage
 from cubefill.errors import ReadError
 from cubefill.stac import reading as stac_read
 from cubefill.stac.grid import Grid, fit
-from cubefill.stac.reading import How, Source, layer, read_mosaic, read_one
+from cubefill.stac.reading import Asset, ReadOptions, layer, read_mosaic, read_one
 from tests.shared.stac_cases import reply, server
 
 CRS = "EPSG:32631"
-NEAREST = How(resampling="nearest")
+NEAREST = ReadOptions(resampling="nearest")
 
 
 def grid(ny: int, nx: int, step: float = 10, x: float = 500_000, y: float = 5_600_000) -> Grid:
@@ -39,8 +39,8 @@ def write(path: Path, values: np.ndarray, where: Grid, **options: Any) -> str:
     return str(path)
 
 
-def source(href: str, **options: Any) -> Source:
-    return Source(href, "S2A_1", "red", "B04", "2021-05-01T10:50:31", **options)
+def source(href: str, **options: Any) -> Asset:
+    return Asset(href, "S2A_1", "red", "B04", "2021-05-01T10:50:31", **options)
 
 
 def counts(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
@@ -52,7 +52,7 @@ def counts(shape: tuple[int, int], seed: int = 0) -> np.ndarray:
 def test_own_grid_is_copied_exactly(tmp_path: Path) -> None:
     dn = counts((30, 40))
     href = write(tmp_path / "a.tif", dn, grid(30, 40))
-    got = read_one(source(href, counts=-1000, scale=1e-4), grid(30, 40), How())
+    got = read_one(source(href, counts=-1000, scale=1e-4), grid(30, 40), ReadOptions())
     want = (dn.astype(np.float32) - np.float32(1000)) * np.float32(1e-4)
     np.testing.assert_array_equal(got, np.where(dn == 0, np.nan, want))
     assert got.dtype == np.float32
@@ -69,14 +69,14 @@ def test_a_shifted_grid_is_a_slice(tmp_path: Path, row: int, col: int) -> None:
         for j in range(40):
             if 0 <= i + row < 30 and 0 <= j + col < 40 and dn[i + row, j + col]:
                 want[i, j] = dn[i + row, j + col]
-    np.testing.assert_array_equal(read_one(source(href), moved, How()), want)
+    np.testing.assert_array_equal(read_one(source(href), moved, ReadOptions()), want)
 
 
 def test_both_nodata_values_are_absent(tmp_path: Path) -> None:
     dn = counts((30, 40))
     dn[10, 10] = 65535
     href = write(tmp_path / "a.tif", dn, grid(30, 40), nodata=65535)
-    got = read_one(source(href, nodata=(0.0,)), grid(30, 40), How())
+    got = read_one(source(href, nodata=(0.0,)), grid(30, 40), ReadOptions())
     np.testing.assert_array_equal(np.isnan(got), (dn == 0) | (dn == 65535))
 
 
@@ -88,7 +88,7 @@ def test_resampling_equals_gdal(tmp_path: Path, how: str, step: float) -> None:
     mine = grid(36, 48, 20)
     href = write(tmp_path / "a.tif", dn, mine, nodata=np.nan)
     target = grid(int(720 / step) - 3, int(960 / step) - 2, step, 500_020, 5_599_980)
-    got = read_one(source(href), target, How(resampling=how))
+    got = read_one(source(href), target, ReadOptions(resampling=how))
     np.testing.assert_array_equal(got, gdal(dn, mine, target, how))
 
 
@@ -125,7 +125,7 @@ def gdal(values: np.ndarray, mine: Grid, target: Grid, how: str) -> np.ndarray:
 def test_bilinear_is_the_textbook_formula(tmp_path: Path) -> None:
     dn = np.random.default_rng(1).integers(1, 9000, (12, 14)).astype(np.uint16)
     href = write(tmp_path / "a.tif", dn, grid(12, 14, 20))
-    got = read_one(source(href), grid(24, 28), How())
+    got = read_one(source(href), grid(24, 28), ReadOptions())
     rows, cols = np.meshgrid(np.arange(24) / 2 - 0.25, np.arange(28) / 2 - 0.25, indexing="ij")
     want = ndimage.map_coordinates(dn.astype(np.float64), [rows, cols], order=1, mode="nearest")
     np.testing.assert_allclose(got, want, rtol=1e-6)
@@ -138,7 +138,7 @@ def test_absent_pixels_do_not_spread(tmp_path: Path) -> None:
     dn = np.full((10, 10), 5000, np.uint16)
     dn[:, 5:] = 0
     href = write(tmp_path / "a.tif", dn, grid(10, 10, 20))
-    got = read_one(source(href), grid(20, 20, 10), How())
+    got = read_one(source(href), grid(20, 20, 10), ReadOptions())
     np.testing.assert_array_equal(got[:, :10], 5000)
     assert np.isnan(got[:, 10:]).all()
 
@@ -154,8 +154,10 @@ def test_the_answer_does_not_depend_on_chunks(
     coarse = source(write(folder / "c.tif", counts((90, 92), 2), grid(90, 92, 5)))
     target = grid(45, 44)
     steps = [[near], [native], [coarse, near], []]
-    whole = np.stack([read_mosaic(s, target, How(resampling=how)) for s in steps])
-    lazy = layer(f"t{chunk}{how}{folder}", steps, target, chunk, How(resampling=how))
+    whole = np.stack([read_mosaic(s, target, ReadOptions(resampling=how)) for s in steps])
+    lazy = layer(
+        f"t{chunk}{how}{folder}", steps, target, (chunk, chunk), ReadOptions(resampling=how)
+    )
     assert lazy.chunks[1][0] == min(chunk, 45)
     got = lazy.compute(scheduler="sync")
     same = ["nearest", "bilinear"]
@@ -165,10 +167,10 @@ def test_the_answer_does_not_depend_on_chunks(
 def test_the_halo_is_read_and_cropped(tmp_path: Path) -> None:
     href = write(tmp_path / "a.tif", counts((48, 46)), grid(48, 46))
     target = grid(48, 46)
-    padded = layer("halo", [[source(href)]], target, 20, How(), halo=3)
+    padded = layer("halo", [[source(href)]], target, (20, 20), ReadOptions(), halo=3)
     assert padded.chunks[1:] == ((23, 26, 11), (23, 26, 9))
-    same = stac_read.crop(padded, (48, 46), 20, 3, lambda a: a, np.float32)
-    np.testing.assert_array_equal(same[0].compute(), read_one(source(href), target, How()))
+    same = stac_read.crop(padded, (48, 46), (20, 20), 3, lambda a: a, np.float32)
+    np.testing.assert_array_equal(same[0].compute(), read_one(source(href), target, ReadOptions()))
 
 
 def test_each_item_has_its_own_offset_in_a_mosaic(tmp_path: Path) -> None:
@@ -179,10 +181,10 @@ def test_each_item_has_its_own_offset_in_a_mosaic(tmp_path: Path) -> None:
         source(write(tmp_path / "w.tif", west, grid(10, 10))),
         source(write(tmp_path / "e.tif", east, grid(10, 10, x=500_050)), counts=-1000),
     ]
-    got = read_mosaic(sources, grid(10, 15), How())
+    got = read_mosaic(sources, grid(10, 15), ReadOptions())
     np.testing.assert_array_equal(got, 2000)
     sources[1] = source(sources[1].href, counts=-500)
-    got = read_mosaic(sources, grid(10, 15), How())
+    got = read_mosaic(sources, grid(10, 15), ReadOptions())
     np.testing.assert_array_equal(got[0], [2000] * 8 + [2500] * 7)
 
 
@@ -212,7 +214,7 @@ def test_a_vrt_cannot_name_another_file(tmp_path: Path) -> None:
     disguised = tmp_path / "innocent.tif"
     disguised.write_text(vrt)
     with pytest.raises(ReadError, match=r"innocent\.tif"):
-        read_one(source(str(disguised)), grid(10, 10), How())
+        read_one(source(str(disguised)), grid(10, 10), ReadOptions())
 
 
 def test_fit_of_grids() -> None:
@@ -236,7 +238,7 @@ def test_fit_of_grids() -> None:
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"asset 'red' \(B04\) of item S2A_1 of 2021-05-01") as e:
-        read_one(source(str(tmp_path / "no.tif")), grid(5, 5), How())
+        read_one(source(str(tmp_path / "no.tif")), grid(5, 5), ReadOptions())
     assert "on_error='flag'" in str(e.value)
     assert str(pickle.loads(pickle.dumps(e.value))) == str(e.value)
 
@@ -246,19 +248,19 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     data = href.read_bytes()
     href.write_bytes(data[: len(data) // 2])
     with pytest.raises(ReadError, match="S2A_1"):
-        read_one(source(str(href)), grid(300, 300), How())
+        read_one(source(str(href)), grid(300, 300), ReadOptions())
 
 
 def test_flagged_reads_are_missing_where_nothing_else_is(tmp_path: Path) -> None:
     good = write(tmp_path / "a.tif", counts((10, 10)), grid(10, 10))
     bad = source(str(tmp_path / "no.tif"), grid=grid(10, 10, x=500_050))
-    got = read_mosaic([bad, source(good)], grid(10, 20), How(on_error="flag"))
+    got = read_mosaic([bad, source(good)], grid(10, 20), ReadOptions(on_error="flag"))
     missing = np.isposinf(got)
     np.testing.assert_array_equal(missing[:, 10:15], True)
     np.testing.assert_array_equal(missing[:, 15:], False)
     seen = counts((10, 10)) > 0
     np.testing.assert_array_equal(missing[:, :10], ~seen & (np.arange(10) >= 5))
-    absent = read_mosaic([source("")], grid(4, 4), How(on_error="flag"))
+    absent = read_mosaic([source("")], grid(4, 4), ReadOptions(on_error="flag"))
     assert np.isposinf(absent).all()
 
 
@@ -284,7 +286,7 @@ def test_a_server_that_recovers_gives_exact_values(tmp_path: Path, status: int) 
         return refuse
 
     with server(tmp_path, busy) as url:
-        got = read_one(source(f"{url}/b.tif"), grid(300, 300), How())
+        got = read_one(source(f"{url}/b.tif"), grid(300, 300), ReadOptions())
     np.testing.assert_array_equal(got, np.where(dn == 0, np.nan, dn))
 
 
@@ -301,8 +303,8 @@ def test_a_server_that_fails_is_an_error(tmp_path: Path, status: int, words: str
     with server(tmp_path, fail) as url:
         one = source(f"{url}/b.tif?sig=SECRET&se=2030")
         with pytest.raises(ReadError) as caught:
-            read_one(one, grid(5, 5), How())
-        flagged = read_mosaic([one], grid(5, 5), How(on_error="flag"))
+            read_one(one, grid(5, 5), ReadOptions())
+        flagged = read_mosaic([one], grid(5, 5), ReadOptions(on_error="flag"))
     text = str(caught.value)
     assert "asset 'red' (B04) of item S2A_1 of 2021-05-01T10:50:31" in text
     assert words in text
@@ -317,7 +319,7 @@ def test_a_login_page_is_named(tmp_path: Path) -> None:
         return True
 
     with server(tmp_path, page) as url, pytest.raises(ReadError, match="text/html"):
-        read_one(source(f"{url}/b.tif"), grid(5, 5), How())
+        read_one(source(f"{url}/b.tif"), grid(5, 5), ReadOptions())
 
 
 class Signer:
@@ -344,7 +346,9 @@ def test_urls_are_signed_when_they_are_read(tmp_path: Path) -> None:
         return False
 
     with server(tmp_path, expired) as url:
-        lazy = layer("signed", [[source(f"{url}/b.tif")]], grid(10, 10), 10, How(sign=sign))
+        lazy = layer(
+            "signed", [[source(f"{url}/b.tif")]], grid(10, 10), (10, 10), ReadOptions(sign=sign)
+        )
         assert sign.count == 0
         with dask.config.set(scheduler="sync"):
             got = lazy.compute()[0]
@@ -373,6 +377,6 @@ def test_the_same_process_can_go_on_after_an_outage(tmp_path: Path, status: int)
     with server(tmp_path, outage) as url:
         one = source(f"{url}/b.tif")
         with pytest.raises(ReadError, match=f"HTTP {status}"):
-            read_one(one, grid(10, 10), How())
+            read_one(one, grid(10, 10), ReadOptions())
         down[0] = False
-        assert np.isfinite(read_one(one, grid(10, 10), How())).any()
+        assert np.isfinite(read_one(one, grid(10, 10), ReadOptions())).any()

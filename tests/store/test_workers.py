@@ -136,9 +136,9 @@ def test_a_creation_that_was_cut_short_counts_as_absent(
 def test_a_target_that_exists(tmp_path: Path, cube: xr.Dataset) -> None:
     path = tmp_path / "a.zarr"
     cube.to_zarr(path, consolidated=False)
-    for options in ({}, {"overwrite": True}):
+    for overwrite in (False, True):
         with pytest.raises(StoreError, match=r"no store that cubefill wrote.*another path"):
-            store.create(path, cube, **options)
+            store.create(path, cube, overwrite=overwrite)
     path = tmp_path / "b.zarr"
     store.create(path, cube)
     with pytest.raises(StoreError, match=r"b.zarr exists.*overwrite=True"):

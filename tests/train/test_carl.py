@@ -16,8 +16,7 @@ from cubefill.errors import MethodError
 from cubefill.gaps import Blobs
 from cubefill.layout import names
 from cubefill.methods.learned.decloud import BANDS, BANDS_20M, DecloudMethod
-from cubefill.methods.learned.msop import MsopDavid, MsopUnet
-from cubefill.methods.learned.ssop import SsopMer, SsopUnet
+from cubefill.methods.learned.decloud_nets import MsopDavid, MsopUnet, SsopMer, SsopUnet
 from cubefill.nn import checkpoint
 from cubefill.nn.objective import Supervised
 from cubefill.samples.patches import CubeSamples

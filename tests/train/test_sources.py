@@ -10,8 +10,8 @@ import pytest
 from cubefill import train
 from cubefill.errors import CubeError, CubefillError
 from cubefill.formats import earthnet as minicube
-from cubefill.methods.contract import resolve
-from cubefill.methods.learned.method import TorchMethod
+from cubefill.methods import resolve
+from cubefill.methods.learned import TorchMethod
 from cubefill.train.recipe import Recipe
 from cubefill.train.sources import CleanWindows
 

@@ -25,7 +25,7 @@ from cubefill.methods.contract import Block, Bool, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.series import Grid, SeriesMethod, on_grid
 from cubefill.nn import keras
-from cubefill.nn.recurrent import SeriesNet, Sizes, keras_names
+from cubefill.nn.recurrent import SeriesNet, SeriesSizes, keras_names
 
 MISSING = np.float32(-100)
 """Stands for NDVI that is not known, in the authors' data and in the net's input."""
@@ -54,9 +54,9 @@ class ConfigCnnRnn:
     """Units of an LSTM."""
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> SeriesSizes:
         """Widths of the net."""
-        return Sizes(
+        return SeriesSizes(
             inputs=8 if self.coherence else 5,
             steps=self.steps,
             convs=self.convs,

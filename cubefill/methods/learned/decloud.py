@@ -21,8 +21,7 @@ A recipe with the loss "carl" trains as Meraner et al. (2020) do, which the auth
 `nn.losses.carl`. It needs a layout that shows the optical image of the date to give.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +41,7 @@ from cubefill.methods.learned.method import Arrays, TorchMethod
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn import keras, losses
 from cubefill.nn.objective import Learning, Objective, Supervised
-from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring
-from cubefill.nn.unet_keras import from_keras, initialise
+from cubefill.nn.unet import DecloudNet, ResidualNet, Wiring, from_keras, initialise
 
 BANDS = ("B02", "B03", "B04", "B08")
 BANDS_20M = ("B05", "B06", "B07", "B8A", "B11", "B12")
@@ -99,6 +97,21 @@ class DecloudMethod(TorchMethod):
     def wiring_of(cls, config: Any) -> Wiring:
         """How the net is put together."""
         raise NotImplementedError(f"{cls.__name__} has no `wiring_of(config)`.")
+
+    @classmethod
+    def net(cls, config: Any) -> nn.Module:
+        """An untrained net."""
+        return fresh(DecloudNet(cls.wiring_of(config)), "glorot")
+
+    @classmethod
+    def from_original(
+        cls, path: str | Path, config: DecloudConfig | None = None
+    ) -> dict[str, Tensor]:
+        """The state of the net from Keras weights (HDF5)."""
+        net = cls.net(config or cls.Config())
+        if not isinstance(net, DecloudNet | ResidualNet):
+            raise MethodError(f"Expected a Decloud net, got {type(net).__name__}.")
+        return from_keras(net, keras.read(path))
 
     @cached_property
     def wiring(self) -> Wiring:
@@ -243,53 +256,23 @@ class DecloudMethod(TorchMethod):
 
     # -------------------------------------------------------------- all dates
 
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
-        """Filled blocks, one for each block given; each date of a block is one pass of the net."""
-        waiting: deque[tuple[Block, list[bool]]] = deque()
+    def split(self, block: Block) -> list[Block]:
+        """One block for each date that has a gap in it."""
+        dates = [block.out_time[i : i + 1] for i in range(len(block.out_time))]
+        return [replace(block, out_time=t) for i, t in enumerate(dates) if not _clear(block, i)]
 
-        def single() -> Iterator[Block]:
-            for block in blocks:
-                todo = [not _clear(block, i) for i in range(len(block.out_time))]
-                waiting.append((block, todo))
-                for i, wanted in enumerate(todo):
-                    if wanted:
-                        yield replace(block, out_time=block.out_time[i : i + 1])
-
-        return _gathered(super().fill(single()), waiting)
-
-
-def _gathered(
-    answers: Iterator[Filled], waiting: "deque[tuple[Block, list[bool]]]"
-) -> Iterator[Filled]:
-    """Answers of single dates put together, block by block."""
-    ready: deque[Filled] = deque()
-    answer: Filled | None
-    while True:
-        answer = next(answers, None)
-        if answer is not None:
-            ready.append(answer)
-        while waiting and len(ready) >= sum(waiting[0][1]):
-            block, todo = waiting.popleft()
-            yield _together(block, todo, ready)
-        if answer is None:
-            break
-    if waiting:
-        raise MethodError(
-            f"{len(waiting)} blocks lack an answer: expected one for each date to fill."
-        )
-
-
-def _together(block: Block, todo: list[bool], ready: "deque[Filled]") -> Filled:
-    bands = {n: np.empty(block.shape, np.float32) for n in block.bands}
-    flag = np.full(block.shape, Flag.LEARNED, np.uint8)
-    for i, wanted in enumerate(todo):
-        answer = ready.popleft() if wanted else None
-        step = None if wanted else _step(block, i)
-        for n, a in bands.items():
-            a[i] = answer.bands[n][0] if answer is not None else block.bands[n][step]
-        if answer is not None and answer.flag is not None:
-            flag[i] = answer.flag[0]
-    return Filled(bands, flag)
+    def join(self, block: Block, answers: list[Filled]) -> Filled:
+        """All dates; those without a gap as they are."""
+        bands = {n: np.empty(block.shape, np.float32) for n in block.bands}
+        flag = np.full(block.shape, Flag.LEARNED, np.uint8)
+        left = iter(answers)
+        for i in range(len(block.out_time)):
+            answer = None if _clear(block, i) else next(left)
+            for n, a in bands.items():
+                a[i] = block.bands[n][_step(block, i)] if answer is None else answer.bands[n][0]
+            if answer is not None and answer.flag is not None:
+                flag[i] = answer.flag[0]
+        return Filled(bands, flag)
 
 
 def _step(block: Block, i: int) -> int | None:
@@ -384,14 +367,7 @@ def _regularised(own: int) -> Callable[..., Tensor]:
     return loss
 
 
-# ------------------------------------------------------------------ the authors' weights
-
-
-def state_of(net: nn.Module, path: str | Path) -> dict[str, Tensor]:
-    """The state of a net from a Keras HDF5 file."""
-    if not isinstance(net, DecloudNet | ResidualNet):
-        raise MethodError(f"Expected a Decloud net, got {type(net).__name__}.")
-    return from_keras(net, keras.read(path))
+# ------------------------------------------------------------------ first weights
 
 
 def fresh(net: nn.Module, rule: Literal["glorot", "lecun"]) -> nn.Module:

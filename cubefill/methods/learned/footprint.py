@@ -1,20 +1,16 @@
 """What a deep method holds beside its blocks, found without its weights and without computing."""
 
 import logging
-from copy import copy
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import nn
 
 from cubefill.errors import CubefillError
-from cubefill.methods.contract import Block, Scratch
-from cubefill.methods.learned.passes import device_of, turns
+from cubefill.methods.contract import Scratch
+from cubefill.methods.learned.passes import passes_at_once
 from cubefill.nn.memory import pass_bytes, weight_bytes
 from cubefill.nn.original import Shape, shapes_of
-
-if TYPE_CHECKING:
-    from cubefill.methods.learned.method import Arrays, TorchMethod
 
 HEAP = 1.5
 """Memory that a CPU's passes take over that of their tensors (measured with glibc: 1.1 to 1.9)."""
@@ -24,53 +20,24 @@ Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 log = logging.getLogger("cubefill")
 
 
-def footprint(method: "TorchMethod", block: Block, size: int) -> Scratch:
-    """Weights once, and in each turn one pass of `size` blocks or groups of rows.
+def footprint(kind: Any, config: Any, shapes: Shapes, on_cpu: bool) -> Scratch:
+    """Weights once, and for each pass at once what one over inputs of these shapes holds.
 
-    The file of the weights is mapped while it is read: its pages are the system's to take back.
-    On a GPU both lie there: what counts here is a copy of the weights while they load, and the
-    inputs of two passes, once as they are and once pinned.
+    `kind` is the class of a deep method. The file of the weights is mapped while it is read: its
+    pages are the system's to take back. On a GPU both lie there: what counts here is a copy of the
+    weights while they load, and the inputs of two passes, once as they are and once pinned.
     """
-    on_cpu = device_of(method.device).type == "cpu"
-    try:
-        arrays = first_pass(method, block)
-        rows = size * max(1, method.rows)
-        shapes = tuple((n, (rows, *a.shape[bool(method.rows) :])) for n, a in arrays.items())
-        weights, activations = counted(type(method), method.config, shapes)
-    except Exception as error:  # a made-up block is no reason to refuse a plan
-        log.info("The plan does not count the net of %s: %s", type(method).__name__, error)
-        return Scratch()
+    weights, activations = counted(kind, config, shapes)
     if on_cpu:
-        return Scratch(weights, int(HEAP * activations), turns())
+        return Scratch(weights, int(HEAP * activations), passes_at_once())
     inputs = sum(4 * torch.Size(s).numel() for _, s in shapes)
-    return Scratch(weights, 4 * inputs, turns())
-
-
-def first_pass(method: "TorchMethod", block: Block) -> "Arrays":
-    """What `encode` gives for the first pass over a block, however `fill` cuts it."""
-    asked = copy(method)
-
-    def stop(blocks: Any, device: torch.device) -> Any:
-        raise _Encoded(method.encode(next(iter(blocks))))
-
-    asked.__dict__.update(_fill=stop, ready=lambda: None)
-    try:
-        next(iter(asked.fill(iter([block]))), None)
-    except _Encoded as found:
-        return found.arrays
-    raise ValueError("no pass over a block with gaps")
-
-
-class _Encoded(Exception):
-    def __init__(self, arrays: "Arrays") -> None:
-        super().__init__()
-        self.arrays = arrays
+    return Scratch(weights, 4 * inputs, passes_at_once())
 
 
 _COUNTED: dict[tuple[type, str, Shapes], tuple[int, int]] = {}
 
 
-def counted(kind: "type[TorchMethod]", config: Any, shapes: Shapes) -> tuple[int, int]:
+def counted(kind: Any, config: Any, shapes: Shapes) -> tuple[int, int]:
     """Bytes of the weights and of one pass of a net, counted once for a configuration."""
     key = (kind, repr(config), shapes)
     if key not in _COUNTED:
@@ -81,7 +48,7 @@ def counted(kind: "type[TorchMethod]", config: Any, shapes: Shapes) -> tuple[int
     return _COUNTED[key]
 
 
-def on_meta(kind: "type[TorchMethod]", config: Any) -> nn.Module:
+def on_meta(kind: Any, config: Any) -> nn.Module:
     """A net of shapes alone, on torch's meta device."""
     with torch.device("meta"):
         net: nn.Module = kind.net(config)
@@ -91,7 +58,7 @@ def on_meta(kind: "type[TorchMethod]", config: Any) -> nn.Module:
 _STATES: dict[tuple[type, str], tuple[str, dict[str, Shape] | None]] = {}
 
 
-def state_of(kind: "type[TorchMethod]", config: Any) -> tuple[str, dict[str, Shape] | None]:
+def state_of(kind: Any, config: Any) -> tuple[str, dict[str, Shape] | None]:
     """Name and shapes of a net's state; None for shapes that only real tensors would tell."""
     key = (kind, repr(config))
     if key not in _STATES:

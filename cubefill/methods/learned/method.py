@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch, name_of
+from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch
 from cubefill.methods.learned.footprint import footprint, on_meta, state_of
 from cubefill.methods.learned.passes import (
     Answer,
@@ -35,13 +35,16 @@ from cubefill.methods.learned.passes import (
     compiled_net,
     device_of,
 )
-from cubefill.methods.registry import listed, name_for
+from cubefill.methods.registry import listed, name_for, name_of
 from cubefill.nn import checkpoint, losses
 from cubefill.nn.checkpoint import Card
 from cubefill.nn.objective import Learning, Objective, Supervised
 from cubefill.nn.original import check_shapes, shapes_of
 
 Arrays = dict[str, NDArray[Any]]
+
+_READY: set[tuple[type, str, str, str, str]] = set()
+"""What `fill` has found ready in this process; weights that change later are seen as they load."""
 
 log = logging.getLogger("cubefill")
 
@@ -54,8 +57,8 @@ class TorchMethod:
     """A method whose answer a trained net gives, read from a checkpoint.
 
     A subclass gives `name`, `Config`, `needs`, `net(config)` and `encode(block)`; it may replace
-    `decode`, `target` and `objective`. The names of the arrays that `encode` returns are the names
-    of the arguments of the net's `forward`, which returns one tensor.
+    `decode`, `split`, `join`, `target` and `objective`. The names of the arrays that `encode`
+    returns are the names of the arguments of the net's `forward`, which returns one tensor.
     """
 
     checkpoint: str = ""
@@ -116,6 +119,17 @@ class TorchMethod:
         """What the net's answer says of a block; by default `(out_time, band, y, x)` as it is."""
         return block.filled(output)
 
+    def split(self, block: Block) -> list[Block]:
+        """Blocks that go through the net one by one, in order; by default the block as it is.
+
+        None for a block that the net need not see.
+        """
+        return [block]
+
+    def join(self, block: Block, answers: list[Filled]) -> Filled:
+        """The answer for a block from those for the blocks that `split` gave, in order."""
+        return answers[0]
+
     def target(self, truth: Block, gapped: Block) -> Arrays:
         """`target` and `where` of a training sample, in the layout of the net's answer.
 
@@ -159,9 +173,11 @@ class TorchMethod:
                 f"{self.config!r}. Leave out config, or train without a checkpoint."
             )
         for n, v in values.items():
-            _check_kind(n, _tuple(v), getattr(self.config, n))
+            if not checkpoint.is_like(v, default := getattr(self.config, n)):
+                raise MethodError(f"config has {n} = {v!r}: expected a value such as {default!r}.")
+        values = {n: checkpoint.tuples(v) for n, v in values.items()}
         made = replace(self)
-        made.__dict__["config"] = replace(self.config, **{n: _tuple(v) for n, v in values.items()})
+        made.__dict__["config"] = replace(self.config, **values)
         return made
 
     # -------------------------------------------------------------- the authors' weights
@@ -218,11 +234,18 @@ class TorchMethod:
         """
         found, recipe = cls.original_settings(path)
         method = cls().configured(**{**found, **config})
-        state = cls.from_original(path, method.config)
-        wanted = shapes_of(on_meta(cls, method.config).state_dict())
-        check_shapes(shapes_of(state), wanted, str(path), method._named())
+        state = cls._checked(cls.from_original(path, method.config), method.config, path)
         card = card_of(method, recipe=recipe, licence=licence)
         return checkpoint.save(folder, state, card, overwrite=overwrite)
+
+    @classmethod
+    def _checked(
+        cls, state: dict[str, torch.Tensor], config: Any, path: str | Path
+    ) -> dict[str, torch.Tensor]:
+        """The state from a file, refused unless it is that of the net of a configuration."""
+        wanted = shapes_of(on_meta(cls, config).state_dict())
+        check_shapes(shapes_of(state), wanted, str(path), getattr(cls, "name", cls.__name__))
+        return state
 
     def ready(self) -> None:
         """Refuses while planning what `fill` would refuse later.
@@ -241,12 +264,20 @@ class TorchMethod:
             check_compiler(device_of(self.device))
 
     def scratch(self, block: Block) -> Scratch:
-        """Bytes of the net: its weights once, and the activations of one pass for each turn.
+        """Bytes of the net: its weights once, and the activations of one pass for each at once.
 
         `block` is as large as those to fill; its pixels do not matter. Counted for float32, of the
         configuration alone, so that it needs no checkpoint.
         """
-        return footprint(self, block, self._size(device_of(self.device)))
+        device = device_of(self.device)
+        rows = self._size(device) * max(1, self.rows)
+        try:
+            arrays = self.encode(self.split(block)[0])
+            shapes = tuple((n, (rows, *a.shape[bool(self.rows) :])) for n, a in arrays.items())
+            return footprint(type(self), self.config, shapes, device.type == "cpu")
+        except Exception as error:  # a made-up block is no reason to refuse a plan
+            log.info("The plan does not count the net of %s: %s", type(self).__name__, error)
+            return Scratch()
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given, in their order.
@@ -258,14 +289,34 @@ class TorchMethod:
         PlanError
             One block needs more memory than the device has.
         """
-        self.ready()
-        return self._fill(blocks, device_of(self.device))
+        checked = (type(self), self.checkpoint, self.digest, self.device, self.precision)
+        if checked not in _READY:
+            self.ready()
+            _READY.add(checked)
+        return self._fill(blocks)
 
-    def _fill(self, blocks: Iterable[Block], device: torch.device) -> Iterator[Filled]:
-        blocks = iter(blocks)
+    def _fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        waiting: deque[tuple[Block, int]] = deque()
+
+        def parts() -> Iterator[Block]:
+            for block in blocks:
+                split = self.split(block)
+                waiting.append((block, len(split)))
+                yield from split
+
+        ready: deque[Filled] = deque()
+        for answer in chain(self._passes(parts()), (None,)):
+            ready.extend([] if answer is None else [answer])
+            while waiting and len(ready) >= waiting[0][1]:
+                block, count = waiting.popleft()
+                yield self.join(block, [ready.popleft() for _ in range(count)])
+
+    def _passes(self, blocks: Iterator[Block]) -> Iterator[Filled]:
+        """What the net says of each block."""
         first = next(blocks, None)
         if first is None:
             return
+        device = device_of(self.device)
         net = checkpoint.load_net(
             self.checkpoint,
             lambda card: self.net(checkpoint.config_of(card, self.Config)),
@@ -323,8 +374,7 @@ class TorchMethod:
     def _answers(self, group: list["_Item"], parts: list[Answer]) -> Iterator[Filled]:
         arrived = [p.wait().numpy() for p in parts]
         values = arrived[0] if len(arrived) == 1 else np.concatenate(arrived)
-        answers = [values] if self.rows else list(values)
-        for (block, _), answer in zip(group, answers, strict=True):
+        for (block, _), answer in zip(group, [values] if self.rows else values, strict=True):
             if not np.isfinite(answer).all():
                 raise MethodError(
                     f"The net of {self._named()!r} gave no number for {_place(block)}, though its "
@@ -370,19 +420,6 @@ def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(map(_tuple, value)) if isinstance(value, list) else value
-
-
-def _check_kind(name: str, value: Any, default: Any) -> None:
-    """Refuses a field of a configuration that is of another type than its default."""
-    if not isinstance(default, bool | int | float | str | tuple):
-        return
-    kind = (int, float) if isinstance(default, float) else type(default)
-    if not isinstance(value, kind) or isinstance(value, bool) != isinstance(default, bool):
-        raise MethodError(f"config has {name} = {value!r}: expected a value such as {default!r}.")
 
 
 def _place(block: Block) -> str:

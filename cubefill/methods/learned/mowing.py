@@ -23,7 +23,7 @@ from cubefill.methods.contract import Block, Bool, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.series import Grid, SeriesMethod, nearest_known
 from cubefill.nn import keras
-from cubefill.nn.recurrent import SeriesNet, Sizes, keras_names
+from cubefill.nn.recurrent import SeriesNet, SeriesSizes, keras_names
 
 Formulas = Literal["text", "authors"]
 
@@ -48,9 +48,9 @@ class ConfigMowing:
     """Share of the features of a series that is dropped while training."""
 
     @property
-    def sizes(self) -> Sizes:
+    def sizes(self) -> SeriesSizes:
         """Widths of the net."""
-        return Sizes(
+        return SeriesSizes(
             inputs=11,
             steps=self.steps,
             convs=self.convs,
@@ -112,7 +112,7 @@ class Mowing(SeriesMethod):
             Always.
         """
         raise MethodError(
-            "Mowing is learnt from dated events, not from a cube: expected samples with `target` "
+            "Mowing is trained on dated events, not from a cube: expected samples with `target` "
             "and `where`. Use cubefill.applications.mowing.labels(events, dates) to make them."
         )
 

@@ -1,4 +1,4 @@
-"""One pass of a net over samples: device, precision, turns of threads, and memory that runs out."""
+"""One pass of a net over samples: device, precision, passes at once, memory that runs out."""
 
 import importlib
 import os
@@ -105,15 +105,15 @@ def compiled_net(net: nn.Module) -> Any:
 # ------------------------------------------------------------------ a pass
 
 
-def turns() -> int:
+def passes_at_once() -> int:
     """Passes that the cores can run at once, each with torch's threads."""
     return max(1, cores() // torch.get_num_threads())
 
 
 @lru_cache(maxsize=8)
-def _turns(device: str) -> threading.BoundedSemaphore:
-    """One turn for each pass at once; a GPU is given its work by one thread at a time."""
-    return threading.BoundedSemaphore(turns() if device == "cpu" else 1)
+def _admission(device: str) -> threading.BoundedSemaphore:
+    """Lets in so many passes at once; a GPU is given its work by one thread at a time."""
+    return threading.BoundedSemaphore(passes_at_once() if device == "cpu" else 1)
 
 
 _FITS: dict[tuple[str, str, int], int] = {}
@@ -169,7 +169,7 @@ class Pass:
         """
         try:
             with (
-                _turns(str(self.device)),
+                _admission(str(self.device)),
                 torch.inference_mode(),
                 _exact(self.device),
                 self._autocast(),

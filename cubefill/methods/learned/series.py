@@ -5,10 +5,9 @@ net's is continued by nothing; a longer one goes through the net in windows that
 are weighted by the distance to their edge.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import islice, product
+from itertools import product
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -111,20 +110,20 @@ class SeriesMethod(TorchMethod):
         """Inputs `(step, series, y, x)` of the net; NaN where a pixel lacks an input altogether."""
         raise NotImplementedError(f"{type(self).__name__} has no `series(block, grid)`.")
 
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
-        """Filled blocks; each goes through the net in squares that lie on the cube's own grid."""
-        edge = CELL if device_of(self.device).type == "cpu" else GPU_CELL
-        shared: deque[list[_Cell]] = deque()
+    def split(self, block: Block) -> list[Block]:
+        """Squares of pixels that lie on the cube's own grid."""
+        return [square.of(block) for square in self._squares(block)]
 
-        def squares() -> Iterator[Block]:
-            for block in blocks:
-                shared.append(list(_cells(block, edge)))
-                yield from (cell.of(block) for cell in shared[-1])
+    def join(self, block: Block, answers: list[Filled]) -> Filled:
+        """The parts of the squares that lie in the block."""
+        out = {n: np.empty(block.shape, a.dtype) for n, a in answers[0].bands.items()}
+        for square, answer in zip(self._squares(block), answers, strict=True):
+            for n, a in answer.bands.items():
+                out[n][:, *square.place] = a[:, *square.inside]
+        return Filled(out)
 
-        answers = super().fill(squares())
-        for first in answers:
-            cells = shared.popleft()
-            yield _put_together(cells, [first, *islice(answers, len(cells) - 1)])
+    def _squares(self, block: Block) -> list["_Square"]:
+        return squares(block, CELL if device_of(self.device).type == "cpu" else GPU_CELL)
 
     def encode(self, block: Block) -> Arrays:
         """`x (pixel * window, step, series)`, 0 where a pixel lacks an input altogether."""
@@ -188,22 +187,25 @@ class SeriesMethod(TorchMethod):
 # ------------------------------------------------------------------ squares of pixels
 
 
-class _Cell(NamedTuple):
+class _Square(NamedTuple):
     """A square on the cube's grid, and the part of a block that lies in it."""
 
-    y: NDArray[np.intp]
-    """Rows of the block at each row of the square; the nearest one beyond the block's edge."""
-    x: NDArray[np.intp]
-    inside: tuple[slice, slice]
-    """Rows and columns of the square that the block has."""
     place: tuple[slice, slice]
-    """Where they lie in the block."""
+    """Rows and columns of the block."""
+    inside: tuple[slice, slice]
+    """Where they lie in the square."""
+    edge: int
+    """Rows, and columns, of the square."""
 
     def of(self, block: Block) -> Block:
-        """The square as a block."""
+        """The square as a block; beyond the block's edge its nearest pixels are repeated."""
+        beyond = [(s.start, self.edge - s.stop) for s in self.inside]
 
         def part(a: NDArray[Any]) -> NDArray[Any]:
-            return np.take(np.take(a, self.y, axis=-2), self.x, axis=-1)
+            inner = a[..., *self.place]
+            if not any(map(any, beyond)):
+                return inner
+            return np.pad(inner, [(0, 0)] * (a.ndim - 2) + beyond, mode="edge")
 
         return replace(
             block,
@@ -215,35 +217,20 @@ class _Cell(NamedTuple):
         )
 
 
-def _cells(block: Block, edge: int) -> Iterator[_Cell]:
+def squares(block: Block, edge: int) -> list[_Square]:
     """Squares of `edge` pixels that cover a block, counted from the cube's origin.
 
     A matrix product may round a row by where it stands in the batch, so a pixel must stand at the
     same place whatever the tile is.
     """
-    axes = [
+    rows, columns = (
         list(_along(start, length, edge))
         for start, length in zip(block.origin[1:], block.valid.shape[1:], strict=True)
-    ]
-    for (y, inside_y, place_y), (x, inside_x, place_x) in product(*axes):
-        yield _Cell(y, x, (inside_y, inside_x), (place_y, place_x))
+    )
+    return [_Square((y, x), (v, u), edge) for (y, v), (x, u) in product(rows, columns)]
 
 
-def _along(start: int, length: int, edge: int) -> Iterator[tuple[NDArray[np.intp], slice, slice]]:
+def _along(start: int, length: int, edge: int) -> Iterator[tuple[slice, slice]]:
     for first in range(start // edge * edge, start + length, edge):
         lo, hi = max(first, start), min(first + edge, start + length)
-        index = np.clip(np.arange(first, first + edge), lo, hi - 1) - start
-        yield index, slice(lo - first, hi - first), slice(lo - start, hi - start)
-
-
-def _put_together(cells: list[_Cell], answers: list[Filled]) -> Filled:
-    rows, columns = (max(c.place[i].stop for c in cells) for i in (0, 1))
-    out: dict[str, NDArray[Any]] = {}
-    for name, first in answers[0].bands.items():
-        whole = np.empty((len(first), rows, columns), first.dtype)
-        for cell, answer in zip(cells, answers, strict=True):
-            whole[:, cell.place[0], cell.place[1]] = answer.bands[name][
-                :, cell.inside[0], cell.inside[1]
-            ]
-        out[name] = whole
-    return Filled(out)
+        yield slice(lo - start, hi - start), slice(lo - first, hi - first)

@@ -22,18 +22,18 @@ from torch import Tensor, nn
 
 from cubefill.errors import MethodError, StoreError
 from cubefill.methods.contract import Block, Filled, Flag, Float, Needs
-from cubefill.methods.learned.method import Arrays, TorchMethod
-from cubefill.methods.windows import Span, Window
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.time_windows import Places, WindowMethod
+from cubefill.methods.windows import Span
 from cubefill.nn import keras
-from cubefill.nn.original import check_shapes
-from cubefill.nn.partialconv import PartialUNet3d, Sizes, reached
+from cubefill.nn.partialconv import PartialConvSizes, PartialUNet3d, reached
 
 STEPS = 64
 """Time steps that go through the net at once; longer series go in overlapping parts."""
 
 
 @dataclass(frozen=True)
-class ConfigSTpconv(Sizes):
+class ConfigSTpconv(PartialConvSizes):
     """The net, its patch, and the unit it works in; defaults are those of the published weights."""
 
     size: int = 128
@@ -62,13 +62,13 @@ class ConfigSTpconv(Sizes):
 
 
 @dataclass(frozen=True)
-class STpconv(TorchMethod):
+class STpconv(WindowMethod):
     """Each band by itself from what is clear around it in space and time (Appel 2024).
 
     Examples
     --------
     >>> STpconv().needs.space
-    Span(size=128, keep=104, blend='none')
+    Span(size=128, keep=104, blend='none', align=1)
     """
 
     name: ClassVar[str] = "stpconv"
@@ -87,46 +87,56 @@ class STpconv(TorchMethod):
         """An untrained net."""
         return PartialUNet3d(config)
 
+    def places(self, cloudy: NDArray[np.float64]) -> Places:
+        """Windows of `STEPS` steps or more; what is kept of them does not depend on their ends."""
+        steps, unit = self._padded(len(cloudy)), self.config.multiple[0]
+        size = max(self._padded(STEPS), 2 * self._margin + unit)
+        found = Span(min(size, steps), min(size - 2 * self._margin, steps)).windows(steps)
+        return [(w.start, min(w.stop, len(cloudy))) for w in found]
+
+    def over(self, known: Float, part: Float) -> int:
+        """Steps up to the margin of the window before."""
+        return len(known) - self._margin
+
     def encode(self, block: Block) -> Arrays:
-        """`x` and `clear`: bands, and parts of a long series, as samples `(n, 1, time, y, x)`."""
-        values, clear = self._series(block)
-        return {"x": _cut(self._scaled(values), self.config), "clear": _cut(clear, self.config)}
+        """`x` and `clear`: bands as samples `(band, 1, step, y, x)`, of a multiple of steps."""
+        values, clear = self._samples(block)
+        return {"x": self._scaled(values), "clear": clear}
 
     def decode(self, output: NDArray[np.float32], block: Block) -> Filled:
-        """Values on the dates asked for; NaN where the net saw nothing clear."""
-        steps, asked = _axis(block)
-        _, clear = self._series(block)
-        seen = reached(torch.from_numpy(_cut(clear, self.config)), self.config).numpy()
-        c = self.config
+        """Values of all dates; NaN where the net saw nothing clear."""
+        c, (_, clear) = self.config, self._samples(block)
         values = output * np.float32(c.scale) + np.float32(c.offset)
-        values[seen == 0] = np.nan
-        whole = _joined(values, _padded(len(steps), c), c)
-        return block.filled(np.ascontiguousarray(whole[:, asked].swapaxes(0, 1)))
+        values[reached(torch.from_numpy(clear), c).numpy() == 0] = np.nan
+        return block.filled(values[:, 0, : len(block.time)].swapaxes(0, 1))
 
     def target(self, truth: Block, gapped: Block) -> Arrays:
         """The hidden values of every band, in the layout of the net's answer."""
-        values, known = self._series(truth)
-        _, seen = self._series(gapped)
-        where = (known > seen).astype(np.float32)
-        return {
-            "target": _cut(self._scaled(values), self.config),
-            "where": _cut(where, self.config),
-        }
+        values, known = self._samples(truth)
+        _, seen = self._samples(gapped)
+        return {"target": self._scaled(values), "where": (known > seen).astype(np.float32)}
 
     def _scaled(self, values: Float) -> Float:
         c = self.config
         scaled: Float = (values - np.float32(c.offset)) / np.float32(c.scale)
         return np.nan_to_num(scaled, nan=0.0)
 
-    def _series(self, block: Block) -> tuple[Float, Float]:
-        """Values and 1 where they are clear, `(band, step, y, x)`, NaN and 0 elsewhere."""
-        steps, _ = _axis(block)
-        known = steps >= 0
-        optical = block.optical.swapaxes(0, 1)
-        shape = (len(optical), _padded(len(steps), self.config), *optical.shape[2:])
-        values = np.full(shape, np.nan, np.float32)
-        values[:, : len(steps)][:, known] = optical[:, steps[known]]
+    def _samples(self, block: Block) -> tuple[Float, Float]:
+        """Values and 1 where they are clear, `(band, 1, step, y, x)`, NaN and 0 elsewhere."""
+        optical = block.optical.swapaxes(0, 1)[:, None]
+        missing = self._padded(len(block.time)) - len(block.time)
+        values = np.full((*optical.shape[:2], missing, *optical.shape[3:]), np.nan, np.float32)
+        values = np.ascontiguousarray(np.concatenate([optical, values], axis=2))
         return values, np.isfinite(values).astype(np.float32)
+
+    def _padded(self, steps: int) -> int:
+        unit = self.config.multiple[0]
+        return -(-steps // unit) * unit
+
+    @property
+    def _margin(self) -> int:
+        """Steps at the end of a window whose values depend on where it ends."""
+        return self._padded(self.config.reach[0])
 
     @classmethod
     def from_original(
@@ -145,10 +155,7 @@ class STpconv(TorchMethod):
         found = keras.read(path)
         state = keras.renamed(found, _names(found, config))
         state = {n: _time_first(t) if t.ndim == 5 else t for n, t in state.items()}
-        with torch.device("meta"):
-            wanted = {n: tuple(t.shape) for n, t in cls.net(config).state_dict().items()}
-        check_shapes({n: tuple(t.shape) for n, t in state.items()}, wanted, str(path), "STpconv")
-        return state
+        return cls._checked(state, config, path)
 
 
 def original_config(path: str | Path) -> ConfigSTpconv:
@@ -183,50 +190,6 @@ def _edge(kernel: Any) -> int:
     if len(edges) != 1:
         raise ValueError(f"a kernel of {kernel}, which is no cube")
     return edges.pop()
-
-
-# ------------------------------------------------------------------ the time axis of the net
-
-
-def _axis(block: Block) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Steps of the net as positions in `block.time` (-1 for none), and where `out_time` stands."""
-    if block.same_axis:
-        steps = np.arange(len(block.time))
-        return steps, steps
-    axis = np.union1d(block.time, block.out_time)
-    steps = np.full(len(axis), -1)
-    steps[np.searchsorted(axis, block.time)] = np.arange(len(block.time))
-    return steps, np.searchsorted(axis, block.out_time)
-
-
-def _padded(steps: int, config: ConfigSTpconv) -> int:
-    unit = config.multiple[0]
-    return -(-steps // unit) * unit
-
-
-def _windows(steps: int, config: ConfigSTpconv) -> list[Window]:
-    """Parts of a series; what is kept of them does not depend on where they end."""
-    unit = config.multiple[0]
-    margin = _padded(config.reach[0], config)
-    size = max(_padded(STEPS, config), 2 * margin + unit)
-    return Span(min(size, steps), min(size - 2 * margin, steps)).windows(steps)
-
-
-def _cut(a: Float, config: ConfigSTpconv) -> Float:
-    """Samples `(band * part, 1, step, y, x)` of `(band, step, y, x)`."""
-    parts = np.stack([a[:, w.start : w.stop] for w in _windows(a.shape[1], config)], axis=1)
-    return np.ascontiguousarray(parts.reshape(-1, 1, *parts.shape[2:]))
-
-
-def _joined(parts: Float, steps: int, config: ConfigSTpconv) -> Float:
-    """`(band, step, y, x)` from samples."""
-    windows = _windows(steps, config)
-    parts = parts.reshape(-1, len(windows), *parts.shape[2:])
-    kept = [
-        parts[:, i, w.keep_start - w.start :][:, : w.keep_stop - w.keep_start]
-        for i, w in enumerate(windows)
-    ]
-    return np.concatenate(kept, axis=1)
 
 
 # ------------------------------------------------------------------ the author's names

@@ -17,9 +17,8 @@ are no acquisition join the series as wholly hidden ones; training scores every 
 series, hidden or not, as theirs, and never what lies under a real cloud.
 """
 
-from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -29,18 +28,15 @@ from torch import Tensor, nn
 
 from cubefill.cube import axes
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block, Filled, Float, Needs
-from cubefill.methods.learned.method import Arrays, TorchMethod
+from cubefill.methods.contract import Block, Float, Needs
+from cubefill.methods.learned.method import Arrays
+from cubefill.methods.learned.time_windows import Places, WindowMethod, clear_windows
 from cubefill.methods.windows import Span, Whole
-from cubefill.nn.attention import Sizes, TemporalAttentionUNet
-from cubefill.nn.checkpoint import load_state, original_pt
+from cubefill.nn.attention import AttentionSizes, TemporalAttentionUNet
+from cubefill.nn.original import original_pt
 
 SAR_RANGE = {"VV": (-25.0, 0.0), "VH": (-32.5, 0.0)}
 """Backscatter in dB that stands for 0 and 1."""
-CLOUDY = 0.1
-"""Share of gap from which a date is a poor first one of a window."""
-
-Windows = list[tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -76,7 +72,7 @@ class UtiliseConfig:
 
 
 @dataclass(frozen=True)
-class Utilise(TorchMethod):
+class Utilise(WindowMethod):
     """All dates from each other, by temporal attention in a U-Net (Stucker et al., 2023).
 
     Examples
@@ -91,7 +87,7 @@ class Utilise(TorchMethod):
 
     @property
     def needs(self) -> Needs:
-        """The bands of the net on the whole time axis; windows are cut inside `fill`."""
+        """The bands of the net on the whole time axis."""
         c = self.config
         multiple = sizes_of(c).multiple
         if c.patch % multiple or not 0 <= 2 * c.pad < c.patch or c.dates < 2:
@@ -140,124 +136,30 @@ class Utilise(TorchMethod):
 
     # -------------------------------------------------------------- all windows
 
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
-        """Filled blocks, one for each block given; each window of a series is one pass."""
-        waiting: deque[tuple[Block, Block, Windows]] = deque()
+    def places(self, cloudy: NDArray[np.float64]) -> Places:
+        """Windows of the length that the net was trained on, from clear dates on."""
+        return clear_windows(cloudy, self.config.dates)
 
-        def windows() -> Iterator[Block]:
-            for block in blocks:
-                series = with_dates(block)
-                cloudy = 1 - series.valid.mean(axis=(1, 2))
-                places = place_windows(cloudy, self.config.dates)
-                waiting.append((block, series, places))
-                for start, stop in places:
-                    yield _cut(series, start, stop)
+    def over(self, known: Float, part: Float) -> int:
+        """Dates up to the one on which both agree best over the patch."""
+        differs = np.abs(known - part).mean(axis=(1, 2, 3), dtype=np.float64)
+        return int(np.argmin(differs)) + 1
 
-        return self._joined_windows(super().fill(windows()), waiting)
-
-    def _joined_windows(
-        self, answers: Iterator[Filled], waiting: "deque[tuple[Block, Block, Windows]]"
-    ) -> Iterator[Filled]:
-        parts: list[Float] = []
-        for answer in answers:
-            parts.append(np.stack([answer.bands[n] for n in self.config.bands], axis=1))
-            block, series, places = waiting[0]
-            if len(parts) == len(places):
-                waiting.popleft()
-                whole = join_windows(parts, places)
-                steps = np.searchsorted(series.time, block.out_time)
-                parts = []
-                yield block.filled(whole[steps])
+    # -------------------------------------------------------------- the authors' weights
 
     @classmethod
     def from_original(
         cls, path: str | Path, config: UtiliseConfig | None = None
     ) -> dict[str, Tensor]:
         """The state of the net from the authors' checkpoint (`model_state_dict` in a `.pt`)."""
-        net = cls.net(config or UtiliseConfig())
         found, _ = original_pt(path, key="model_state_dict")
-        state = from_names(found)
-        load_state(net, state, str(path))
-        return state
+        return cls._checked(from_names(found), config or UtiliseConfig(), path)
 
 
-def sizes_of(config: UtiliseConfig) -> Sizes:
+def sizes_of(config: UtiliseConfig) -> AttentionSizes:
     """The widths of the net for a configuration."""
-    return Sizes(len(config.bands), 2 * config.sar, config.widths, config.heads, config.key)
-
-
-# ------------------------------------------------------------------ series and windows
-
-
-def with_dates(block: Block) -> Block:
-    """The block with the dates to give among its own, wholly hidden where they are new."""
-    missing = np.setdiff1d(block.out_time, block.time)
-    if len(missing) == 0:
-        return replace(block, out_time=block.time)
-    time = np.union1d(block.time, missing)
-    at = np.searchsorted(time, block.time)
-
-    def spread(a: NDArray[Any], empty: Any) -> NDArray[Any]:
-        out = np.full((len(time), *a.shape[1:]), empty, a.dtype)
-        out[at] = a
-        return out
-
-    return replace(
-        block,
-        time=time,
-        out_time=time,
-        valid=spread(block.valid, False),
-        bands={n: spread(a, np.nan) for n, a in block.bands.items()},
-        sar={n: spread(a, np.nan) for n, a in block.sar.items()},
-    )
-
-
-def place_windows(cloudy: NDArray[Any], size: int) -> Windows:
-    """Start and stop of each window over a series, `cloudy` the share of gap of each date.
-
-    Examples
-    --------
-    >>> place_windows(np.array([0, 0, 0, 0, 0.5, 0, 0, 0, 0, 0, 0]), 8)
-    [(0, 8), (3, 11)]
-    """
-    length = len(cloudy)
-    if length <= size:
-        return [(0, length)]
-    stride, reach = max(1, size // 2), size // 4
-    starts = [0]
-    for nominal in range(stride, length - size, stride):
-        start = nominal
-        if cloudy[nominal] > CLOUDY:
-            near = np.arange(nominal - reach, nominal + reach + 1)
-            near = near[(near > starts[-1]) & (near < min(length - size, starts[-1] + size))]
-            best = np.lexsort((np.abs(near - nominal), cloudy[near]))
-            start = int(near[best[0]])
-        starts.append(start)
-    return [(s, s + size) for s in [*starts, length - size]]
-
-
-def join_windows(parts: list[Float], places: Windows) -> Float:
-    """One series from the answers of its windows, each going over where both agree best."""
-    stop = places[-1][1]
-    out = np.empty((stop, *parts[0].shape[1:]), np.float32)
-    out[: places[0][1]] = parts[0]
-    for (_, end), (start, last), part in zip(places[:-1], places[1:], parts[1:], strict=True):
-        shared = np.abs(out[start:end] - part[: end - start])
-        over = start + int(np.argmin(shared.mean(axis=(1, 2, 3), dtype=np.float64)))
-        out[over + 1 : last] = part[over + 1 - start :]
-    return out
-
-
-def _cut(block: Block, start: int, stop: int) -> Block:
-    time = block.time[start:stop]
-    return replace(
-        block,
-        time=time,
-        out_time=time,
-        valid=block.valid[start:stop],
-        bands={n: a[start:stop] for n, a in block.bands.items()},
-        sar={n: a[start:stop] for n, a in block.sar.items()},
-        origin=(block.origin[0] + start, *block.origin[1:]),
+    return AttentionSizes(
+        len(config.bands), 2 * config.sar, config.widths, config.heads, config.key
     )
 
 

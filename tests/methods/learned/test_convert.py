@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 from cubefill.errors import MethodError, StoreError
-from cubefill.methods.contract import resolve
 from cubefill.methods.learned import utilise
 from cubefill.methods.learned.method import TorchMethod
-from cubefill.methods.registry import METHODS
+from cubefill.methods.registry import METHODS, resolve
 from cubefill.nn import checkpoint
 from cubefill.nn.recurrent import keras_names
 from tests.methods.learned.test_ganfilling import original

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,16 +12,18 @@ from torch import Tensor, nn
 
 from cubefill.engine import planning
 from cubefill.errors import MethodError, PlanError
-from cubefill.methods.contract import Block, Scratch, resolve
+from cubefill.methods.contract import Block, Scratch
 from cubefill.methods.learned import footprint as _footprint
-from cubefill.methods.learned.footprint import HEAP, first_pass
+from cubefill.methods.learned.footprint import HEAP
+from cubefill.methods.learned.time_windows import cut
+from cubefill.methods.registry import resolve
 from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet, Series, blocks, trained
 from tests.shared.strategies import cube
 
 
 @pytest.fixture(autouse=True)
-def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_footprint, "turns", lambda: 1)
+def one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_footprint, "passes_at_once", lambda: 1)
 
 
 def conv(inputs: int, outputs: int, samples: int) -> tuple[int, int, int]:
@@ -75,18 +76,14 @@ def test_a_net_is_counted_once(monkeypatch: pytest.MonkeyPatch) -> None:
 class Windowed(Demo):
     """Cuts what it is given before the net sees it."""
 
-    def fill(self, blocks: Iterable[Block]) -> Iterator[Any]:
-        def first(b: Block) -> Block:
-            part = {n: a[:2] for n, a in b.bands.items()}
-            return replace(b, bands=part, valid=b.valid[:2], time=b.time[:2], out_time=b.time[:2])
-
-        yield from super().fill(first(b) for b in blocks)
+    def split(self, block: Block) -> list[Block]:
+        return [cut(block, 0, 2), cut(block, 2, 3)]
 
 
 def test_what_counts_is_what_the_net_sees() -> None:
-    block = blocks(1)[0]
-    assert first_pass(Demo(device="cpu"), block)["x"].shape == (3, 4, 8, 8)
-    assert first_pass(Windowed(device="cpu"), block)["x"].shape == (2, 4, 8, 8)
+    whole, two = blocks(1)[0], blocks(1, dates=2)[0]
+    assert Windowed(device="cpu").scratch(whole) == Demo(device="cpu").scratch(two)
+    assert Windowed(device="cpu").scratch(whole) != Demo(device="cpu").scratch(whole)
 
 
 @dataclass(frozen=True)
@@ -133,9 +130,9 @@ def test_workers_leave_room_for_the_net(tmp_path: Path, monkeypatch: pytest.Monk
 
     assert workers() == 4
     assert workers(once=tile) == 3
-    assert workers(each=tile, turns=1) == 3
-    assert workers(each=tile, turns=4) == 2
-    assert workers(once=tile, each=tile, turns=1) == 2
+    assert workers(each=tile, passes=1) == 3
+    assert workers(each=tile, passes=4) == 2
+    assert workers(once=tile, each=tile, passes=1) == 2
 
 
 def test_a_net_larger_than_the_budget_is_refused(
@@ -191,7 +188,7 @@ import json, sys
 from dataclasses import replace
 import numpy as np, torch
 torch.set_num_threads(1)
-from cubefill.methods.contract import resolve
+from cubefill.methods.registry import resolve
 from tests.methods.learned.test_method import blocks
 
 def memory(name):

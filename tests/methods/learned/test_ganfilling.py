@@ -1,7 +1,7 @@
 import pickle
 from argparse import Namespace
 from dataclasses import asdict, replace
-from itertools import pairwise
+from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,23 +13,24 @@ import xarray as xr
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods.contract import Block, Flag
-from cubefill.methods.learned.ganfilling import GanFilling
-from cubefill.methods.learned.generator import (
+from cubefill.methods.learned.ganfilling import (
+    GanFilling,
     GeneratorConfig,
+    Seq2Seq,
+    from_names,
     original_shapes,
-    place_windows,
     sizes_of,
-    with_dates,
 )
 from cubefill.methods.learned.method import card_of
 from cubefill.nn import checkpoint
 from cubefill.nn.convlstm import Generator
-from cubefill.nn.objective import Adversarial
+from cubefill.nn.objective import Adversarial, Supervised
 from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train import fit
 from cubefill.train.recipe import Recipe, read
 from tests.nn.convlstm_reference import by_formula, generate
+from tests.shared import decloud
 from tests.shared.torch_thread import one_thread as one_thread
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -51,13 +52,13 @@ def original(folder: Path, width: int = 8, **changes: Any) -> Path:
     return path
 
 
-def trained(folder: Path, method: type = GanFilling, width: int = 2) -> str:
+@cache
+def trained(method: type = GanFilling, width: int = 2) -> str:
     """A checkpoint of a small net whose answer is not 0."""
-    given = original(folder, width)
-    card = checkpoint.Card(
-        f"{method.__module__}:{method.__qualname__}", {"width": width, "patch_keep": 112}
-    )
-    return str(checkpoint.save(folder / "net", GanFilling.from_original(given), card))
+    config = GeneratorConfig(width=width, patch_keep=112)
+    net = GanFilling.net(config)
+    checkpoint.load_state(net, from_names(tensors(width), sizes_of(config)))
+    return decloud.saved(method, net, config)
 
 
 def block(series: dict[str, Any], valid: np.ndarray[Any, Any]) -> Block:
@@ -68,11 +69,9 @@ def block(series: dict[str, Any], valid: np.ndarray[Any, Any]) -> Block:
 class TestGanFilling(MethodTests):
     size: ClassVar[tuple[int, int]] = (133, 130)
 
-    @pytest.fixture(scope="class", autouse=True)
     @classmethod
-    def small_net(cls, tmp_path_factory: pytest.TempPathFactory) -> None:
-        folder = trained(tmp_path_factory.mktemp("ganfilling"))
-        cls.method = GanFilling(checkpoint=folder)
+    def setup_class(cls) -> None:
+        cls.method = GanFilling(checkpoint=trained())
 
     def test_answer_does_not_depend_on_chunks(self) -> None:
         ds = self.cube()
@@ -132,8 +131,8 @@ def test_what_is_learnt_are_clear_values() -> None:
 # ------------------------------------------------------------------ one pass, many passes
 
 
-def test_one_patch_is_the_net(tmp_path: Path) -> None:
-    method = GanFilling(checkpoint=trained(tmp_path, width=8))
+def test_one_patch_is_the_net() -> None:
+    method = GanFilling(checkpoint=trained(width=8))
     ds = synthetic_cube(dates=10, size=(128, 128), gap=0.5)
     out = gapfill(ds, method).compute()
     valid = ds["valid"].values
@@ -148,16 +147,16 @@ def test_one_patch_is_the_net(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("dates", "size"), [(1, (1, 1)), (23, (57, 301)), (11, (129, 5))])
-def test_any_size_and_length(tmp_path: Path, dates: int, size: tuple[int, int]) -> None:
-    method = GanFilling(checkpoint=trained(tmp_path, width=1))
+def test_any_size_and_length(dates: int, size: tuple[int, int]) -> None:
+    method = GanFilling(checkpoint=trained(width=1))
     ds = synthetic_cube(dates=dates, size=size, gap=0.3)
     out = gapfill(ds, method).compute()
     assert all(np.isfinite(out[b].values).all() for b in BANDS)
 
 
-def test_windows_answer_for_their_last_dates(tmp_path: Path) -> None:
+def test_windows_answer_for_their_last_dates() -> None:
     """What a window gives for a date is what the net gives for that window alone."""
-    method = GanFilling(checkpoint=trained(tmp_path))
+    method = GanFilling(checkpoint=trained())
     ds = synthetic_cube(dates=17, size=(128, 128), gap=0.5)
     out = gapfill(ds, method).compute()
     last = gapfill(ds.isel(time=slice(7, 17)), method).compute()
@@ -165,27 +164,6 @@ def test_windows_answer_for_their_last_dates(tmp_path: Path) -> None:
     for b in BANDS:
         np.testing.assert_array_equal(out[b].values[15:], last[b].values[8:])
         np.testing.assert_array_equal(out[b].values[10:15], middle[b].values[5:])
-
-
-def test_place_windows() -> None:
-    assert place_windows(4, 10, 5) == [(0, 4)]
-    assert place_windows(10, 10, 5) == [(0, 10)]
-    for length in range(1, 40):
-        for keep in (1, 3, 10):
-            found = place_windows(length, 10, keep)
-            assert found[0][0] == 0
-            assert found[-1][1] == length
-            assert all(b - a == min(10, length) for a, b in found)
-            assert all(0 < d[1] - c[1] <= keep for c, d in pairwise(found))
-
-
-def test_dates_to_give_join_the_series_without_data() -> None:
-    given = block({b: np.ones((2, 1, 1), np.float32) for b in BANDS}, np.ones((2, 1, 1), bool))
-    wanted = np.array(["2023-01-01", "2023-01-03"], "datetime64[ns]")
-    series = with_dates(replace(given, out_time=wanted))
-    assert len(series.time) == 3
-    assert series.valid.ravel().tolist() == [True, False, True]
-    assert np.isnan(series.bands["B02"].ravel()).tolist() == [False, True, False]
 
 
 # ------------------------------------------------------------------ the authors' file
@@ -270,12 +248,12 @@ def test_bad_options_are_refused() -> None:
             GeneratorConfig(**wrong)
 
 
-def test_no_checkpoint_and_missing_bands_are_refused(tmp_path: Path) -> None:
+def test_no_checkpoint_and_missing_bands_are_refused() -> None:
     ds = synthetic_cube(dates=2, size=(8, 8))
     with pytest.raises(CubefillError, match="checkpoint"):
         gapfill(ds, GanFilling()).compute()
     with pytest.raises(CubefillError, match="B08"):
-        gapfill(ds.drop_vars("B08"), GanFilling(checkpoint=trained(tmp_path, width=1)))
+        gapfill(ds.drop_vars("B08"), GanFilling(checkpoint=trained(width=1)))
 
 
 def test_learns_against_an_adversary() -> None:
@@ -312,3 +290,44 @@ def test_card_says_what_the_net_needs() -> None:
     card = card_of(GanFilling())
     assert card.method == "cubefill.methods.learned.ganfilling:GanFilling"
     assert card.config == asdict(GeneratorConfig())
+
+
+# ------------------------------------------------------------------ the net without an adversary
+
+
+def test_is_the_net_of_ganfilling(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    ds = synthetic_cube(dates=3, size=(20, 31))
+    a = gapfill(ds, GanFilling(checkpoint=trained())).compute()
+    b = gapfill(ds, Seq2Seq(checkpoint=trained(Seq2Seq))).compute()
+    for band in BANDS:
+        np.testing.assert_array_equal(a[band].values, b[band].values)
+
+
+def test_checkpoint_of_the_other_is_refused() -> None:
+    with pytest.raises(MethodError, match="ganfilling:GanFilling"):
+        Seq2Seq(checkpoint=trained())
+
+
+def test_counts_are_those_of_the_generator() -> None:
+    with torch.device("meta"):
+        net = Seq2Seq.net(Seq2Seq().config)
+    assert sum(p.numel() for p in net.parameters()) == 181_746_628
+
+
+def test_learns_without_an_adversary(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Generator(sizes_of(GeneratorConfig(width=2)))
+    objective = Seq2Seq().objective(net, Recipe(method="seq2seq", rate=2e-3))
+    assert isinstance(objective, Supervised)
+    ds = synthetic_cube(dates=5, size=(128, 128), gap=0.3)
+    given = block({b: ds[b].values for b in BANDS}, ds["valid"].values)
+    arrays = {**Seq2Seq().encode(given), **Seq2Seq().target(given, given)}
+    batch = {n: torch.from_numpy(a)[None] for n, a in arrays.items()}
+    losses = [objective.step(batch)["loss"] for _ in range(3)]
+    assert losses[-1] < losses[0]
+    card = checkpoint.Card("cubefill.methods.learned.ganfilling:Seq2Seq", {"width": 2})
+    folder = checkpoint.save(tmp_path / "net", net.state_dict(), card)
+    out = gapfill(ds, Seq2Seq(checkpoint=str(folder))).compute()
+    assert np.isfinite(out["B02"].values).all()

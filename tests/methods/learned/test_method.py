@@ -1,4 +1,6 @@
 import pickle
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -222,6 +224,26 @@ def test_it_pickles_small_and_works_after(demo: Demo) -> None:
 # ------------------------------------------------------------------ what is refused
 
 
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None
+import cubefill, cubefill.methods.learned
+for name in ("utilise", "ssop_unet", "stpconv", "cnnrnn"):
+    try:
+        cubefill.methods.resolve(name)
+    except cubefill.MethodError as error:
+        print("torch" in str(error))
+assert cubefill.methods.resolve("linear")
+"""
+
+
+def test_without_torch_a_deep_method_names_it() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True"] * 4
+
+
 def test_no_checkpoint_says_how_to_get_one() -> None:
     with pytest.raises(MethodError, match=r"'demo' needs a trained net.*cubefill train RECIPE"):
         Demo().fill([])
@@ -231,6 +253,23 @@ def test_a_checkpoint_of_another_method(tmp_path: Path) -> None:
     trained(tmp_path / "net", Series)
     with pytest.raises(MethodError, match=r"is a checkpoint of .*:Series: expected .*:Demo"):
         Demo(checkpoint=str(tmp_path / "net"))
+
+
+def test_a_checkpoint_is_checked_once_and_not_for_every_tile(
+    demo: Demo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[str] = []
+    for name in ("read_card", "check"):
+        own = getattr(checkpoint, name)
+        monkeypatch.setattr(
+            checkpoint, name, lambda *a, name=name, own=own: (seen.append(name), own(*a))[1]
+        )
+    iterate(demo, blocks(1))
+    before = len(seen)
+    assert before > 0
+    for _ in range(3):
+        iterate(demo, blocks(1))
+    assert len(seen) == before
 
 
 def test_an_absent_checkpoint(tmp_path: Path) -> None:

@@ -102,8 +102,8 @@ def test_another_error_of_the_net_is_not_swallowed(
 
 
 def test_passes_at_once_are_bounded(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = threading.BoundedSemaphore(1)
-    monkeypatch.setattr(_pass, "_turns", lambda _: turns)
+    admission = threading.BoundedSemaphore(1)
+    monkeypatch.setattr(_pass, "_admission", lambda _: admission)
     inside, most = [0], [0]
     forward = DemoNet.forward
 

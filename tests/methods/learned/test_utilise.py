@@ -1,6 +1,5 @@
 """U-TILISE: its inputs, its windows over long series, the laws of a method."""
 
-import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -8,8 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from cubefill import train
 from cubefill.errors import CubeError, MethodError
@@ -19,10 +16,7 @@ from cubefill.methods.learned.utilise import (
     UtiliseConfig,
     day_of_year,
     from_names,
-    join_windows,
     original_names,
-    place_windows,
-    with_dates,
 )
 from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
@@ -71,68 +65,13 @@ def test_days_of_the_year() -> None:
     assert day_of_year(days).tolist() == [1, 365, 366]
 
 
-def test_dates_to_give_join_as_hidden_ones() -> None:
-    one = block()
-    new = one.time[0] + np.timedelta64(3, "D")
-    out_time = np.array([one.time[0], new])
-    series = with_dates(replace(one, out_time=out_time))
-    assert len(series.time) == 5
-    assert not series.valid[1].any()
-    assert np.isnan(series.bands["B02"][1]).all()
-    np.testing.assert_array_equal(series.valid[[0, 2, 3, 4]], one.valid)
-    method = made(Utilise, **SMALL)
-    (out,) = method.fill([replace(of_bands(one), out_time=out_time)])
-    assert out.bands["B02"].shape == (2, 16, 16)
-    assert np.isfinite(out.bands["B02"]).all()
-
-
 def test_every_clear_pixel_is_a_target() -> None:
     method, truth = made(Utilise, **SMALL), block()
     found = method.target(truth, replace(truth, valid=np.zeros_like(truth.valid)))
     np.testing.assert_array_equal(found["where"][:, 0], truth.valid)
 
 
-# ------------------------------------------------------------------ windows
-
-
-@given(
-    st.lists(st.floats(0, 1), min_size=1, max_size=60),
-    st.integers(2, 12),
-)
-@settings(deadline=None, max_examples=200)
-def test_windows_cover_the_series_and_overlap(cloudy: list[float], size: int) -> None:
-    places = place_windows(np.array(cloudy), size)
-    assert places[0][0] == 0
-    assert places[-1][1] == len(cloudy)
-    for (a, b), (c, d) in itertools.pairwise(places):
-        assert a < c < b
-        assert b <= d
-        assert d - c == size
-    if len(cloudy) > size:
-        assert max(c - a for (a, _), (c, _) in itertools.pairwise(places)) < size
-
-
-def test_a_cloudy_first_date_moves_the_window() -> None:
-    cloudy = np.zeros(30)
-    assert [s for s, _ in place_windows(cloudy, 10)] == [0, 5, 10, 15, 20]
-    cloudy[5] = 0.1
-    assert [s for s, _ in place_windows(cloudy, 10)][1] == 5
-    cloudy[5:7] = 0.9, 0.3
-    cloudy[4] = 0.2
-    assert [s for s, _ in place_windows(cloudy, 10)][1] == 3
-    cloudy[3] = 0.2
-    assert [s for s, _ in place_windows(cloudy, 10)][1] == 7
-
-
-def test_the_answer_goes_over_where_both_agree_best() -> None:
-    first = np.zeros((6, 1, 2, 2), np.float32)
-    second = np.ones((6, 1, 2, 2), np.float32)
-    second[2] = 0.1
-    whole = join_windows([first, second], [(0, 6), (3, 9)])[:, 0, 0, 0]
-    np.testing.assert_allclose(whole, [0, 0, 0, 0, 0, 0, 1, 1, 1])
-    second[2], second[0] = 1, 0.1
-    whole = join_windows([first, second], [(0, 6), (3, 9)])[:, 0, 0, 0]
-    np.testing.assert_allclose(whole, [0, 0, 0, 0, 1, 1, 1, 1, 1])
+# ------------------------------------------------------------------ one pass
 
 
 def test_a_short_series_is_one_pass() -> None:
@@ -146,7 +85,7 @@ def test_a_short_series_is_one_pass() -> None:
     arrays = {n: torch.from_numpy(a)[None] for n, a in method.encode(one).items()}
     with torch.inference_mode():
         y = net(**arrays)[0].numpy()
-    np.testing.assert_allclose(out.bands["B08"], y[:, 3], atol=1e-6)
+    np.testing.assert_allclose(out.bands["B08"], y[:, 3], atol=5e-6)
 
 
 # ------------------------------------------------------------------ series that are too short

@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import METHODS, Block, Counts, Filled, Flag, resolve, traits
+from cubefill.methods.contract import Block, Counts, Filled, Flag, traits
 from cubefill.methods.pixel.harmonic import Harmonic
 from cubefill.methods.pixel.method import EDGES, ENOUGH, Classic
+from cubefill.methods.registry import METHODS, resolve
 from tests.shared.series_reference import as_counts, block, decode, encode, one
 
 KERNELS = ("linear", "cubic", "smooth", "harmonic")
