@@ -96,11 +96,11 @@ def sources(net: Net, method: TorchMethod, cubes: list[xr.Dataset], path: Path) 
         patch=net.patch, splits=(1.0, 0.0, 0.0), max_per_place=20, overwrite=True, progress=False,
     )  # fmt: skip
     found: dict[str, Any] = {
-        f"store of {len(made)} samples": samples.open(path, "train", method, turns=True)
+        f"store of {len(made)} samples": samples.open(path, "train", method, augment=True)
     }
     if not laid_out:
         found["cubes in memory"] = CubeSamples(
-            cubes, method, Blobs(), count=4096, patch=size, dates=net.dates, turns=True
+            cubes, method, Blobs(), count=4096, patch=size, dates=net.dates, augment=True
         )
     return found
 

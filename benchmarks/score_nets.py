@@ -165,14 +165,14 @@ def samples_of(name: str, learner: TorchMethod, cubes: list[xr.Dataset], work: P
         gaps = None if net.real[0] else Transplant(clear=0.3)
         dates = 0 if name in NDVI_ONLY else net.dates
         return CubeSamples(
-            cubes, learner, gaps, count=256, patch=4, dates=dates, turns=True, real=net.real
+            cubes, learner, gaps, count=256, patch=4, dates=dates, augment=True, real=net.real
         )
     path = work / f"{name}.samples.zarr"
     samples.make(
         cubes, learner, target=path, splits=(1.0, 0.0, 0.0), max_per_place=60, overwrite=True,
         progress=False,
     )  # fmt: skip
-    return samples.open(path, "train", learner, turns=True)
+    return samples.open(path, "train", learner, augment=True)
 
 
 def trained(name: str, run: str, cubes: list[xr.Dataset], seconds: float, work: Path) -> Path:

@@ -1,8 +1,9 @@
-"""What is imported only when it is used: names of a face, and modules under their former paths.
+"""What is imported only when it is used: names of a face; modules and options by former names.
 
 `import cubefill` must cost little and load no torch, so faces resolve their names on first use.
 """
 
+import functools
 import importlib
 import sys
 import warnings
@@ -11,7 +12,7 @@ from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_loader
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from cubefill.errors import CubefillWarning, MethodError
 
@@ -59,6 +60,40 @@ def current(target: str) -> str:
     """
     module, colon, name = target.partition(":")
     return MOVED.get(module, module) + colon + name
+
+
+Called = TypeVar("Called", bound=Callable[..., Any])
+
+
+def renamed(**now: str) -> Callable[[Called], Called]:
+    """Accepts keyword arguments under their former names, with a warning, for one minor release.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> call = renamed(colour="color")(lambda *, color: color)
+    >>> with warnings.catch_warnings(record=True) as said:
+    ...     warnings.simplefilter("always")
+    ...     call(colour="red"), str(said[0].message)
+    ('red', 'colour= is now color=: use that. The former goes with the next minor release.')
+    """
+
+    def wrap(call: Called) -> Called:
+        @functools.wraps(call)
+        def with_former(*given: Any, **options: Any) -> Any:
+            for before in [n for n in options if n in now]:
+                warnings.warn(
+                    f"{before}= is now {now[before]}=: use that. The former goes with the next "
+                    "minor release.",
+                    CubefillWarning,
+                    stacklevel=2,
+                )
+                options[now[before]] = options.pop(before)
+            return call(*given, **options)
+
+        return cast(Called, with_former)
+
+    return wrap
 
 
 def import_module(name: str) -> Any:

@@ -324,7 +324,7 @@ def _month(event: Event) -> int:
 
 
 def _correlation(pairs: Sequence[tuple[Event, Event]]) -> float:
-    days = day_of_year(np.array([[f.date, t.date] for f, t in pairs], "M8[D]").reshape(-1, 2))
+    days: Any = day_of_year(np.array([[f.date, t.date] for f, t in pairs], "M8[D]").reshape(-1, 2))
     if len(days) < 2 or (days.std(axis=0) == 0).any():
         return float("nan")
     return float(np.corrcoef(days.T)[0, 1])

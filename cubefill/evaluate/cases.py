@@ -16,7 +16,7 @@ from cubefill.cube.valid import apply
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, HiddenAs
-from cubefill.methods.contract import Flag, Method, name_of, traits
+from cubefill.methods import Flag, Method, name_of, traits
 from cubefill.metrics import NDVIMAE, ndvi_mae
 
 Bool = NDArray[np.bool_]

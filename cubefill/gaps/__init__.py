@@ -7,9 +7,11 @@ from cubefill.gaps.hiding import HiddenAs as HiddenAs
 from cubefill.gaps.hiding import apply as apply
 from cubefill.gaps.hiding import covered as covered
 from cubefill.gaps.hiding import hide as hide
+from cubefill.gaps.kinds import FORMER as FORMER
 from cubefill.gaps.kinds import GAPS as GAPS
 from cubefill.gaps.kinds import Blobs as Blobs
 from cubefill.gaps.kinds import Blocks as Blocks
+from cubefill.gaps.kinds import Borrowed as Borrowed
 from cubefill.gaps.kinds import Dates as Dates
 from cubefill.gaps.kinds import EveryDate as EveryDate
 from cubefill.gaps.kinds import Gaps as Gaps

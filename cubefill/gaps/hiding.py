@@ -119,15 +119,15 @@ def covered(
     if rng is None:
         return out
     cloudy = ~valid & np.logical_and.reduce([np.isfinite(a) for a in bands.values()])
-    lenders = np.flatnonzero(cloudy.any((1, 2)))
+    donors = np.flatnonzero(cloudy.any((1, 2)))
     for t in np.flatnonzero(hidden.any((1, 2))):
         left = hidden[t].copy()
         for turned in range(TURNS + 1):
-            for lender in rng.permutation(lenders):
+            for donor in rng.permutation(donors):
                 turn = _turn(rng, left.shape) if turned else _AS_IT_LIES
-                there = left & _placed(cloudy[lender], turn)
+                there = left & _placed(cloudy[donor], turn)
                 for n, a in out.items():
-                    a[t][there] = _placed(bands[n][lender], turn)[there]
+                    a[t][there] = _placed(bands[n][donor], turn)[there]
                 left &= ~there
                 if not left.any():
                     break

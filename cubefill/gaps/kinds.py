@@ -7,6 +7,7 @@ observations, or all it has where it has fewer; what is above that stays hidden.
 
 import math
 import re
+import warnings
 from ast import literal_eval
 from dataclasses import dataclass, field, fields
 from typing import Any, Protocol, runtime_checkable
@@ -14,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.errors import CubeError
+from cubefill.errors import CubeError, CubefillWarning
 from cubefill.simulate.noise import fractal
 
 Bool = NDArray[np.bool_]
@@ -49,7 +50,7 @@ class Transplant:
     clear: float = 0.7
     """Share of clear pixels from which a date is clear enough to get one."""
     cover: tuple[float, float] = (0.05, 0.95)
-    """Smallest and largest share of gap on the dates that lend their shape."""
+    """Smallest and largest share of gap on the dates whose shape is borrowed."""
     turn: bool = True
     """Shapes are flipped and rolled at random, so that they lie elsewhere than they did."""
     keep: int = 2
@@ -67,17 +68,17 @@ class Transplant:
         rng = np.random.default_rng([seed, 1])
         part = valid.mean((1, 2))
         takers = np.flatnonzero(part >= self.clear)
-        lenders = np.flatnonzero((1 - part >= self.cover[0]) & (1 - part <= self.cover[1]))
-        if len(takers) == 0 or len(lenders) < 1 + (len(takers) == 1 and takers[0] in lenders):
+        donors = np.flatnonzero((1 - part >= self.cover[0]) & (1 - part <= self.cover[1]))
+        if len(takers) == 0 or len(donors) < 1 + (len(takers) == 1 and takers[0] in donors):
             raise CubeError(
                 f"Transplant: expected a date with at least {self.clear:.0%} clear pixels and "
                 f"another whose gap covers {self.cover[0]:.0%} to {self.cover[1]:.0%}, got "
-                f"{len(takers)} and {len(lenders)} of {len(valid)} dates. Pass clear= or cover= "
+                f"{len(takers)} and {len(donors)} of {len(valid)} dates. Pass clear= or cover= "
                 "to allow more, or use Blobs()."
             )
         hidden = np.zeros_like(valid)
         for t in _some(takers, self.share, rng):
-            others = lenders[lenders != t]
+            others = donors[donors != t]
             if len(others):
                 hidden[t] = valid[t] & self._turned(~valid[rng.choice(others)], rng)
         return _leave(valid, hidden, self.keep, rng, self)
@@ -92,7 +93,7 @@ class Transplant:
 
 @dataclass(frozen=True)
 class Blobs:
-    """Fractal shapes like clouds, where a cube has no cloudy date to lend its own."""
+    """Fractal shapes like clouds, where a cube has no cloudy date to borrow from."""
 
     share: float = 0.5
     """Share of the dates with clear pixels that get a gap."""
@@ -177,7 +178,7 @@ class Trailing:
 
 
 @dataclass(frozen=True)
-class Lent:
+class Borrowed:
     """Gaps of other series on some dates, never on the first.
 
     This is how U-TILISE is trained and scored (Stucker et al., 2023): half of a random number of
@@ -188,7 +189,7 @@ class Lent:
     --------
     >>> shapes = np.zeros((1, 8, 8), bool)
     >>> shapes[0, :4] = True
-    >>> hidden = Lent(shapes).make(np.ones((6, 8, 8), bool), np.arange(6.0))
+    >>> hidden = Borrowed(shapes).make(np.ones((6, 8, 8), bool), np.arange(6.0))
     >>> bool(hidden.any()), bool(hidden[0].any()), bool(hidden[:, 4:].any())
     (True, False, False)
     """
@@ -223,10 +224,10 @@ class Lent:
         usable = np.flatnonzero((part >= self.cover) & (part > 0))
         if steps < 2 or len(usable) == 0:
             raise CubeError(
-                f"Lent: expected two dates or more and shapes of at least {ny} x {nx} px whose gap "
-                f"covers {self.cover:.0%}, got {steps} and {len(usable)} of "
+                f"Borrowed: expected two dates or more and shapes of at least {ny} x {nx} px whose "
+                f"gap covers {self.cover:.0%}, got {steps} and {len(usable)} of "
                 f"{len(shapes)} shapes of {high} x {wide} px. Use "
-                "Lent(shapes_of(other.valid.values))."
+                "Borrowed(shapes_of(other.valid.values))."
             )
         count = min(steps - 1, math.ceil(self.share * int(rng.integers(1, steps + 1))))
         hidden = np.zeros_like(valid)
@@ -235,6 +236,14 @@ class Lent:
             shape = shapes[rng.choice(usable), y : y + ny, x : x + nx]
             hidden[t] = valid[t] & (shape | bool(shape.mean() > self.whole))
         return _leave(valid, hidden, self.keep, rng, self)
+
+
+class Lent(Borrowed):
+    """`Borrowed` under its former name, kept for one minor release."""
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        warnings.warn("Lent is now Borrowed: use that.", CubefillWarning, stacklevel=2)
+        super().__init__(*given, **options)
 
 
 @dataclass(frozen=True)
@@ -270,7 +279,7 @@ class EveryDate:
 
 
 def shapes_of(valid: Bool, cover: float = 0.1) -> Bool:
-    """Gaps `(n, y, x)` of the dates with at least `cover` of it, to lend to other series.
+    """Gaps `(n, y, x)` of the dates with at least `cover` of it, for other series to borrow.
 
     Examples
     --------
@@ -320,9 +329,11 @@ GAPS: dict[str, type[Gaps]] = {
     "blocks": Blocks,
     "trailing": Trailing,
     "every_date": EveryDate,
-    "lent": Lent,
+    "borrowed": Borrowed,
 }
 """Name to a kind of gaps."""
+FORMER = {"lent": "borrowed"}
+"""Former name of a kind to that of today."""
 
 
 def parse_gaps(text: str) -> Gaps:
@@ -339,9 +350,10 @@ def parse_gaps(text: str) -> Gaps:
     0.3
     """
     name, _, options = text.strip().partition(":")
-    if name.lower() not in GAPS:
+    name = FORMER.get(name.lower(), name.lower())
+    if name not in GAPS:
         raise CubeError(f"Unknown gaps {name!r}: expected one of {', '.join(GAPS)}.")
-    kind: Any = GAPS[name.lower()]
+    kind: Any = GAPS[name]
     known = [f.name for f in fields(kind)]
     try:
         call: Any = literal_eval(f"{{{_quoted(options)}}}")

@@ -19,6 +19,7 @@ from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
 from cubefill.formats.earthnet import CleanWindow
 from cubefill.gaps import Gaps
+from cubefill.imports import renamed
 from cubefill.ownership import (
     ID,
     WRITER,
@@ -46,6 +47,7 @@ from cubefill.store.source import stores_of
 Limits = tuple[int, int, int]
 
 
+@renamed(ways="draws")
 def make(
     cubes: Sequence[Any],
     what: Any,
@@ -58,7 +60,7 @@ def make(
     patch: int = 0,
     dates: int = 0,
     stride: int = 0,
-    ways: int = 1,
+    draws: int = 1,
     clear_dates: float = 0.0,
     min_clear: float = 0.0,
     drop_impaired: bool = False,
@@ -84,8 +86,8 @@ def make(
         What a sample is: a `Layout` or the name of a published one; `Needs`; or a method, whose
         `needs` and, where it has one, `layout` are taken.
     gaps
-        Observations to hide in windows of consecutive dates. `Lent()` without shapes is lent those
-        of other places. A layout hides nothing: its target is another date.
+        Observations to hide in windows of consecutive dates. `Borrowed()` without shapes borrows
+        those of other places. A layout hides nothing: its target is another date.
     target
         Folder of the store, `.zarr`.
     bands
@@ -101,7 +103,7 @@ def make(
         Time steps of a window, where `what` sees the whole time axis.
     stride
         Time steps from one window to the next; 0 for half a window.
-    ways
+    draws
         Choices of dates drawn for one reference date of a layout.
     clear_dates
         Dates with a smaller share of clear pixels at a place are left out before windows are cut;
@@ -155,7 +157,7 @@ def make(
     ['days', 'optical', 'target', 'valid', 'where']
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
-    asked = Rules(None, sar, dates, stride, ways, clear_dates, min_clear, drop_impaired)
+    asked = Rules(None, sar, dates, stride, draws, clear_dates, min_clear, drop_impaired)
     wanted = wanted_of(what, gaps, asked, bands, dem, patch, real, seed)
     path = _new(target, overwrite)
     sites = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
@@ -186,12 +188,13 @@ def make(
     return StoredSamples(str(path), first)
 
 
+@renamed(turns="augment")
 def open(
     path: str | Path,
     split: str = "train",
     method: Any = None,
     *,
-    turns: bool = False,
+    augment: bool = False,
     seasons: bool = False,
     seed: int = 0,
 ) -> StoredSamples:
@@ -210,7 +213,7 @@ def open(
         "train", "validation" or "test".
     method
         Gives `encode` and `target`: a sample is then what its net is trained on.
-    turns
+    augment
         True flips and turns samples, anew in each epoch.
     seasons
         True draws each sample's season first, so that all have the same weight.
@@ -225,7 +228,7 @@ def open(
     group = opened(path)
     if split not in SPLITS:
         raise StoreError(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
-    found = StoredSamples(str(path), split, method, turns, seasons, seed)
+    found = StoredSamples(str(path), split, method, augment, seasons, seed)
     if len(found) == 0:
         counts = group.attrs["samples"]
         raise StoreError(

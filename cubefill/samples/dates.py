@@ -36,7 +36,7 @@ class Rules:
     """Time steps of a window; 0 asks for those that a method sees."""
     stride: int = 1
     """Time steps from one window to the next; 0 asks for half a window."""
-    ways: int = 1
+    draws: int = 1
     """Choices for one reference date of a layout."""
     clear_dates: float = 0.0
     """Dates with a smaller share of clear pixels are left out before windows are cut."""
@@ -170,7 +170,7 @@ def _by_layout(
     for i in range(len(found.times)):
         chosen: set[tuple[int, ...]] = set()
         try:
-            for _ in range(rules.ways):
+            for _ in range(rules.draws):
                 way = index.choose(layout, i, rng)
                 chosen.add(tuple(way[s.name] for s in layout.slots))
         except MethodError:

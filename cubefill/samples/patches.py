@@ -17,7 +17,8 @@ from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.engine.request import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import GAPS as GAPS
-from cubefill.gaps import Gaps, Lent, Transplant, covered, impaired, shapes_of
+from cubefill.gaps import Borrowed, Gaps, Transplant, covered, impaired, shapes_of
+from cubefill.imports import renamed
 from cubefill.methods.contract import Block, Needs
 from cubefill.methods.registry import name_of
 from cubefill.methods.windows import Axis, Span, Whole
@@ -32,10 +33,10 @@ TRIES = 50
 """Patches that are drawn for one sample before it is given up."""
 FEWEST = 5
 """Dates that must be left of a series whose impaired dates are left out."""
-LENDERS = 16
-"""Cubes whose gaps are lent to others."""
+DONORS = 16
+"""Cubes whose gaps others borrow."""
 SHAPES = 128
-"""Gaps that they lend, all together."""
+"""Gaps of all of them, all together."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +54,8 @@ class CubeSamples:
     method
         Gives `needs`, `encode` and `target`.
     gaps
-        What to hide; None hides nothing. `Lent()` without shapes is lent those of the other cubes
-        and of `lenders`, where there are none its own cube's at other places.
+        What to hide; None hides nothing. `Borrowed()` without shapes borrows those of the other
+        cubes and of `donors`, where there are none its own cube's at other places.
     seed
         Decides patches, gaps and turns.
     count
@@ -66,7 +67,7 @@ class CubeSamples:
         method with `padded` has its samples filled up to them.
     cloudy
         True puts cloudy values under artificial gaps.
-    turns
+    augment
         True flips and turns patches at random.
     real
         Time steps and edge of the clear windows that an adversary learns from; (0, 0) for none.
@@ -74,8 +75,8 @@ class CubeSamples:
         True leaves out the dates on which a patch is `gaps.impaired`, judged by the cube's
         `cloud_probability` where it has one, before a window of dates is chosen: of `dates`
         consecutive ones, with `padded` and without `dates` of 5 or more.
-    lenders
-        More cubes, which lend gaps alone.
+    donors
+        More cubes, which give gaps alone.
     clear
         Cubes that are clear all over, such as `train.sources.CleanWindows` lists: the adversary
         learns from parts of these, and none is looked for in `cubes`.
@@ -96,11 +97,11 @@ class CubeSamples:
     patch: int = 16
     dates: int = 0
     cloudy: bool = False
-    turns: bool = False
+    augment: bool = False
     real: tuple[int, int] = (0, 0)
     epoch: int = 0
     drop_impaired: bool = False
-    lenders: Sequence[xr.Dataset] = ()
+    donors: Sequence[xr.Dataset] = ()
     clear: Cubes = ()
 
     def __len__(self) -> int:
@@ -116,13 +117,13 @@ class CubeSamples:
     def digest(self) -> str:
         """A word that changes with the cubes' grids and dates, the gaps and the seed."""
         words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates, self.real]
-        words += [self.drop_impaired, self.cloudy, self.turns]
+        words += [self.drop_impaired, self.cloudy, self.augment]
         if len(self.clear):
             words += [str(getattr(self.clear, "path", len(self.clear)))]
-        for ds in (*self.cubes, *self.lenders):
+        for ds in (*self.cubes, *self.donors):
             edges = [float(ds[d].values[i]) for d in ("y", "x") for i in (0, -1)]
             words += [dict(ds.sizes), edges, ds["time"].values.astype("M8[s]").tolist()]
-        return sha256(repr(words).encode()).hexdigest()[:16]
+        return sha256(repr(words).replace("Borrowed(", "Lent(").encode()).hexdigest()[:16]
 
     def __getitem__(self, index: int) -> Sample:
         """One sample.
@@ -204,15 +205,15 @@ class CubeSamples:
 
     def _gaps(self, k: int) -> Gaps | None:
         """What hides observations of a cube."""
-        if not isinstance(self.gaps, Lent) or len(self.gaps.shapes):
+        if not isinstance(self.gaps, Borrowed) or len(self.gaps.shapes):
             return self.gaps
-        others = [shapes for j, shapes in self._lent if j != k]
+        others = [shapes for j, shapes in self._borrowed if j != k]
         if not any(map(len, others)):
-            others = [shapes for _, shapes in self._lent]
+            others = [shapes for _, shapes in self._borrowed]
         return replace(self.gaps, shapes=np.concatenate(others))
 
     def _turn(self, rng: np.random.Generator) -> tuple[int, bool]:
-        return (int(rng.integers(4)), bool(rng.integers(2))) if self.turns else (0, False)
+        return (int(rng.integers(4)), bool(rng.integers(2))) if self.augment else (0, False)
 
     def _clear_window(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Bands `(time, band, y, x)` of a window that is clear all over."""
@@ -246,13 +247,13 @@ class CubeSamples:
         return [viewed(ds) for ds in self.cubes]
 
     @cached_property
-    def _lent(self) -> list[tuple[int, Bool]]:
+    def _borrowed(self) -> list[tuple[int, Bool]]:
         """Gaps of some cubes, as large as the largest block, with the cube's number."""
         rng = np.random.default_rng([self.seed, 15])
-        cover = self.gaps.cover if isinstance(self.gaps, Lent) else 0.0
+        cover = self.gaps.cover if isinstance(self.gaps, Borrowed) else 0.0
         edge = max(self._edge(v.sizes[d]) for v, _ in self._views for d in ("y", "x"))
-        each = [*self._views, *map(viewed, self.lenders)]
-        chosen = rng.permutation(len(each))[:LENDERS].tolist()
+        each = [*self._views, *map(viewed, self.donors)]
+        chosen = rng.permutation(len(each))[:DONORS].tolist()
         return [(j, shapes_at(each[j], edge, cover, rng)[: SHAPES // len(chosen)]) for j in chosen]
 
     @cached_property
@@ -271,7 +272,10 @@ class CubeSamples:
         return found
 
 
-_CACHED = ("digest", "_lent", "_shares", "_views", "_windows")
+# Their former names; runs that version 0.1 began find the same digest.
+CubeSamples.__init__ = renamed(turns="augment", lenders="donors")(CubeSamples.__init__)  # type: ignore[method-assign]
+
+_CACHED = ("digest", "_borrowed", "_shares", "_views", "_windows")
 
 
 # ------------------------------------------------------------------ blocks

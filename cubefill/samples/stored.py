@@ -34,7 +34,7 @@ class StoredSamples:
     path: str
     split: str = "train"
     method: Any = None
-    turns: bool = False
+    augment: bool = False
     seasons: bool = False
     seed: int = 0
     epoch: int = 0
@@ -49,7 +49,7 @@ class StoredSamples:
         rng = np.random.default_rng([self.seed, self.epoch, index])
         number = self._drawn(rng) if self.seasons else int(self.numbers[index])
         stored = np.asarray(self._data[number])
-        if self.turns:
+        if self.augment:
             stored = np.rot90(stored, int(rng.integers(4)), axes=(1, 2))
             stored = stored[..., ::-1] if rng.integers(2) else stored
         parts = self.form.decode(stored)

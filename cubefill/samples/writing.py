@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
-from cubefill.gaps import Gaps, Lent, shapes_of
+from cubefill.gaps import Borrowed, Gaps, shapes_of
 from cubefill.methods.contract import days_since
 from cubefill.samples.clear_windows import clear_squares
 from cubefill.samples.dates import Picks, season, windows
@@ -21,10 +21,10 @@ from cubefill.samples.form import Writer
 from cubefill.samples.places import SPLITS, Patch, Site, write_footprints
 from cubefill.samples.wanted import Wanted
 
-LENDERS = 16
-"""Places whose gaps are lent to others."""
+DONORS = 16
+"""Places whose gaps others borrow."""
 SHAPES = 8
-"""Gaps that each lends."""
+"""Gaps of each."""
 
 
 def write_all(
@@ -39,7 +39,7 @@ def write_all(
 ) -> None:
     """Writes every sample that was chosen; `removed` counts those that no gap could be made in."""
     writer.begin(sum(min(len(p), n) for p, n in chosen.values()))
-    lent = _lenders(sites, where, chosen, wanted)
+    borrowed = _donors(sites, where, chosen, wanted)
     each = list(windows(where, wanted.patch))
     for k, rows, cols, members in tqdm(each, "write", disable=hidden_bar(progress), unit="window"):
         taken = [i for i in members if i in chosen and chosen[i][1]]
@@ -49,7 +49,7 @@ def write_all(
         for i in taken:
             p = where[i]
             code = split[p.group]
-            gaps = _given(wanted.gaps, lent, p.group)
+            gaps = _given(wanted.gaps, borrowed, p.group)
             square = area.at(p, rows, cols, wanted.patch)
             _place(writer, square, p, i, code, chosen[i], replace(wanted, gaps=gaps), removed)
             if wanted.real[0]:
@@ -219,18 +219,18 @@ def _ascending(orbit: Any) -> int:
     return {"a": 1, "d": 0}.get(str(orbit)[:1].lower(), -1)
 
 
-def _lenders(
+def _donors(
     sites: Sequence[Site],
     where: Sequence[Patch],
     chosen: Mapping[int, tuple[Picks, int]],
     wanted: Wanted,
 ) -> list[tuple[int, NDArray[np.bool_]]]:
     """Gaps of some places, with their groups."""
-    if not isinstance(wanted.gaps, Lent) or len(wanted.gaps.shapes):
+    if not isinstance(wanted.gaps, Borrowed) or len(wanted.gaps.shapes):
         return []
     rng = np.random.default_rng([wanted.seed, 15])
     pool: list[tuple[int, NDArray[np.bool_]]] = []
-    for i in rng.permutation(sorted(chosen)).tolist()[:LENDERS]:
+    for i in rng.permutation(sorted(chosen)).tolist()[:DONORS]:
         p = where[i]
         square = {
             "y": slice(p.row, p.row + wanted.patch), "x": slice(p.col, p.col + wanted.patch)
@@ -241,11 +241,11 @@ def _lenders(
 
 
 def _given(
-    gaps: Gaps | None, lent: Iterable[tuple[int, NDArray[np.bool_]]], group: int
+    gaps: Gaps | None, borrowed: Iterable[tuple[int, NDArray[np.bool_]]], group: int
 ) -> Gaps | None:
-    """The gaps of a place, lent the shapes of others."""
-    shapes = [s for g, s in lent if g != group]
-    return replace(gaps, shapes=np.stack(shapes)) if shapes and isinstance(gaps, Lent) else gaps
+    """The gaps of a place, with the shapes of others."""
+    shapes = [s for g, s in borrowed if g != group]
+    return replace(gaps, shapes=np.stack(shapes)) if shapes and isinstance(gaps, Borrowed) else gaps
 
 
 # ------------------------------------------------------------------ what is kept of it all

@@ -11,7 +11,7 @@ import xarray as xr
 from cubefill import samples as stored
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
-from cubefill.gaps import GAPS
+from cubefill.gaps import FORMER, GAPS
 from cubefill.methods.learned.cnnrnn import Hdf5Samples
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.learned.series import SeriesMethod
@@ -24,11 +24,22 @@ from cubefill.train.recipe import Recipe
 Cubes = Sequence[str | Path | xr.Dataset]
 Parts = tuple[Samples, Samples | None]
 
-OF_CUBES = ("count", "patch", "dates", "cloudy", "turns", "real", "drop_impaired", "clean_windows")
+OF_CUBES = (
+    "count",
+    "patch",
+    "dates",
+    "cloudy",
+    "augment",
+    "real",
+    "drop_impaired",
+    "clean_windows",
+)
 MINICUBES = (".npz", ".nc")
 """Endings of files that `minicube.read` reads."""
-OF_STORE = ("turns", "seasons")
+OF_STORE = ("augment", "seasons")
 OF_SERIES = ("patch",)
+FORMER_ENTRIES = {"turns": "augment"}
+"""Former name of an entry to that of today; recipes may have either."""
 
 
 def parts_of(
@@ -85,16 +96,17 @@ def cube_samples(
     """Samples of cubes or stores, as the table `[samples]` of a recipe says.
 
     Without `dates` a sample has as many time steps as the `dates` of the method's configuration,
-    where it has that field. With `gaps = "lent"` a cube is lent the gaps of the rest of them, and
-    of `others`.
+    where it has that field. With `gaps = "borrowed"` a cube borrows those of the rest of
+    them, and of `others`.
 
     Raises
     ------
     CubefillError
         There is no cube, or an entry is unknown or of another type.
     """
-    values = dict(entries)
+    values = _current(entries)
     name = values.pop("gaps", "blobs")
+    name = FORMER.get(name, name)
     if name not in (*GAPS, "none"):
         raise CubefillError(
             f"[samples] has unknown gaps = {name!r}: expected one of {', '.join(GAPS)}, none."
@@ -112,14 +124,14 @@ def cube_samples(
         values["clear"] = CleanWindows(windows)
     values.setdefault("dates", getattr(learner.config, "dates", 0))
     gaps = GAPS[name]() if name != "none" else None
-    if name == "lent":
-        values["lenders"] = [_opened(c) for c in others]
+    if name == "borrowed":
+        values["donors"] = [_opened(c) for c in others]
     return CubeSamples([_opened(c) for c in cubes], learner, gaps, recipe.seed, **values)
 
 
 def _of_store(entries: Mapping[str, Any], learner: TorchMethod, recipe: Recipe) -> Parts:
     """The training and validation part of a store of samples."""
-    options = {n: v for n, v in entries.items() if n != "store"}
+    options = _current({n: v for n, v in entries.items() if n != "store"})
     _check(options, OF_STORE, ("store",))
     train, held = (
         stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
@@ -160,6 +172,10 @@ def _check_series(path: str, wanted: tuple[int, int]) -> None:
             f"{path} lacks training_weights, it holds {', '.join(found)}: expected the weight of "
             "each step, as large as y."
         )
+
+
+def _current(entries: Mapping[str, Any]) -> dict[str, Any]:
+    return {FORMER_ENTRIES.get(n, n): v for n, v in entries.items()}
 
 
 def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str]) -> None:

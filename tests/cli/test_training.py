@@ -153,13 +153,13 @@ def test_a_dot_reaches_into_tables(trains: list[str], tmp_path: Path) -> None:
         "--set",
         "samples.count=2",
         "--set",
-        "samples.turns=true",
+        "samples.augment=true",
         "-q",
     )
     card = checkpoint.read_card(tmp_path / "net")
     assert card.config["patch"] == 40
     assert card.config["widths"] == [4, 4, 4, 8]
-    assert card.recipe["samples"] == {"gaps": "transplant", "count": 2, "turns": True}
+    assert card.recipe["samples"] == {"gaps": "transplant", "count": 2, "augment": True}
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_dot_reaches_into_tables(trains: list[str], tmp_path: Path) -> None:
         ("config.patch=big", "config has patch = 'big': expected a value such as 128"),
         ("samples.cuont=2", "unknown key 'cuont'.*Did you mean 'count'"),
         ("samples.count=many", r"\[samples\] has count = 'many': expected a value such as 256"),
-        ("samples.turns=1", r"\[samples\] has turns = 1: expected a value such as False"),
+        ("samples.augment=1", r"\[samples\] has augment = 1: expected a value such as False"),
         ("samples.gaps=blob", "unknown gaps = 'blob': .*Did you mean 'blobs'"),
         ("epohcs=2", "unknown key 'epohcs': .*Did you mean 'epochs'"),
         ("loss.kind=2", "unknown key 'loss.kind': expected an entry of a table of config, samples"),
@@ -247,8 +247,8 @@ def test_shipped_recipes_learn_from_series(tmp_path: Path, name: str, inputs: in
     assert f"expected (series, 29, {inputs})" in said
     both = call(*arguments, "--cube", tmp_path / "absent.zarr", code=1).stderr
     assert "and cubes were given: expected one of them" in both
-    odd = call(*arguments, "--set", "samples.turns=True", code=1).stderr
-    assert "unknown key 'turns': expected one of hdf5, patch" in odd
+    odd = call(*arguments, "--set", "samples.augment=True", code=1).stderr
+    assert "unknown key 'augment': expected one of hdf5, patch" in odd
 
 
 def test_series_without_weights_are_refused(tmp_path: Path) -> None:

@@ -286,8 +286,8 @@ def test_stores_score_like_cubes(cubes: dict[str, xr.Dataset], tmp_path: Any) ->
 
 def test_gaps_are_lent_by_the_cube_itself(cubes: dict[str, xr.Dataset], tmp_path: Any) -> None:
     write_cube(cubes["place 0"], tmp_path / "p0.zarr", progress=False)
-    table = score_stores([tmp_path / "p0.zarr"], ["linear"], "lent", metrics=("MAE",))
-    assert table.attrs["gaps"].startswith("Lent(")
+    table = score_stores([tmp_path / "p0.zarr"], ["linear"], "borrowed", metrics=("MAE",))
+    assert table.attrs["gaps"].startswith("Borrowed(")
     assert 0 < float(table.mae.sel(pixel_set="occluded", stratum="all")[0]) < 0.1
 
 

@@ -12,12 +12,12 @@ from hypothesis.extra.numpy import arrays
 from benchmarks.reference import gapblocks
 from cubefill import gaps
 from cubefill.errors import CubeError
-from cubefill.gaps import EveryDate, Lent, shapes_of
+from cubefill.gaps import Borrowed, EveryDate, shapes_of
 
 LAGS = (1, 2, 4, 8, 16, 32)
 
 
-def lenders(side: int = 16) -> Any:
+def donors(side: int = 16) -> Any:
     """Shapes that cover 5 %, 25 %, 50 % and 95 % of a square."""
     shapes = np.zeros((4, side, side), bool)
     for shape, share in zip(shapes, (0.05, 0.25, 0.5, 0.95), strict=True):
@@ -26,10 +26,10 @@ def lenders(side: int = 16) -> Any:
 
 
 def test_lent_gaps_are_shapes_of_other_series_and_never_on_the_first_date() -> None:
-    shapes, valid = lenders(), np.ones((10, 16, 16), bool)
+    shapes, valid = donors(), np.ones((10, 16, 16), bool)
     seen = set()
     for seed in range(60):
-        hidden = Lent(shapes).make(valid, np.arange(10.0), seed)
+        hidden = Borrowed(shapes).make(valid, np.arange(10.0), seed)
         assert not hidden[0].any()
         dates = np.flatnonzero(hidden.any((1, 2)))
         assert 1 <= len(dates) <= 5
@@ -44,44 +44,46 @@ def test_lent_gaps_are_shapes_of_other_series_and_never_on_the_first_date() -> N
 
 def test_lent_dates_follow_half_of_a_uniform_number() -> None:
     valid = np.ones((10, 16, 16), bool)
-    counts = [Lent(lenders()).make(valid, np.arange(10.0), s).any((1, 2)).sum() for s in range(600)]
+    counts = [
+        Borrowed(donors()).make(valid, np.arange(10.0), s).any((1, 2)).sum() for s in range(600)
+    ]
     # ceil(U{1..10} / 2): each of 1 to 5 as often as the others
     assert np.bincount(counts, minlength=6)[1:] / 600 == pytest.approx(0.2, abs=0.06)
 
 
 def test_nothing_is_hidden_whole_when_that_is_switched_off() -> None:
-    hidden = Lent(lenders()[3:], whole=1.0).make(np.ones((4, 16, 16), bool), np.arange(4.0))
-    assert set(hidden.mean((1, 2))) - {0.0} == {lenders()[3].mean()}
+    hidden = Borrowed(donors()[3:], whole=1.0).make(np.ones((4, 16, 16), bool), np.arange(4.0))
+    assert set(hidden.mean((1, 2))) - {0.0} == {donors()[3].mean()}
 
 
 def test_larger_shapes_lend_a_window() -> None:
     shapes = np.zeros((1, 40, 40), bool)
     shapes[0, ::2] = True
-    hidden = Lent(shapes).make(np.ones((6, 8, 8), bool), np.arange(6.0))
+    hidden = Borrowed(shapes).make(np.ones((6, 8, 8), bool), np.arange(6.0))
     assert set(hidden.mean((1, 2))) == {0.0, 0.5}
 
 
 def test_lent_says_what_it_lacks() -> None:
     valid = np.ones((6, 16, 16), bool)
     with pytest.raises(CubeError, match="got 6 and 0 of 0 shapes"):
-        Lent().make(valid, np.arange(6.0))
+        Borrowed().make(valid, np.arange(6.0))
     with pytest.raises(CubeError, match=r"at least 16 x 16 px.* of 8 x 8 px"):
-        Lent(lenders(8)).make(valid, np.arange(6.0))
+        Borrowed(donors(8)).make(valid, np.arange(6.0))
     with pytest.raises(CubeError, match="got 1 and"):
-        Lent(lenders()).make(valid[:1], np.arange(1.0))
+        Borrowed(donors()).make(valid[:1], np.arange(1.0))
 
 
 def test_shapes_are_gaps_above_the_smallest_cover() -> None:
-    valid = ~np.concatenate([lenders(), np.zeros((1, 16, 16), bool), np.ones((1, 16, 16), bool)])
+    valid = ~np.concatenate([donors(), np.zeros((1, 16, 16), bool), np.ones((1, 16, 16), bool)])
     found = shapes_of(valid)
-    np.testing.assert_array_equal(found[:3], lenders()[1:])
+    np.testing.assert_array_equal(found[:3], donors()[1:])
     assert found[3].all()
     assert len(found) == 4
 
 
 @given(
     arrays(bool, st.tuples(st.integers(1, 7), st.integers(1, 6), st.integers(1, 6))),
-    st.sampled_from([EveryDate(), EveryDate(share=0.5, keep=0), Lent(lenders()), Lent()]),
+    st.sampled_from([EveryDate(), EveryDate(share=0.5, keep=0), Borrowed(donors()), Borrowed()]),
     st.integers(0, 5),
 )
 @settings(max_examples=80, deadline=None)
@@ -103,7 +105,7 @@ def test_every_date_hides_the_published_shares() -> None:
     assert shares.mean() == pytest.approx(0.2, abs=0.06)
     assert np.quantile(shares, 0.5) == pytest.approx(0.16, abs=0.06)
     assert isinstance(EveryDate(), gaps.Gaps)
-    assert isinstance(Lent(), gaps.Gaps)
+    assert isinstance(Borrowed(), gaps.Gaps)
 
 
 def roughness(hidden: Any, valid: Any) -> list[float]:

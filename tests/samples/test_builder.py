@@ -9,7 +9,7 @@ import xarray as xr
 from cubefill import layout, samples, simulate
 from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError
-from cubefill.gaps import Blobs, Dates, Lent
+from cubefill.gaps import Blobs, Borrowed, Dates
 from cubefill.methods.contract import Needs
 from cubefill.samples import StoredSamples
 from cubefill.samples.protocol import Samples
@@ -119,7 +119,7 @@ def test_a_method_is_shown_the_dates_that_were_chosen(
 def test_several_ways_for_one_date(cube: xr.Dataset, tmp_path: Path) -> None:
     options: Any = {"patch": 32, "splits": (1, 0, 0), "max_per_place": 0}
     one = samples.make([cube], "msop", None, tmp_path / "a.zarr", **options)
-    many = samples.make([cube], "msop", None, tmp_path / "b.zarr", ways=4, **options)
+    many = samples.make([cube], "msop", None, tmp_path / "b.zarr", draws=4, **options)
     assert 1.5 * len(one) < len(many) <= 4 * len(one)
     places, times = many.table["place"].values, many.table["time"].values.tolist()
     assert len({(p, *t) for p, t in zip(places, times, strict=True)}) == len(many)
@@ -198,7 +198,7 @@ def test_a_net_is_trained_on_windows(cube: xr.Dataset, tmp_path: Path) -> None:
     samples.make(
         [cube],
         method,
-        Lent(),
+        Borrowed(),
         tmp_path / "a.zarr",
         dates=6,
         clear_dates=0.6,
@@ -258,9 +258,9 @@ def test_samples_train_a_net_to_a_checkpoint(cube: xr.Dataset, tmp_path: Path) -
     torch.set_num_threads(1)
     method = Utilise().configured(patch=16, pad=4, dates=4, widths=(4, 4, 8), heads=2)
     options: Any = {"max_per_place": 2, "splits": (0.6, 0.2, 0.2), "clear_dates": 0.3}
-    samples.make([cube], method, Lent(), tmp_path / "a.zarr", dates=4, **options)
+    samples.make([cube], method, Borrowed(), tmp_path / "a.zarr", dates=4, **options)
     held = samples.open(tmp_path / "a.zarr", "validation", method)
-    given = samples.open(tmp_path / "a.zarr", method=method, turns=True)
+    given = samples.open(tmp_path / "a.zarr", method=method, augment=True)
     recipe = Recipe(method="cubefill.methods.learned.utilise:Utilise", updates=3, batch=2)
     folder = train.fit(method, given, recipe, tmp_path / "net", validation=held, progress=False)
     assert given.digest in (folder / "card.json").read_text()
@@ -278,7 +278,7 @@ def test_samples_train_a_net_to_a_checkpoint(cube: xr.Dataset, tmp_path: Path) -
         heads = 2
         [samples]
         store = "{store}"
-        turns = true
+        augment = true
         """
     )
     other = train.run_recipe(tmp_path / "mine.toml", tmp_path / "other", progress=False)

@@ -10,14 +10,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.engine import gapfill
-from cubefill.errors import CubeError, CubefillError, MethodError
-from cubefill.gaps import Blobs, Dates, Lent, apply, impaired
+from cubefill.errors import CubeError, CubefillError, CubefillWarning, MethodError
+from cubefill.gaps import Blobs, Borrowed, Dates, Lent, apply, impaired
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.methods.windows import Span
 from cubefill.samples.clear_windows import clear_corners
 from cubefill.samples.patches import CubeSamples
 from cubefill.samples.protocol import Sample
 from cubefill.testing import synthetic_cube
+from cubefill.train import Recipe, cube_samples
 from cubefill.train.state import TrainingState, batches
 from tests.methods.learned.test_method import Demo, Series
 from tests.shared.strategies import cube
@@ -49,8 +50,8 @@ def test_samples_are_decided_by_seed_epoch_and_index() -> None:
     def differs(a: Sample, b: Sample) -> bool:
         return not all(np.array_equal(a[n], b[n]) for n in a)
 
-    given = samples(turns=True)
-    assert not differs(given[1], samples(turns=True)[1])
+    given = samples(augment=True)
+    assert not differs(given[1], samples(augment=True)[1])
     assert differs(given[1], given[2])
     assert differs(given[1], given.at(1)[1])
     assert differs(given[1], replace(given, seed=1)[1])
@@ -180,7 +181,9 @@ def test_a_sample_of_a_small_cube_is_the_block_that_the_engine_hands_over(
 
 def test_a_small_cube_trains_a_net_that_fills_it(tmp_path: Path) -> None:
     ds = smooth_cube(size=5)
-    folder = fit(tmp_path / "net", samples=CubeSamples([ds], Demo(), Blobs(), count=8, turns=True))
+    folder = fit(
+        tmp_path / "net", samples=CubeSamples([ds], Demo(), Blobs(), count=8, augment=True)
+    )
     out = gapfill(ds, Demo(checkpoint=str(folder)))["B08"].values
     assert np.isfinite(out).all()
 
@@ -205,7 +208,7 @@ def lines(hidden: NDArray[np.bool_], axis: int) -> bool:
 
 def test_gaps_are_lent_by_other_cubes() -> None:
     rows, cols = striped(1, 0.1), striped(2, 0.2)
-    given = CubeSamples([rows, cols], Demo(), Lent(), count=16)
+    given = CubeSamples([rows, cols], Demo(), Borrowed(), count=16)
     met = set()
     for i in range(16):
         truth, gapped = given._pair(np.random.default_rng(i))
@@ -223,10 +226,10 @@ def test_gaps_are_lent_by_other_cubes() -> None:
 def test_lenders_lend_and_are_not_learned_from() -> None:
     bare = striped(1, 0.1)
     bare["valid"][:] = True
-    alone = CubeSamples([bare], Demo(), Lent(), count=8)
+    alone = CubeSamples([bare], Demo(), Borrowed(), count=8)
     with pytest.raises(CubeError, match="No gap in any of 50 random patches of 1 cubes"):
         alone[0]
-    given = replace(alone, lenders=[striped(2, 0.2, size=5)])
+    given = replace(alone, donors=[striped(2, 0.2, size=5)])
     assert given.digest != alone.digest
     truth, gapped = given._pair(np.random.default_rng(0))
     hidden = truth.valid & ~gapped.valid
@@ -237,7 +240,7 @@ def test_lenders_lend_and_are_not_learned_from() -> None:
 
 
 def test_a_cube_alone_is_lent_its_own_gaps() -> None:
-    given = CubeSamples([striped(1, 0.1)], Demo(), Lent())
+    given = CubeSamples([striped(1, 0.1)], Demo(), Borrowed())
     truth, gapped = given._pair(np.random.default_rng(1))
     assert (truth.valid & ~gapped.valid).any()
 
@@ -281,3 +284,23 @@ def test_impaired_dates_are_judged_patch_by_patch() -> None:
         assert len(truth.time) == 8 - (gap >= 0.05)
         lengths.add(len(truth.time))
     assert lengths == {7, 8}
+
+
+# ------------------------------------------------------------------ former names
+
+
+def test_former_names_are_accepted_with_a_warning() -> None:
+    ds = striped(1, 0.1)
+    with pytest.warns(CubefillWarning, match="turns= is now augment="):
+        former = CubeSamples([ds], Demo(), Borrowed(), turns=True, count=4)  # type: ignore[call-arg]
+    assert former.augment
+    with pytest.warns(CubefillWarning, match="lenders= is now donors="):
+        former = CubeSamples([ds], Demo(), Borrowed(), lenders=[ds])  # type: ignore[call-arg]
+    assert len(former.donors) == 1
+    with pytest.warns(CubefillWarning, match="Lent is now Borrowed"):
+        lent = Lent(share=0.5)
+    assert isinstance(lent, Borrowed)
+    assert former.digest == replace(former, gaps=lent).digest
+    recipe = Recipe(samples={"gaps": "lent", "turns": True})
+    found = cube_samples([ds], Demo(), recipe, recipe.samples)
+    assert (found.gaps, found.augment) == (Borrowed(), True)

@@ -65,7 +65,7 @@ def test_worker_processes_read_what_one_process_reads(by_window: StoredSamples) 
 
 
 def test_turns_differ_by_epoch_and_keep_values(by_window: StoredSamples) -> None:
-    turned = samples.open(by_window.path, turns=True)
+    turned = samples.open(by_window.path, augment=True)
     plain = np.sort(by_window[2]["target"], axis=None)
     seen = {turned.at(e)[2]["target"].tobytes() for e in range(12)}
     assert len(seen) > 3

@@ -152,7 +152,7 @@ def test_a_recipe_learns_by_it_from_a_store(tmp_path: Path, cube: xr.Dataset) ->
         widths = [4, 4, 4]
         [samples]
         store = "{store}"
-        turns = true
+        augment = true
         """
     )
     folder = train.run_recipe(tmp_path / "mine.toml", tmp_path / "net", progress=False, loss="carl")
@@ -160,7 +160,7 @@ def test_a_recipe_learns_by_it_from_a_store(tmp_path: Path, cube: xr.Dataset) ->
     assert card.recipe["loss"] == "carl"
     assert 0 < card.scores["loss"] < 2
     method = MsopDavid().configured(**NARROW)
-    part = samples.open(store, "train", method, turns=True)
+    part = samples.open(store, "train", method, augment=True)
     seen = next(iter(batches(part, Recipe(batch=8, seed=2), TrainingState())))
     shown = seen["optical"][:, 1] - seen["target"]
     assert shown.abs().max() > 0, "the target is another date"

@@ -11,7 +11,7 @@ import pytest
 
 from cubefill import train
 from cubefill.errors import CubefillError
-from cubefill.gaps import Lent
+from cubefill.gaps import Borrowed
 from cubefill.methods.learned.utilise import Utilise
 from cubefill.methods.registry import METHODS
 from cubefill.nn import checkpoint, losses
@@ -151,10 +151,10 @@ def test_options_replace_entries() -> None:
 
 
 def test_options_with_a_dot_replace_entries_of_tables() -> None:
-    before = Recipe(config={"patch": 64, "pad": 4}, samples={"gaps": "lent"})
+    before = Recipe(config={"patch": 64, "pad": 4}, samples={"gaps": "borrowed"})
     made = with_options(before, {"config.patch": 32, "samples.count": 3, "epochs": 2})
     assert made.config == {"patch": 32, "pad": 4}
-    assert made.samples == {"gaps": "lent", "count": 3}
+    assert made.samples == {"gaps": "borrowed", "count": 3}
     assert (made.epochs, before.config["patch"]) == (2, 64)
     both = with_options(before, {"config.patch": 32, "config": {"dates": 6}})
     assert both.config == {"patch": 32, "dates": 6}
@@ -266,7 +266,7 @@ def test_a_recipe_runs_on_stored_cubes(tmp_path: Path) -> None:
         validation = ["{tmp_path}/1.zarr"]
         gaps = "blobs"
         count = 4
-        turns = true
+        augment = true
         """
     )
     folder = train.run_recipe(tmp_path / "mine.toml", tmp_path / "net", progress=False, batch=2)
@@ -292,15 +292,15 @@ def test_recipes_without_good_samples(tmp_path: Path, text: str, message: str) -
 
 def test_a_recipe_lends_gaps_between_all_its_cubes() -> None:
     cubes = [smooth_cube(i) for i in range(3)]
-    held = train.cube_samples(cubes[:2], Demo(), Recipe(seed=3), {"gaps": "lent"}, cubes[2:])
-    assert held.gaps == Lent()
-    assert {j for j, _ in held._lent} == {0, 1, 2}
+    held = train.cube_samples(cubes[:2], Demo(), Recipe(seed=3), {"gaps": "borrowed"}, cubes[2:])
+    assert held.gaps == Borrowed()
+    assert {j for j, _ in held._borrowed} == {0, 1, 2}
     found = held._gaps(1)
-    assert isinstance(found, Lent)
-    shapes = {s.tobytes() for j, part in held._lent if j != 1 for s in part}
+    assert isinstance(found, Borrowed)
+    shapes = {s.tobytes() for j, part in held._borrowed if j != 1 for s in part}
     assert {s.tobytes() for s in found.shapes} == shapes
     other = train.cube_samples(cubes[:2], Demo(), Recipe(), {"gaps": "blobs"}, cubes[2:])
-    assert other.lenders == ()
+    assert other.donors == ()
 
 
 def test_the_recipe_of_utilise_makes_the_gaps_of_its_authors(tmp_path: Path) -> None:
