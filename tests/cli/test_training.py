@@ -274,7 +274,7 @@ def test_series_are_for_methods_of_series(trains: list[str], tmp_path: Path) -> 
 
 
 def test_convert(tmp_path: Path) -> None:
-    method: Any = cubefill.methods.contract.resolve("utilise")
+    method: Any = cubefill.methods.resolve("utilise")
     config = CASES["utilise"][1]
     small = method.configured(**config)
     path = write_utilise(tmp_path, small, small.net(small.config))
@@ -285,7 +285,7 @@ def test_convert(tmp_path: Path) -> None:
     card = checkpoint.read_card(folder)
     assert (card.licence, card.config["heads"]) == ("MIT", 2)
     said = call("convert", "utilise", path, folder, *sets, code=1).stderr
-    assert "Pass --overwrite to replace it." in said
+    assert "Use --overwrite to replace it." in said
     assert call("convert", "utilise", path, folder, *sets, "--overwrite").stdout == f"{folder}\n"
     bare = call("convert", "utilise", path, folder, "--set", "heads=2", code=2).stderr
     assert "--set heads=2: expected config.heads." in bare
