@@ -285,7 +285,7 @@ def test_convert(tmp_path: Path) -> None:
     card = checkpoint.read_card(folder)
     assert (card.licence, card.config["heads"]) == ("MIT", 2)
     said = call("convert", "utilise", path, folder, *sets, code=1).stderr
-    assert "Pass --overwrite to replace it." in said
+    assert "Use --overwrite to replace it." in said
     assert call("convert", "utilise", path, folder, *sets, "--overwrite").stdout == f"{folder}\n"
     bare = call("convert", "utilise", path, folder, "--set", "heads=2", code=2).stderr
     assert "--set heads=2: expected config.heads." in bare

@@ -26,6 +26,7 @@ from cubefill.nn.checkpoint import (
     read_card,
     save,
 )
+from tests.shared.torch_thread import watched
 
 
 @dataclass(frozen=True)
@@ -231,12 +232,7 @@ def test_new_weights_in_the_same_folder_are_loaded(folder: Path) -> None:
 def test_card_and_weights_are_read_once_until_they_change(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
-    for name in ("read_card", "check", "load"):
-        own = getattr(checkpoint, name)
-        monkeypatch.setattr(
-            checkpoint, name, lambda *a, name=name, own=own: (seen.append(name), own(*a))[1]
-        )
+    seen = watched(monkeypatch, checkpoint, "read_card", "check", "load")
     nets = {id(load_net(folder, lambda c: Net())) for _ in range(3)}
     assert len(nets) == 1
     assert seen.count("load") == 1

@@ -1,6 +1,7 @@
 """Fixtures for tests that run nets: what a module imports of them holds for every test of it."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -26,3 +27,19 @@ def nothing_loaded() -> None:
     checkpoint._NETS.clear()
     _method._READY.clear()
     _pass._FITS.clear()
+
+
+def watched(monkeypatch: pytest.MonkeyPatch, module: Any, *names: str) -> list[str]:
+    """Names of functions of a module, as they are called from now on."""
+    seen: list[str] = []
+
+    def watch(name: str, own: Any) -> Any:
+        def call(*given: Any) -> Any:
+            seen.append(name)
+            return own(*given)
+
+        return call
+
+    for name in names:
+        monkeypatch.setattr(module, name, watch(name, getattr(module, name)))
+    return seen

@@ -24,6 +24,7 @@ from cubefill.store import open_cube, write_cube
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import nothing_loaded as nothing_loaded
 from tests.shared.torch_thread import one_thread as one_thread
+from tests.shared.torch_thread import watched
 
 # ------------------------------------------------------------------ methods of the tests
 
@@ -258,12 +259,7 @@ def test_a_checkpoint_of_another_method(tmp_path: Path) -> None:
 def test_a_checkpoint_is_checked_once_and_not_for_every_tile(
     demo: Demo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[str] = []
-    for name in ("read_card", "check"):
-        own = getattr(checkpoint, name)
-        monkeypatch.setattr(
-            checkpoint, name, lambda *a, name=name, own=own: (seen.append(name), own(*a))[1]
-        )
+    seen = watched(monkeypatch, checkpoint, "read_card", "check")
     iterate(demo, blocks(1))
     before = len(seen)
     assert before > 0
