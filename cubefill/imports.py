@@ -29,12 +29,12 @@ MOVED: dict[str, str] = {
     "cubefill.methods.cnnrnn": "cubefill.methods.learned.cnnrnn",
     "cubefill.methods.cubic": "cubefill.methods.pixel.cubic",
     "cubefill.methods.ganfilling": "cubefill.methods.learned.ganfilling",
-    "cubefill.methods.harmonic": "cubefill.methods.pixel.harmonic",
+    "cubefill.methods.harmonic": "cubefill.methods.pixel",
     "cubefill.methods.linear": "cubefill.methods.pixel.linear",
     "cubefill.methods.mowing": "cubefill.methods.learned.mowing",
     "cubefill.methods.msop": "cubefill.methods.learned.decloud_nets",
     "cubefill.methods.seq2seq": "cubefill.methods.learned.ganfilling",
-    "cubefill.methods.smooth": "cubefill.methods.pixel.smooth",
+    "cubefill.methods.smooth": "cubefill.methods.pixel",
     "cubefill.methods.ssop": "cubefill.methods.learned.decloud_nets",
     "cubefill.methods.stpconv": "cubefill.methods.learned.stpconv",
     "cubefill.methods.utilise": "cubefill.methods.learned.utilise",
@@ -49,6 +49,14 @@ MOVED: dict[str, str] = {
 }
 """Former path of a module to its path now; kept for one minor release."""
 
+PARTED = {
+    "cubefill.methods.harmonic:Climatology": "cubefill.methods.pixel.climatology:Climatology",
+    "cubefill.methods.harmonic:Harmonic": "cubefill.methods.pixel.harmonic:Harmonic",
+    "cubefill.methods.smooth:Savgol": "cubefill.methods.pixel.savgol:Savgol",
+    "cubefill.methods.smooth:Whittaker": "cubefill.methods.pixel.whittaker:Whittaker",
+}
+"""Former "module:Class" to the one of today, where the classes of a module went apart."""
+
 
 def current(target: str) -> str:
     """A "module:Class" with the module's path of today, whichever version wrote it.
@@ -59,7 +67,7 @@ def current(target: str) -> str:
     'cubefill.methods.pixel.linear:Linear'
     """
     module, colon, name = target.partition(":")
-    return MOVED.get(module, module) + colon + name
+    return PARTED.get(target) or MOVED.get(module, module) + colon + name
 
 
 Called = TypeVar("Called", bound=Callable[..., Any])

@@ -138,6 +138,7 @@ def test_a_package_that_another_thread_is_importing_is_waited_for(
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
+    name = "nothing"
     with pytest.raises(AttributeError, match=r"module 'cubefill' has no attribute 'nothing'"):
-        _ = cubefill.nothing
+        getattr(cubefill, name)
     assert not hasattr(cubefill, "method_table")

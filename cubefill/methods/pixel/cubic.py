@@ -6,16 +6,16 @@ last clear observation its value is held.
 """
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numba import types
 
 from cubefill.methods.pixel.kernel import (
+    DAYS,
     NAN,
     VALID,
     Array,
-    cube_type,
     keep_clear,
     kernel,
     load,
@@ -167,15 +167,7 @@ def _pixel(
             r[k, j] = np.float32(_read(mode, x, v, d, n, i, u))
 
 
-def _signature(dtype: Any) -> Any:
-    days = types.Array(types.float64, 1, "C", readonly=True)
-    return types.int64(
-        cube_type(dtype), VALID, days, days, types.int64, types.boolean,
-        cube_type(dtype, out=True),
-    )  # fmt: skip
-
-
-@kernel(_signature)
+@kernel("band", VALID, DAYS, DAYS, types.int64, types.boolean, "out")
 def through(
     band: Array, valid: Array, days: Array, out_days: Array, mode: int, keep: bool, out: Array
 ) -> int:

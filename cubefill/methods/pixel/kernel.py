@@ -7,7 +7,7 @@ whatever pixels stand beside it.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +18,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, overload
+from numba.np.arrayobj import populate_array
 from numpy.typing import NDArray
 
 from cubefill.cube.rows import in_rows
@@ -36,6 +37,12 @@ NODATA = np.int16(Counts().nodata)
 SCALE = np.float32(Counts().scale)
 PER_UNIT = np.float32(1 / Counts().scale)
 TOP = np.float32(32767)
+BISQUARE = 4.685
+"""Distance, in standard deviations, at which an observation loses all weight (95 % efficiency)."""
+MAD = 1.4826
+"""Standard deviations in a median absolute distance."""
+FLOOR = 1e-4
+"""Reflectance below which distances are rounding, not outliers."""
 LINE = 64
 """Bytes of a cache line."""
 AHEAD = 4
@@ -103,7 +110,7 @@ def check_rows(arrays: Iterable[Array]) -> None:
         The strides of the array, and how to get one that is right.
     """
     for a in arrays:
-        if not in_rows(a):
+        if a.size and not in_rows(a):
             raise MethodError(
                 f"A block holds an array {a.shape} of {a.dtype.str} with strides {a.strides}: "
                 "expected native values side by side along x. Use numpy.ascontiguousarray(array), "
@@ -111,8 +118,39 @@ def check_rows(arrays: Iterable[Array]) -> None:
             )
 
 
-def kernel(signature: Callable[[Any], Any]) -> Callable[[Callable[..., Any]], Kernel]:
-    """Turns a function into a `Kernel`; `signature` gives its numba type for a type of data."""
+def addresses(arrays: Sequence[Array]) -> Array:
+    """Address and strides of time and y of each array, in bytes; all of one type.
+
+    Raises
+    ------
+    MethodError
+        A kernel that goes to these addresses would misread an array.
+    """
+    check_rows(arrays)
+    types_of = {a.dtype for a in arrays}
+    if len(types_of) > 1:
+        raise MethodError(
+            f"The bands of a block hold {' and '.join(sorted(map(str, types_of)))}: expected one "
+            "type, float32 or int16. Use band.astype('float32')."
+        )
+    return np.array([[a.ctypes.data, a.strides[0], a.strides[1]] for a in arrays], np.int64)
+
+
+def kernel(*kinds: Any, gives: Any = types.int64) -> Callable[[Callable[..., Any]], Kernel]:
+    """Turns a function into a `Kernel`; `kinds` are the numba types of its arguments.
+
+    "band" and "out" stand for `(time, y, x)` views of the block's type of data, of which only
+    "out" may be written to; "like" for a row that shows that type.
+    """
+
+    def signature(dtype: Any) -> Any:
+        by_data = {
+            "band": types.Array(dtype, 3, "A", readonly=True),
+            "out": types.Array(dtype, 3, "A"),
+            "like": types.Array(dtype, 1, "C", readonly=True),
+        }
+        return gives(*(by_data[kind] if isinstance(kind, str) else kind for kind in kinds))
+
     return lambda function: Kernel(function, signature)
 
 
@@ -140,15 +178,15 @@ def _digest() -> str:
 SOURCES = _digest()
 
 
-def cube_type(dtype: Any, *, out: bool = False) -> Any:
-    """Numba's type of a `(time, y, x)` view; only an output may be written to."""
-    return types.Array(dtype, 3, "A", readonly=not out)
-
-
 VALID = types.Array(types.boolean, 3, "A", readonly=True)
 SECONDS = types.Array(types.int32, 1, "C", readonly=True)
 INDEX = types.Array(types.int64, 1, "C", readonly=True)
+DAYS = types.Array(types.float64, 1, "C", readonly=True)
+CODES = types.Array(types.uint8, 1, "C", readonly=True)
 TABLE = types.Array(types.float64, 2, "C", readonly=True)
+TABLES = types.Array(types.float64, 3, "C", readonly=True)
+ADDRESSES = types.Array(types.int64, 2, "C", readonly=True)
+LOST = types.Array(types.int64, 1, "C")
 
 
 def _as_row(typing: Any, a: Any) -> Any:  # the parameters' names are numba's business
@@ -175,8 +213,26 @@ def _prefetch(typing: Any, a: Any, k: Any) -> Any:
     return types.void(a, k), code
 
 
+def _row_at(typing: Any, address: Any, n: Any, like: Any) -> Any:
+    """The 1-D array of `n` elements at an address, of the type of data of `like`."""
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        kind = signature.return_type
+        made = context.make_array(kind)(context, builder)
+        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
+        item = ir.Constant(ir.IntType(64), size)
+        data = builder.inttoptr(args[0], context.get_data_type(kind.dtype).as_pointer())
+        populate_array(
+            made, data=data, shape=[args[1]], strides=[item], itemsize=item, meminfo=None
+        )
+        return made._getvalue()
+
+    return types.Array(like.dtype, 1, "C")(types.int64, types.int64, like), code
+
+
 as_row: Any = intrinsic(_as_row)
 prefetch: Any = intrinsic(_prefetch)
+row_at: Any = intrinsic(_row_at)
 
 
 @row
@@ -279,3 +335,60 @@ def keep_clear(s: Array, r: Array) -> None:
     """Puts the observations of the row `s` back into `r`."""
     for j in range(r.shape[0]):
         r[j] = s[j] if s[j] == s[j] else r[j]
+
+
+@row
+def rounded(a: Array, r: Array) -> None:
+    """A row of float64 as float32."""
+    for j in range(r.shape[0]):
+        r[j] = np.float32(a[j])
+
+
+@row
+def weigh_clear(valid: Array, w: Array) -> None:
+    """Weight 1 where a row is clear, else 0."""
+    for j in range(w.shape[0]):
+        w[j] = 1.0 if valid[j] else 0.0
+
+
+@row
+def middle(a: Array, n: int) -> float:
+    """The lower median of the first `n` values, which it reorders."""
+    k = (n - 1) // 2
+    lo, hi = 0, n - 1
+    while lo < hi:
+        pivot = a[(lo + hi) // 2]
+        i, j = lo, hi
+        while i <= j:
+            while a[i] < pivot:
+                i += 1
+            while a[j] > pivot:
+                j -= 1
+            if i <= j:
+                a[i], a[j] = a[j], a[i]
+                i += 1
+                j -= 1
+        if k <= j:
+            hi = j
+        elif k >= i:
+            lo = i
+        else:
+            break
+    return float(a[k])
+
+
+@row
+def bisquare(s: Array, y: Array, w: Array, work: Array) -> None:
+    """Weights `w (time, pixel)` of the observations `s`, from their distance to the curve `y`."""
+    count = s.shape[0]
+    for j in range(s.shape[1]):
+        n = 0
+        for i in range(count):
+            if s[i, j] == s[i, j]:
+                work[n] = abs(np.float64(s[i, j]) - y[i, j])
+                n += 1
+        reach = BISQUARE * max(MAD * middle(work, n), FLOOR) if n > 0 else 1.0
+        for i in range(count):
+            u = (np.float64(s[i, j]) - y[i, j]) / reach
+            near = (1.0 - u * u) * (1.0 - u * u)
+            w[i, j] = near if abs(u) < 1.0 else 0.0

@@ -12,27 +12,33 @@ import numpy as np
 from numba import types
 
 from cubefill.methods.contract import Codes, Flag
+from cubefill.methods.pixel.flags import past
 from cubefill.methods.pixel.kernel import (
+    ADDRESSES,
+    CODES,
     FAR,
     INDEX,
+    LOST,
     NAN,
     SECONDS,
     VALID,
     Array,
+    addresses,
     as_row,
-    cube_type,
     decode,
     encode,
     fetch,
     kernel,
     reach,
     row,
+    row_at,
 )
-from cubefill.methods.pixel.linear_bands import addresses, lines
 from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 512
-CODES = np.array(
+CLEAR = np.float32(-2)
+"""Weight that stands for a clear observation; those of gaps are above -1."""
+FREE = np.array(
     [Flag.OBSERVED, Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.EXTRAPOLATED, Flag.UNFILLABLE],
     np.uint8,
 )
@@ -80,13 +86,13 @@ def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> 
 def _backwards_between(pv: Array, pt: Array, day: Any, v: Array, t: Array, out: Array) -> None:
     """`_backwards` and `_between` in one pass, for a date that is given and asked for."""
     for j in range(out.shape[0]):
-        a, past = pv[j], pt[j]
-        clear = past == day
+        a, last = pv[j], pt[j]
+        clear = last == day
         b = a if clear else v[j]
         c = day if clear else t[j]
         v[j] = b
         t[j] = c
-        w = np.float32(np.int32(day - past)) / np.float32(np.int32(c - past))
+        w = np.float32(np.int32(day - last)) / np.float32(np.int32(c - last))
         r = a + (b - a) * w
         r = r if r == r else (a if a == a else b)
         r = a if clear else r
@@ -186,14 +192,7 @@ def _scan_backwards(
             j += m
 
 
-def _signature(dtype: Any) -> Any:
-    return types.int64(
-        cube_type(dtype), VALID, SECONDS, SECONDS, INDEX, types.int64, types.int64,
-        cube_type(dtype, out=True),
-    )  # fmt: skip
-
-
-@kernel(_signature)
+@kernel("band", VALID, SECONDS, SECONDS, INDEX, types.int64, types.int64, "out")
 def scan(
     band: Array, valid: Array, s: Array, so: Array, lo: Array, mode: int, width: int, out: Array
 ) -> int:
@@ -215,6 +214,146 @@ def scan(
         lost += _scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
         _scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
     return lost
+
+
+# ------------------------------------------------------------------ all bands at once
+# When a pixel was clear is the same for every band: times and weights of a tile are found once and
+# each band then moves its values only, with the arithmetic of `scan`, bit for bit. Four bands of 40
+# dates take 0.37 (float32) or 0.22 (int16) of the time of `scan` and `flags`.
+
+
+@row
+def _weigh(pt: Array, day: Any, t: Array, w: Array) -> None:
+    for j in range(w.shape[0]):
+        last = pt[j]
+        clear = last == day
+        c = day if clear else t[j]
+        t[j] = c
+        r = np.float32(np.int32(day - last)) / np.float32(np.int32(c - last))
+        w[j] = CLEAR if clear else r
+
+
+@row
+def _code(w: Array, pt: Array, t: Array, codes: Array, out: Array) -> None:
+    observed, between, head, tail, nothing = codes[0], codes[1], codes[2], codes[3], codes[4]
+    for j in range(out.shape[0]):
+        ahead = t[j] < FAR
+        code = between if ahead else tail
+        none = head if ahead else nothing
+        code = code if pt[j] > -FAR else none
+        out[j] = observed if w[j] == CLEAR else code
+
+
+@row
+def _move_forwards(band: Array, valid: Array, v: Array, pv: Array) -> Any:
+    lost = np.int32(0)
+    for j in range(band.shape[0]):
+        q = decode(band[j])
+        a = q if valid[j] else v[j]
+        lost = np.int32(lost + np.int32(valid[j] & (q != q)))
+        v[j] = a
+        pv[j] = a
+    return lost
+
+
+@row
+def _move_backwards(pv: Array, w: Array, v: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        a = pv[j]
+        clear = w[j] == CLEAR
+        b = a if clear else v[j]
+        v[j] = b
+        r = a + (b - a) * w[j]
+        r = r if r == r else (a if a == a else b)
+        r = a if clear else r
+        out[j] = encode(r, out)
+
+
+@row
+def _times(
+    valid: Array,
+    s: Array,
+    p0: int,
+    n: int,
+    t: Array,
+    pt: Array,
+    w: Array,
+    codes: Array,
+    flag: Array,
+) -> None:
+    past(valid, s, p0, n, t, pt)
+    t[:] = FAR
+    for i in range(len(s) - 1, -1, -1):
+        _weigh(pt[i, :n], s[i], t[:n], w[i, :n])
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, valid.shape[2])
+            e = j + m
+            _code(w[i, j:e], pt[i, j:e], t[j:e], codes, as_row(flag[i, y, x : x + m]))
+            j += m
+
+
+@row
+def _values(
+    at: Array, to: Array, like: Array, valid: Array, p0: int, n: int, v: Array, pv: Array, w: Array
+) -> int:
+    """One band: `at` and `to` are the address and the strides of time and y, in bytes."""
+    count, size, lost = valid.shape[0], like.itemsize, 0
+    v[:] = NAN
+    for i in range(count):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, valid.shape[2])
+            here = at[0] + i * at[1] + y * at[2] + x * size
+            if i + 1 < count:
+                fetch(row_at(here + at[1], m, like))
+            a = row_at(here, m, like)
+            c, e = as_row(valid[i, y, x : x + m]), j + m
+            lost += _move_forwards(a, c, v[j:e], pv[i, j:e])
+            j += m
+    v[:] = NAN
+    for i in range(count - 1, -1, -1):
+        j = 0
+        while j < n:
+            y, x, m = reach(p0 + j, n - j, valid.shape[2])
+            here = to[0] + i * to[1] + y * to[2] + x * size
+            if i > 0:
+                fetch(row_at(here - to[1], m, like))
+            e = j + m
+            _move_backwards(pv[i, j:e], w[i, j:e], v[j:e], row_at(here, m, like))
+            j += m
+    return lost
+
+
+@kernel(
+    ADDRESSES, ADDRESSES, "like", VALID, SECONDS, CODES, types.int64,
+    types.Array(types.uint8, 3, "A"), LOST, gives=types.void,
+)  # fmt: skip
+def lines(
+    bands: Array, outs: Array, like: Array, valid: Array, s: Array, codes: Array, width: int,
+    flag: Array, lost: Array,
+) -> None:  # fmt: skip
+    """Fills every output and the flags, on the dates given.
+
+    Rows of `bands` and `outs` are addresses and the strides of time and y; x has unit stride.
+    `codes` are of observed, between, before the first, after the last, never clear. `lost` gets
+    the clear values of each band that hold no data: where it is not 0, that band is wrong.
+    """
+    pixels = valid.shape[1] * valid.shape[2]
+    pv = np.empty((len(s), width), np.float32)
+    w = np.empty((len(s), width), np.float32)
+    pt = np.empty((len(s), width), np.int32)
+    v = np.empty(width, np.float32)
+    t = np.empty(width, np.int32)
+    lost[:] = 0
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        _times(valid, s, p0, n, t, pt, w, codes, flag)
+        for b in range(bands.shape[0]):
+            lost[b] += _values(bands[b], outs[b], like, valid, p0, n, v, pv, w)
+
+
+# ------------------------------------------------------------------ methods
 
 
 @dataclass(frozen=True)
@@ -285,7 +424,7 @@ class Linear(_Scan):
         flag = np.empty(valid.shape, np.uint8)
         lost = np.zeros(len(bands), np.int64)
         like = np.zeros(1, bands[0].dtype)
-        args = (addresses(bands), addresses(outs), like, valid, axes.s, CODES, TILE, flag, lost)
+        args = (addresses(bands), addresses(outs), like, valid, axes.s, FREE, TILE, flag, lost)
         lines(like.dtype, *args)
         for i in map(int, np.flatnonzero(lost)):
             self.curve(bands[i], valid, axes, outs[i])

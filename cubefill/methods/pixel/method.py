@@ -20,7 +20,7 @@ from cubefill.methods.contract import (
     Needs,
     days_since,
 )
-from cubefill.methods.pixel.flags import flags, quick_flags, spread
+from cubefill.methods.pixel.flags import flags
 
 DAY = 86_400
 NEVER = -1
@@ -214,16 +214,18 @@ class Classic:
         codes = (Flag.OBSERVED, self.flag, self.beyond)
         if self.smooth:
             codes = (Flag.SMOOTHED, Flag.SMOOTHED, Flag.SMOOTHED)
-        if self.max_gap is None and self.max_extrapolate is None:
-            ends = (codes[2] if holds else Flag.UNFILLABLE for holds in self.holds)
-            of = np.array([*codes[:2], *ends], np.uint8)
-            quick_flags(_FLOAT, valid, axes.s, axes.so, axes.lo, of, WIDTH, out)
-            return out
         gap, far = (_limit(d) for d in (self.max_gap, self.max_extrapolate))
         limits = np.array([gap, *(far if holds else NEVER for holds in self.holds)], np.int32)
         of = np.array(codes, np.uint8)
-        flags(_FLOAT, valid, axes.s, axes.so, axes.lo, limits, of, WIDTH, out)
+        no_edges, no_table = np.empty(0, np.int32), np.empty((2, 0))
+        none = np.empty((0, *out.shape[1:]), np.float32)
+        told = (limits, of, no_edges, no_table, WIDTH, out, none)
+        flags(_FLOAT, valid, axes.s, axes.so, axes.lo, *told)
         return out
+
+    def keeps(self, axes: Axes) -> bool:
+        """True where clear observations are dates to give, and stay."""
+        return axes.same and not self.smooth
 
 
 _FLOAT = np.dtype(np.float32)
@@ -243,8 +245,10 @@ def _absent(band: NDArray[Any]) -> Bool:
 def _spread(errors: Errors, name: str, valid: Bool, axes: Axes, flag: Codes) -> Float:
     out = np.empty(flag.shape, np.float32)
     edges = np.array([e * DAY for e in EDGES], np.int32)
-    table = errors.table(name)
-    spread(_FLOAT, valid, axes.s, axes.so, axes.lo, edges, table, WIDTH, out)
+    no_limits, no_codes = np.empty(0, np.int32), np.empty(0, np.uint8)
+    none = np.empty((0, *out.shape[1:]), np.uint8)
+    told = (no_limits, no_codes, edges, errors.table(name), WIDTH, none, out)
+    flags(_FLOAT, valid, axes.s, axes.so, axes.lo, *told)
     out[flag == Flag.UNFILLABLE] = np.nan
     return out
 

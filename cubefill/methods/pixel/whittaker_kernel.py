@@ -11,13 +11,16 @@ import numpy as np
 from numba import types
 
 from cubefill.methods.pixel.kernel import (
+    ADDRESSES,
     AHEAD,
     INDEX,
+    LOST,
     NAN,
     TABLE,
     VALID,
     Array,
     as_row,
+    bisquare,
     decode,
     encode,
     fetch,
@@ -25,9 +28,9 @@ from cubefill.methods.pixel.kernel import (
     load_row,
     reach,
     row,
+    row_at,
+    weigh_clear,
 )
-from cubefill.methods.pixel.linear_bands import row_at
-from cubefill.methods.pixel.robust import bisquare
 
 TILE = 256
 
@@ -36,12 +39,6 @@ TILE = 256
 def _weights(s: Array, w: Array) -> None:
     for j in range(w.shape[0]):
         w[j] = 1.0 if s[j] == s[j] else 0.0
-
-
-@row
-def _clear(valid: Array, w: Array) -> None:
-    for j in range(w.shape[0]):
-        w[j] = 1.0 if valid[j] else 0.0
 
 
 @row
@@ -80,7 +77,7 @@ def _shared(valid: Array, p0: int, n: int, w: Array, first: Array, last: Array) 
         for i in range(valid.shape[0]):
             if i + AHEAD < valid.shape[0]:
                 fetch(as_row(valid[i + AHEAD, y, x : x + m]))
-            _clear(as_row(valid[i, y, x : x + m]), w[i, j : j + m])
+            weigh_clear(as_row(valid[i, y, x : x + m]), w[i, j : j + m])
         j += m
     _ends(w, first, last)
 
@@ -311,15 +308,10 @@ def _give_other(
         j += m
 
 
-def _signature(dtype: Any) -> Any:
-    table = types.Array(types.int64, 2, "C", readonly=True)
-    return types.void(
-        table, table, types.Array(dtype, 1, "C", readonly=True), VALID, TABLE, INDEX, TABLE,
-        types.boolean, types.int64, types.boolean, types.boolean, types.Array(types.int64, 1, "C"),
-    )  # fmt: skip
-
-
-@kernel(_signature)
+@kernel(
+    ADDRESSES, ADDRESSES, "like", VALID, TABLE, INDEX, TABLE, types.boolean, types.int64,
+    types.boolean, types.boolean, LOST, gives=types.void,
+)  # fmt: skip
 def whittaker(
     bands: Array, outs: Array, like: Array, valid: Array, bend: Array, start: Array,
     weights: Array, own: bool, rounds: int, same: bool, keep: bool, lost: Array,

@@ -71,9 +71,10 @@ def test_a_second_process_compiles_nothing_and_starts_at_once(installed: Path) -
 
 def test_a_changed_source_is_compiled_again(installed: Path) -> None:
     fill(installed)
-    shared = installed / "cubefill/methods/pixel/kernel.py"
-    shared.write_text(shared.read_text() + "\n# changed\n")
-    assert fill(installed)["misses"] == 1
+    for changed in ("kernel.py", "flags.py", "linear.py"):
+        source = installed / "cubefill/methods/pixel" / changed
+        source.write_text(source.read_text() + "\n# changed\n")
+        assert fill(installed)["misses"] == 1, changed
 
 
 def test_an_unwritable_install_uses_the_users_cache(installed: Path, tmp_path: Path) -> None:

@@ -1,22 +1,26 @@
-"""The kernel of the climatology: means and medians over the same days of every year."""
+"""Climatology: means and medians of a pixel over the same days of every year."""
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Flag
 from cubefill.methods.pixel.kernel import (
     NAN,
+    TABLES,
     VALID,
     Array,
-    cube_type,
     keep_clear,
     kernel,
     load,
     row,
     store,
 )
+from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 256
 YEAR = 365.25
@@ -96,14 +100,7 @@ def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
     return NAN
 
 
-def _signature(dtype: Any) -> Any:
-    return types.int64(
-        cube_type(dtype), VALID, types.Array(types.float64, 3, "C", readonly=True),
-        types.boolean, types.boolean, cube_type(dtype, out=True),
-    )  # fmt: skip
-
-
-@kernel(_signature)
+@kernel("band", VALID, TABLES, types.boolean, types.boolean, "out")
 def climatology(
     band: Array, valid: Array, near: Array, median: bool, keep: bool, out: Array
 ) -> int:
@@ -129,3 +126,38 @@ def climatology(
                 keep_clear(s[k], r)
             store(r, k, p0, n, out)
     return lost
+
+
+@dataclass(frozen=True)
+class Climatology(Classic):
+    """Gaps get what the pixel showed at this time of the year: the mean or median of near days.
+
+    Clear observations of all years count, those on the same day of the year most, those
+    `window / 2` days away or more not at all (the median counts all inside alike); where there is
+    none the window doubles until there is. With one year this is a windowed mean.
+    """
+
+    window: float = 31
+    """Days of the year that are looked at, both sides together."""
+    statistic: str = "mean"
+    """"mean" or "median"."""
+
+    fits: ClassVar[bool] = True
+    flag: ClassVar[Flag] = Flag.CLIMATOLOGY
+    beyond: ClassVar[Flag] = Flag.CLIMATOLOGY
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.statistic not in ("mean", "median") or not self.window > 0:
+            raise MethodError(
+                f"Climatology(statistic={self.statistic!r}, window={self.window}): expected "
+                "'mean' or 'median' and days above 0; pass statistic='mean', window=31."
+            )
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        near = nearness(axes.days, axes.out_days, self.window)
+        keep = self.keeps(axes)
+        return int(
+            climatology(band.dtype, band, valid, near, self.statistic == "median", keep, out)
+        )

@@ -6,7 +6,7 @@ import pytest
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Flag
-from cubefill.methods.pixel.smooth import Savgol, Whittaker
+from cubefill.methods.pixel import Whittaker
 from cubefill.testing import MethodTests
 from tests.shared.series_reference import Series, as_counts, block, expect, one
 
@@ -21,14 +21,6 @@ class TestWhittakerThatChooses(MethodTests):
 
 class TestWhittakerSmooth(MethodTests):
     method: ClassVar[Any] = Whittaker(lam=2000.0, smooth=True)
-
-
-class TestSavgol(MethodTests):
-    method: ClassVar[Any] = Savgol()
-
-
-class TestSavgolSmooth(MethodTests):
-    method: ClassVar[Any] = Savgol(window=30, order=1, smooth=True)
 
 
 def bends(days: Series) -> Series:
@@ -220,30 +212,3 @@ def test_smooth_product_is_the_curve_and_flagged_so() -> None:
     assert (out.flag[:, some] == Flag.SMOOTHED).all()
     assert (out.flag[:, ~some] == Flag.UNFILLABLE).all()
     assert not np.array_equal(out.bands["B04_smooth"][b.valid], b.bands["B04"][b.valid])
-
-
-def local_polynomial(axis: Series, window: float, order: int) -> Any:
-    def curve(t: Series, v: Series, u: Series) -> Series:
-        line = np.interp(axis, t, v)
-        out = []
-        for day in u:
-            apart = np.abs(axis - day)
-            near = apart <= max(window / 2, np.sort(apart)[min(order + 1, len(axis) - 1)])
-            c = np.polynomial.Polynomial.fit(axis[near], line[near], min(order, near.sum() - 1))
-            out.append(c(day))
-        return np.array(out)
-
-    return curve
-
-
-@pytest.mark.parametrize("out_days", [None, (-2, 0, 7.5, 31, 77)], ids=["same", "other"])
-@pytest.mark.parametrize(("window", "order"), [(45, 2), (20, 1), (3, 2), (60, 3)])
-def test_savgol_equals_a_polynomial_fit(window: float, order: int, out_days: Any) -> None:
-    b = block(dates=25, gap=0.5, out_days=out_days)
-    method = Savgol(window=window, order=order)
-    expect(method, b, local_polynomial(b.days, window, order), atol=1e-6)
-
-
-def test_savgol_options_are_checked() -> None:
-    with pytest.raises(MethodError, match="days above 0"):
-        Savgol(window=0)

@@ -1,15 +1,17 @@
-"""The kernel of Savitzky-Golay on real days.
+"""Savitzky-Golay on real days.
 
 A straight line between the clear observations, then one weighted sum of dates for each date asked
 for, the weights shared by all pixels.
 """
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
+from cubefill.errors import MethodError
 from cubefill.methods.pixel.kernel import (
     FAR,
     NAN,
@@ -17,13 +19,14 @@ from cubefill.methods.pixel.kernel import (
     TABLE,
     VALID,
     Array,
-    cube_type,
     keep_clear,
     kernel,
     load,
+    rounded,
     row,
     store,
 )
+from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 256
 
@@ -82,12 +85,6 @@ def _add(z: Array, w: float, total: Array) -> None:
 
 
 @row
-def _round(total: Array, r: Array) -> None:
-    for j in range(r.shape[0]):
-        r[j] = np.float32(total[j])
-
-
-@row
 def _fill_lines(s: Array, seconds: Array, v: Array, t: Array, z: Array, pt: Array) -> None:
     v[:] = NAN
     t[:] = -FAR
@@ -99,13 +96,7 @@ def _fill_lines(s: Array, seconds: Array, v: Array, t: Array, z: Array, pt: Arra
         _line(s[i], seconds[i], v, t, z[i], pt[i])
 
 
-def _signature(dtype: Any) -> Any:
-    return types.int64(
-        cube_type(dtype), VALID, SECONDS, TABLE, types.boolean, cube_type(dtype, out=True)
-    )
-
-
-@kernel(_signature)
+@kernel("band", VALID, SECONDS, TABLE, types.boolean, "out")
 def savgol(
     band: Array, valid: Array, seconds: Array, weights: Array, keep: bool, out: Array
 ) -> int:
@@ -129,8 +120,43 @@ def savgol(
             for i in range(count):
                 if weights[k, i] != 0.0:
                     _add(z[i], weights[k, i], total)
-            _round(total, r)
+            rounded(total, r)
             if keep:
                 keep_clear(s[k], r)
             store(r, k, p0, n, out)
     return lost
+
+
+@dataclass(frozen=True)
+class Savgol(Classic):
+    """Gaps lie on a polynomial fitted to the `window` days around each date.
+
+    The straight line between the clear observations is laid first, as is usual; the polynomial is
+    fitted to it at the real acquisition days, so that irregular dates are honoured.
+
+    References
+    ----------
+    Chen et al. (2004), A simple method for reconstructing a high-quality NDVI time-series data
+    set based on the Savitzky-Golay filter, Remote Sensing of Environment 91.
+    """
+
+    window: float = 45
+    """Days that the polynomial is fitted to, both sides together."""
+    order: int = 2
+    """Degree of the polynomial."""
+
+    fits: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.order < 0 or not self.window > 0:
+            raise MethodError(
+                f"Savgol(window={self.window}, order={self.order}): expected days above 0 and "
+                "order >= 0; pass window=45, order=2."
+            )
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """Fills `out`, limits aside; gives the number of clear values that held no data."""
+        weights = polynomial_weights(axes.days, axes.out_days, self.window, self.order)
+        keep = self.keeps(axes)
+        return int(savgol(band.dtype, band, valid, axes.s, weights, keep, out))
