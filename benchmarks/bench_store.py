@@ -22,8 +22,9 @@ from numcodecs import __version__ as numcodecs_version
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
+from cubefill.cube.counts import encode
 from cubefill.simulate import scene
-from cubefill.store.encoding import encode, encoding_of
+from cubefill.store.encoding import encoding_of
 
 DEFAULT = "zstd-1 bitshuffle + crc32c"
 

@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import BANDS, SCL
+from cubefill.cube.counts import SCALE
 from cubefill.engine import gapfill
 from cubefill.errors import CubefillWarning
 from cubefill.methods.contract import Block, Flag, Method, traits
@@ -123,7 +124,7 @@ def _band(
     attrs = {"long_name": name, "units": "1", "standard_name": "surface_bidirectional_reflectance"}
     if name in BANDS:
         attrs["wavelength_nm"] = str(BANDS[name].wavelength)
-    return ("time", "y", "x"), counts.astype(np.float32) * np.float32(1e-4), attrs
+    return ("time", "y", "x"), counts.astype(np.float32) * np.float32(SCALE), attrs
 
 
 def _radar(

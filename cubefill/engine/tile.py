@@ -13,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill import store
+from cubefill.cube.counts import Encoding, decode, encode
 from cubefill.cube.indices import normalized_difference, normalized_difference_std
 from cubefill.engine import kernel as tiles
 from cubefill.engine.work import Area, Work
 from cubefill.errors import CubefillWarning, JobError
-from cubefill.store.encoding import Encoding, decode, encode, encoding_of
+from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import Ledger, Progress, Tile
 from cubefill.store.source import Place
 

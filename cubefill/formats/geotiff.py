@@ -11,9 +11,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube import crs_of, spectral
+from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import CubeError, StoreError
 from cubefill.ownership import claim_files
-from cubefill.store.encoding import Encoding, encode, encoding_of
+from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import Tile, tiles
 from cubefill.store.template import transform_of
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.cube.counts import Counts
 from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
@@ -50,14 +51,6 @@ class Needs:
     """Elevation in m."""
     min_dates: int = 1
     """Fewest distinct acquisition days it works with."""
-
-
-@dataclass(frozen=True)
-class Counts:
-    """How int16 counts of a store stand for reflectance: `value = count * scale`."""
-
-    scale: float = 1e-4
-    nodata: int = -32768
 
 
 @dataclass(frozen=True)
@@ -129,11 +122,7 @@ class Block:
         return Filled({n: optical[:, i] for i, n in enumerate(self.bands)}, flag)
 
     def _float(self, a: NDArray[Any]) -> Float:
-        if self.counts is None:
-            return a.astype(np.float32, copy=False)
-        f = a.astype(np.float32) * np.float32(self.counts.scale)
-        f[a == self.counts.nodata] = np.nan
-        return f
+        return self.counts.decode(a) if self.counts else a.astype(np.float32, copy=False)
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,15 @@ import zarr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
+from cubefill.cube.counts import NODATA, SCALE, Encoding, decode, encode
 from cubefill.errors import CubefillWarning
 from cubefill.ownership import ID, MEMBERS
-from cubefill.store.encoding import Encoding, array_options, encode
+from cubefill.store.encoding import array_options
 
 KIND = "cubefill samples"
-NODATA = -32768
 
 _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
-_SCALES = {"optical": 1e-4, "sar": 2e-3, "coherence": 1e-4, "dem": 0.25}
+_SCALES = {"optical": SCALE, "sar": 2e-3, "coherence": SCALE, "dem": 0.25}
 
 
 def _encoding(name: str) -> Encoding:
@@ -30,12 +30,7 @@ def _encoding(name: str) -> Encoding:
 
 def decoded(counts: NDArray[Any], name: str = "optical") -> NDArray[np.float32]:
     """Values of a part of a sample, NaN where there is no data."""
-    if counts.dtype != _INT16:
-        return counts
-    values = counts * np.float32(_SCALES[name])
-    if counts.size and counts.min() == NODATA:
-        values[counts == NODATA] = np.nan
-    return values
+    return decode(counts, _encoding(name)) if counts.dtype == _INT16 else counts
 
 
 @dataclass(frozen=True)

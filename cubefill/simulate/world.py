@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube import bands as table
+from cubefill.cube.counts import SCALE
 from cubefill.simulate import clouds, spectra, surface
 from cubefill.simulate.noise import block_mean, enlarge, fractal, stream
 
@@ -261,7 +262,7 @@ class Sampling:
 def quantised(rho: Float) -> Float:
     """Reflectance rounded to counts of 1e-4 as a product stores it, never below one count."""
     counts = np.rint(np.clip(rho * np.float32(1e4), 1, 20_000))
-    return np.asarray(counts * np.float32(1e-4), dtype=np.float32)
+    return np.asarray(counts * np.float32(SCALE), dtype=np.float32)
 
 
 # ------------------------------------------------------------------ Sentinel-1

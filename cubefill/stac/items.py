@@ -11,14 +11,12 @@ import numpy as np
 import pandas as pd
 
 from cubefill.cube.bands import BANDS, canonical
+from cubefill.cube.counts import SCALE
 from cubefill.errors import CatalogueError
 
 Kind = Literal["optical", "sar", "dem"]
 Harmonize = bool | float | Callable[[Any], float]
 """True: by the rules of `offset_of`; False: none; a number of counts; or a function of an item."""
-
-SCALE = 1e-4
-"""Reflectance of one count of Sentinel-2 Level-2A."""
 
 BASELINE_OFFSET = -1000.0
 """Counts to add since processing baseline 04.00 (25 January 2022)."""

@@ -13,11 +13,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
+from cubefill.cube.counts import SCALE
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.ownership import WRITER, claim, document, refuse_source
 from cubefill.stac.area import outline, quiet
 from cubefill.stac.documents import write_documents
-from cubefill.stac.items import BASELINE_OFFSET, SCALE
+from cubefill.stac.items import BASELINE_OFFSET
 from cubefill.store.source import stores_of
 
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"

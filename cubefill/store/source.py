@@ -17,15 +17,14 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from cubefill.cube.counts import Counts, Encoding, decode
 from cubefill.errors import StoreError
-from cubefill.methods.contract import Counts
 from cubefill.ownership import local
 
 Index = tuple[slice, ...]
 Place = str | Store
 """A store as cubefill keeps it: an absolute path, a URL, or a zarr store."""
 
-_PIECE = 1 << 16
 _OPEN_ARRAYS = 512
 
 
@@ -102,9 +101,8 @@ class StoreSource:
         >>> source.read((slice(0, 1), slice(0, 2)))
         array([[0.12,  nan]], dtype=float32)
         """
-        return decode_counts(
-            self.read_counts(index), self.dtype, self.scale, self.offset, self.nodata
-        )
+        how = Encoding(self.stored, self.dtype, self.scale, self.nodata, offset=self.offset)
+        return decode(self.read_counts(index), how)
 
     def read_counts(self, index: Index) -> NDArray[Any]:
         """Values of a window as they are stored: int16 counts where `counts` is set."""
@@ -190,33 +188,6 @@ class LazySource:
     def __dask_tokenize__(self) -> tuple[str, ...]:
         """A token of this object alone."""
         return ("cubefill.LazySource", self.identity)
-
-
-def decode_counts(
-    counts: NDArray[Any],
-    dtype: np.dtype[Any],
-    scale: float | None,
-    offset: float = 0.0,
-    nodata: float | None = None,
-) -> NDArray[Any]:
-    """Values of stored counts: `np.float32(count) * np.float32(scale)`, NaN where `nodata`.
-
-    Integers and booleans without `scale` keep their values. The result may be `counts` itself
-    where nothing has to change.
-    """
-    if dtype.kind != "f" or (scale is None and nodata is None):
-        return counts.astype(dtype, copy=False)
-    flat = np.ascontiguousarray(counts).reshape(-1)
-    out = np.empty(flat.shape, dtype)
-    factor = dtype.type(1.0 if scale is None else scale)
-    for start in range(0, flat.size, _PIECE):
-        part, into = flat[start : start + _PIECE], out[start : start + _PIECE]
-        np.multiply(part, factor, out=into, dtype=dtype, casting="unsafe")
-        if offset:
-            into += dtype.type(offset)
-        if nodata is not None:
-            np.copyto(into, dtype.type("nan"), where=part == nodata)
-    return out.reshape(counts.shape)
 
 
 def as_dask(source: Source, chunks: Sequence[int | tuple[int, ...]]) -> Any:

@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import NodeNotFoundError
 
+from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import StoreError
 from cubefill.ownership import (
     ID,
@@ -25,15 +26,7 @@ from cubefill.ownership import (
     refuse_source,
     remove_store,
 )
-from cubefill.store.encoding import (
-    Encoding,
-    Profile,
-    array_options,
-    encode,
-    encoding_of,
-    plain,
-    warn_format_2,
-)
+from cubefill.store.encoding import Profile, array_options, encoding_of, plain, warn_format_2
 from cubefill.store.ledger import GROUP, Ledger
 from cubefill.store.source import Index, Place, describe, place, stores_of
 

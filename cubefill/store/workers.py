@@ -15,8 +15,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
+from cubefill.cube.counts import Encoding, encode, is_rounded
 from cubefill.errors import StoreError
-from cubefill.store.encoding import Encoding, encode, encoding_of, is_rounded
+from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import Ledger, Tile
 from cubefill.store.source import Index, Place, describe
 from cubefill.store.template import write_region

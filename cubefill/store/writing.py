@@ -11,9 +11,10 @@ import xarray as xr
 import zarr
 
 from cubefill import cube
+from cubefill.cube.counts import SCALE
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, marks
-from cubefill.store.encoding import SCALE, Profile, plain
+from cubefill.store.encoding import Profile, plain
 from cubefill.store.ledger import Ledger, Progress, Report, Tile, tiles
 from cubefill.store.reading import UNTRACKED, Chunks, missing_tiles, opened
 from cubefill.store.source import ArraySource, Place, StoreSource, describe, find, place, sources_of

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from numpy.testing import assert_allclose, assert_array_equal
+from numpy.testing import assert_array_equal
 from zarr.storage import LocalStore, MemoryStore
 
 from cubefill.errors import StoreError
@@ -18,7 +18,6 @@ from cubefill.store.source import (
     Source,
     StoreSource,
     as_dask,
-    decode_counts,
     describe,
     find,
     place,
@@ -74,20 +73,6 @@ def test_other_types_pass_through(stored_type: str, decoded: str) -> None:
     assert source.counts is None
     assert source.read((slice(1, 3), ALL)).dtype == decoded
     assert_array_equal(source.read((slice(1, 3), ALL)), values[1:3].astype(decoded))
-
-
-def test_numbers_of_no_data_and_offsets_of_foreign_cubes() -> None:
-    raw = np.array([[0, 1000, 2000]], np.uint16)
-    assert_allclose(
-        decode_counts(raw, np.dtype("f4"), 1e-4, -0.1, 0),
-        np.array([[np.nan, 0.0, 0.1]], np.float32),
-        atol=2e-8,
-    )
-    floats = np.array([-9999.0, 0.25])
-    assert_array_equal(
-        decode_counts(floats, np.dtype("f4"), None, 0.0, -9999),
-        np.array([np.nan, 0.25], np.float32),
-    )
 
 
 def test_pickles_without_data_and_without_the_open_array(stored: StoreSource) -> None:

@@ -195,7 +195,7 @@ def test_a_whole_mgrs_tile_is_laid_out_and_opened_in_a_second(tmp_path: Path) ->
     start = time.perf_counter()
     store.create(tmp_path / "a.zarr", big_template(), fingerprint={"a": 1}, finish="more()")
     laid_out = time.perf_counter()
-    with pytest.warns(CubefillWarning, match=r"121 of 121 tiles are missing.*Pass more\(\)"):
+    with pytest.warns(CubefillWarning, match=r"121 of 121 tiles are missing.*Use more\(\)"):
         ds = store.open_cube(tmp_path / "a.zarr")
     tasks = len(ds[["B02", "B03", "B04", "B08"]].__dask_graph__())
     assert time.perf_counter() - laid_out < 1

@@ -328,6 +328,4 @@ def reflectance(band: NDArray[Any]) -> Float:
     """A new array of reflectance, NaN without data, from reflectance or counts."""
     if band.dtype.kind == "f":
         return np.array(band, np.float32, order="C")
-    value = band.astype(np.float32, order="C") * np.float32(Counts().scale)
-    value[_absent(band)] = np.nan
-    return value
+    return Counts().decode(band)
