@@ -24,10 +24,11 @@ import xarray as xr
 
 import cubefill
 from benchmarks.context import context, show
-from cubefill import store
-from cubefill.engine import job, planning
+from cubefill.engine import job
+from cubefill.machine import cores
 from cubefill.methods.contract import Block
 from cubefill.methods.pixel.linear import Linear
+from cubefill.store import workers as scheduler
 from cubefill.store.source import StoreSource
 
 BANDS = ("B02", "B03", "B04", "B08")
@@ -77,7 +78,7 @@ def accessor(size: int, dates: int) -> dict[str, Any]:
     arrays = {b: ds[b].values for b in BANDS}
     valid = ds["valid"].values
     method = Linear()
-    threads = planning.cores()
+    threads = cores()
 
     def one(corner: tuple[int, int], out: dict[str, Any]) -> None:
         y, x = (slice(c, c + 256) for c in corner)
@@ -156,7 +157,7 @@ def codec_share(run_once: Callable[[], object]) -> float:
     shares = []
     with (
         mock.patch.object(StoreSource, "read_counts", timed(StoreSource.read_counts)),
-        mock.patch.object(store, "write_region", timed(store.write_region)),
+        mock.patch.object(scheduler, "write_region", timed(scheduler.write_region)),
     ):
         for i in range(4):
             spent, start = 0.0, time.process_time()
@@ -189,8 +190,8 @@ def zarr_to_zarr(size: int, dates: int, folder: Path) -> dict[str, Any]:
 
     took = alternate(
         {
-            "cubefill": ours("default", planning.cores()),
-            "cubefill fast": ours("fast", planning.cores()),
+            "cubefill": ours("default", cores()),
+            "cubefill fast": ours("fast", cores()),
             "xarray ffill+bfill": lambda: whole_cube(source, folder / "x.zarr"),
         },
         runs=3,

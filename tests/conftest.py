@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,35 @@ def reference_folder(data_folder: Path) -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip(f"parity fixtures absent: no folder {folder / 'parity'}")
     return folder
+
+
+@pytest.fixture(scope="module")
+def cluster_client() -> Iterator[Any]:
+    """A client of a cluster: one worker with two threads in this process, on TCP.
+
+    Its threads draw random numbers, which hypothesis objects to: it ends with the module.
+    """
+    distributed = pytest.importorskip("distributed")
+    with (
+        distributed.LocalCluster(
+            n_workers=1,
+            threads_per_worker=2,
+            processes=False,
+            protocol="tcp",
+            host="127.0.0.1",
+            dashboard_address=":0",
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
+
+
+@pytest.fixture(scope="module")
+def process_client() -> Iterator[Any]:
+    """A client of a cluster of two worker processes."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.Client(n_workers=2, threads_per_worker=1, dashboard_address=":0") as client:
+        yield client
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,9 +94,8 @@ def test_odd_chunks_and_tiles_of_24_px_give_the_same_bits(stored: Path, method: 
 
 
 def test_the_command_line_and_a_cluster_write_the_same_bits(
-    stored: Path, filled: xr.Dataset, tmp_path: Path
+    stored: Path, filled: xr.Dataset, tmp_path: Path, cluster_client: Any
 ) -> None:
-    distributed = pytest.importorskip("distributed")
     target = tmp_path / "cli.zarr"
     done = CliRunner().invoke(
         main, ["fill", str(stored), str(target), "--method", "linear", "--ndvi", "--json"]
@@ -103,28 +103,17 @@ def test_the_command_line_and_a_cluster_write_the_same_bits(
     assert done.exit_code == 0, done.output
     assert isinstance(json.loads(done.stdout), dict)
     results = [cubefill.open_cube(target)]
-    with (
-        distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=2,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address=":0",
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        results.append(
-            cubefill.run(
-                stored,
-                tmp_path / "cluster.zarr",
-                "linear",
-                ndvi=True,
-                client=client,
-                tile=24,
-                progress=False,
-            )
+    results.append(
+        cubefill.run(
+            stored,
+            tmp_path / "cluster.zarr",
+            "linear",
+            ndvi=True,
+            client=cluster_client,
+            tile=24,
+            progress=False,
         )
+    )
     for result in results:
         for name in filled.data_vars:
             np.testing.assert_array_equal(result[name].values, filled[name].values)

@@ -177,15 +177,16 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     if dry_run:
-        from cubefill.engine import job, planning
+        from cubefill.engine import planning, request
         from cubefill.machine import cores
 
         asking = {name: options[name] for name in ("method", "times", "std", "device")}
         limits = {name: options[name] for name in ("memory", "tile")}
         limits["workers"] = options["workers"] or cores()
-        asked = planning.request(cubefill.open_cube(source), **asking, options=choices)
-        plan, work = planning.plan_work(asked, **limits), job.plan_job(asked, **limits)
-        show(as_json, plan.to_dict() | {"job": asdict(work)}, f"{plan}\njob      {work}")
+        asked = request.request(cubefill.open_cube(source), **asking, options=choices)
+        plan = planning.plan_work(asked, **limits)
+        work = planning.plan_work(asked, **limits, job=True)
+        show(as_json, plan.to_dict() | {"job": work.to_dict()}, f"{plan}\njob      {work}")
         return
     with _client(scheduler) as client:
         cubefill.run(source, target, client=client, progress=bar(), **options, **choices)

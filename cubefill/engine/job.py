@@ -3,64 +3,32 @@
 import logging
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
 
-from cubefill.cube.indices import NDVI_ATTRS
-from cubefill.engine import lazy as engine
-from cubefill.engine import planning
-from cubefill.engine.memory import fitting, scratch_of
-from cubefill.engine.planning import Request
-from cubefill.engine.tile import Job, dtype_of, memory_of, run_tiles, threads_of
+from cubefill.cube import with_ndvi
+from cubefill.cube.counts import Counts
+from cubefill.engine.output import describe_output
+from cubefill.engine.planning import STEP, plan_work
+from cubefill.engine.request import Request, announce, prepared, request
+from cubefill.engine.tile import Job, dtype_of
 from cubefill.engine.work import Work
-from cubefill.errors import CubefillError, CubefillWarning
-from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
-from cubefill.methods import Counts, Method, parameters
-from cubefill.methods.windows import Whole
+from cubefill.errors import CubefillError, CubefillWarning, JobError
+from cubefill.machine import Memory, cores
+from cubefill.methods import Method, parameters
 from cubefill.ownership import overlap, refuse_source, same_place
-from cubefill.store import writing as store
+from cubefill.store import begin, fingerprint_of, open_cube
 from cubefill.store.encoding import Profile, encoding_of
-from cubefill.store.ledger import Ledger, Progress, Report, Tile
-from cubefill.store.ledger import tiles as grid_of
-from cubefill.store.source import LazySource, Place, StoreSource, describe, place, stores_of
+from cubefill.store.ledger import Ledger, Progress, ProgressCallback, Tile
+from cubefill.store.source import LazySource, StoreLike, StoreSource, describe, place, stores_of
+from cubefill.store.workers import memory_of, refuse_memory, run_tiles, threads_of, written
+from cubefill.store.writing import admit
 
 log = logging.getLogger("cubefill")
-
-JOB_TILES = (1024, 512, 256)
-"""Edges of a job's tile, and of a shard of its target, that the planner tries."""
-
-STEP = 256
-"""Edge of the part of a tile that is filled at once by a method that looks at single pixels."""
-
-_STORED = Counts()
-
-
-@dataclass(frozen=True)
-class JobPlan:
-    """How a job cuts a cube: tiles that are written at once, steps that are filled at once."""
-
-    tile: int
-    """Edge of a tile in pixels: one shard of the target."""
-    step: int
-    """Edge of what is filled at once."""
-    tiles: int
-    workers: int
-    bytes_tile: int
-    """Peak bytes of one worker."""
-    memory: int
-    """Budget in bytes."""
-    bytes_net: int = 0
-    """Bytes of a net for all workers of a process: its weights once, and the passes at once."""
-
-    def __str__(self) -> str:
-        net = f" + net {size(self.bytes_net)}" if self.bytes_net else ""
-        return (
-            f"{self.tiles} tiles of {self.tile} px in steps of {self.step} px; {self.workers} "
-            f"workers x {size(self.bytes_tile)}{net} of {size(self.memory)}"
-        )
 
 
 def run(
@@ -81,7 +49,7 @@ def run(
     memory: Memory = None,
     tile: int | None = None,
     workers: int | None = None,
-    progress: bool | Report | None = None,
+    progress: bool | ProgressCallback | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     profile: Profile = "default",
     **options: Any,
@@ -147,31 +115,43 @@ def run(
     >>> "NDVI" in out
     True
     """
-    ds = source if isinstance(source, xr.Dataset) else store.open_cube(source)
-    asked = planning.request(
-        ds, method, times=times, valid=valid, std=std, device=device, options=options
-    )
+    ds = source if isinstance(source, xr.Dataset) else open_cube(source)
+    here = place(target)
+    asked = request(ds, method, times=times, valid=valid, std=std, device=device, options=options)
     bands = (nir, "B04") if ndvi or ndvi_store is not None else None
     _check_ndvi(asked, bands)
-    engine.announce(method, asked)
+    announce(method, asked)
     asked = replace(asked, work=_sources(asked))
-    ledger = Ledger(target)
-    begun = ledger.exists and not overwrite
-    count = workers or (cores() if client is None else threads_of(client))
-    if memory is None and client is not None:
-        memory = memory_of(client)
-    plan = plan_job(asked, memory=memory, tile=ledger.tile if begun else tile, workers=count)
+    targets = _targets(asked, here, bands, ndvi_store)
+    refuse_memory(targets.values(), client)
+    begun = Ledger(here) if not overwrite and Ledger(here).exists else None
+    plan = plan_work(
+        asked,
+        memory=memory_of(client) if memory is None and client is not None else memory,
+        tile=begun.tile if begun else tile,
+        workers=workers or (cores() if client is None else threads_of(client)),
+        job=True,
+    )
     log.info("%s", plan)
-    asked = replace(asked, work=_stored_counts(engine.prepared(asked)))
-    job = Job(asked.work, _targets(asked, target, bands, ndvi_store), plan.step, bands)
+    asked = replace(asked, work=_stored_counts(prepared(asked)))
+    job = Job(asked.work, targets, plan.step or plan.tile, bands)
     _check_targets(ds, job, resume, overwrite)
-    options_of_store = {"profile": profile, "chunk": _chunk(plan), "shard": plan.tile}
-    todo = _begin(asked, job, options_of_store, resume=resume, overwrite=overwrite)
+    chunk = STEP if plan.tile % STEP == 0 else plan.tile
+    create = {"profile": profile, "chunk": chunk, "shard": plan.tile}
+    todo = _begin(asked, job, create, resume=resume, overwrite=overwrite)
     done = plan.tiles - len(todo)
     if done:
         log.info("%d of %d tiles are done; going on", done, plan.tiles)
+    failed: dict[str, str] = {}
     with Progress(progress, plan.tiles, done) as bar:
-        failed = run_tiles(job, todo, client, plan.workers, bar, on_error)
+        run_tiles(
+            job,
+            todo,
+            bar,
+            client=client,
+            workers=plan.workers,
+            failed=partial(_failed, failed, on_error == "skip"),
+        )
     if failed:
         warnings.warn(
             f"{len(failed)} of {plan.tiles} tiles failed and are not written "
@@ -179,53 +159,7 @@ def run(
             CubefillWarning,
             stacklevel=2,
         )
-    return store.open_cube(target)
-
-
-def plan_job(
-    asked: Request, *, memory: Memory = None, tile: int | None = None, workers: int = 1
-) -> JobPlan:
-    """Tiles, steps and bytes of a job.
-
-    Raises
-    ------
-    PlanError
-        The smallest tile does not fit the budget; the message gives both numbers.
-    """
-    work, budget = asked.work, budget_bytes(memory)
-    edge = tile or _choose(work, budget, workers)
-    step = _step(work, edge)
-    needed, scratch = _bytes(work, edge, step), scratch_of(work, step)
-    refuse_above(needed + scratch.of(1), budget, edge, tile)
-    count = len(grid_of(work.shape, edge))
-    fit = fitting(min(workers, count), budget, needed, scratch)
-    return JobPlan(edge, step, count, fit, needed, budget, scratch.of(fit))
-
-
-def _choose(work: Work, budget: int, workers: int) -> int:
-    """The largest tile that fits the budget and gives every worker one."""
-    small = max(work.shape) <= JOB_TILES[-1]
-    for edge in JOB_TILES:
-        busy = small or len(grid_of(work.shape, edge)) >= workers
-        step = _step(work, edge)
-        needed = _bytes(work, edge, step) * workers + scratch_of(work, step).of(workers)
-        if busy and needed <= budget:
-            return edge
-    return JOB_TILES[-1]
-
-
-def _step(work: Work, edge: int) -> int:
-    space = work.method.needs.space
-    if isinstance(space, Whole):
-        return max(work.shape)
-    return min(edge, STEP if space.pointwise else 2 * STEP)
-
-
-def _bytes(work: Work, edge: int, step: int) -> int:
-    ny, nx = (min(edge, n) for n in work.shape)
-    cells = len(work.axes.out) * ny * nx
-    each = [encoding_of(n, d).dtype.itemsize for n, d in work.outputs.items()]
-    return cells * (sum(each) + 2 * max(each)) + planning.tile_bytes(work, step)
+    return open_cube(here)
 
 
 # ------------------------------------------------------------------ before the first tile
@@ -244,10 +178,10 @@ def _stored_counts(work: Work) -> Work:
     """Bands travel as int16 counts where source, method and target agree on them."""
     bands = [work.sources[b] for b in work.bands]
     plain = all(len(g) == 1 for g in work.axes.groups)
-    agree = all(isinstance(s, StoreSource) and s.counts == _STORED for s in bands)
+    agree = all(isinstance(s, StoreSource) and s.counts == Counts() for s in bands)
     outputs = {encoding_of(g, np.dtype(np.float32)).dtype for g in work.traits.gives}
     if work.traits.counts and plain and agree and outputs == {np.dtype(np.int16)}:
-        return replace(work, counts=_STORED)
+        return replace(work, counts=Counts())
     return work
 
 
@@ -262,9 +196,8 @@ def _check_ndvi(asked: Request, bands: tuple[str, str] | None) -> None:
 
 
 def _targets(
-    asked: Request, target: Any, bands: tuple[str, str] | None, ndvi_store: Any
-) -> dict[str, Place]:
-    here = place(target)
+    asked: Request, here: StoreLike, bands: tuple[str, str] | None, ndvi_store: Any
+) -> dict[str, StoreLike]:
     targets = dict.fromkeys(asked.work.outputs, here)
     if bands:
         there = place(ndvi_store) if ndvi_store is not None else here
@@ -279,9 +212,9 @@ def _targets(
 def _check_targets(ds: xr.Dataset, job: Job, resume: bool, overwrite: bool) -> None:
     """Refuses any of the targets before the first is touched."""
     sources = [s.store for s in job.work.sources.values() if isinstance(s, StoreSource)]
-    for target in job.stores:
+    for target in written(job):
         refuse_source(target, [*sources, *stores_of(ds)], describe(target))
-        store.admit(target, resume=resume, overwrite=overwrite)
+        admit(target, resume=resume, overwrite=overwrite)
 
 
 def _begin(
@@ -291,18 +224,28 @@ def _begin(
     import dask.array as da
 
     shape = (len(asked.work.axes.out), *asked.work.shape)
-    empty = {n: da.zeros(shape, dtype=dtype_of(n), chunks=shape) for n in job.targets}
-    template = engine.describe_output(asked, {n: empty[n] for n in asked.work.outputs})
-    for name in [n for n in job.targets if n.startswith("NDVI") and n not in template]:
-        template[name] = (("time", "y", "x"), empty[name], _ndvi_attrs(name, job))
-        template[name].encoding = dict(template["fill_flag"].encoding)
+    empty = {n: da.zeros(shape, dtype=dtype_of(n), chunks=shape) for n in asked.work.outputs}
+    template = describe_output(asked, empty)
+    if job.ndvi:
+        template = with_ndvi(template, nir=job.ndvi[0], red=job.ndvi[1])
+    read = xr.Dataset(asked.variables, attrs=asked.ds.attrs).assign_coords(asked.ds.coords)
+    fingerprint = fingerprint_of(
+        read,
+        job="gapfill",
+        method=asked.name,
+        parameters={k: str(v) for k, v in parameters(asked.work.method).items() if k != "device"},
+        bands=list(asked.work.bands),
+        times=[str(t) for t in asked.work.axes.out.astype("datetime64[s]")],
+        std=asked.work.std,
+        ndvi=list(job.ndvi or ()),
+    )
     missing: dict[str, Tile] = {}
-    for where in job.stores:
+    for where in written(job):
         names = [n for n, one in job.targets.items() if one == where]
-        todo = store.begin(
+        todo = begin(
             where,
             template[names],
-            _fingerprint(asked, job.ndvi),
+            fingerprint,
             resume=resume,
             overwrite=overwrite,
             finish="Run the same job again (resume=True)",
@@ -312,38 +255,18 @@ def _begin(
     return list(missing.values())
 
 
-def _chunk(plan: JobPlan) -> int:
-    return STEP if plan.tile % STEP == 0 else plan.tile
-
-
-def _ndvi_attrs(name: str, job: Job) -> dict[str, Any]:
-    if name == "NDVI_flag":
-        return engine.flag_attrs()
-    if name == "NDVI_std":
-        return {"long_name": "standard deviation of the error of NDVI", "units": "1"}
-    extra = " NDVI_std" if job.work.std else ""
-    return {
-        **NDVI_ATTRS,
-        "bands": " ".join(job.ndvi or ()),
-        "ancillary_variables": f"NDVI_flag{extra}",
-    }
-
-
-def _fingerprint(asked: Request, bands: tuple[str, str] | None) -> dict[str, Any]:
-    work = asked.work
-    band = work.sources[work.bands[0]]
-    came = describe(band.store) if isinstance(band, StoreSource) else "memory"
-    return {
-        "job": "gapfill",
-        "source": came,
-        "source_identity": band.identity if isinstance(band, StoreSource) else "",
-        "method": asked.name,
-        "parameters": {k: str(v) for k, v in parameters(work.method).items() if k != "device"},
-        "bands": list(work.bands),
-        "times": [str(t) for t in work.axes.out.astype("datetime64[s]")],
-        "std": work.std,
-        "ndvi": list(bands or ()),
-    }
+def _failed(failed: dict[str, str], skip: bool, tile: Tile, error: Exception) -> None:
+    """Notes a tile that failed, or stops the job there."""
+    message = f"{type(error).__name__}: {error}"
+    if not skip:
+        raise JobError(
+            f"Tile {tile.name} (y {tile.y.start}:{tile.y.stop}, x {tile.x.start}:"
+            f"{tile.x.stop}) failed: {message} Finished tiles are kept: run the same job "
+            "again to go on, or pass on_error='skip' to go on without such tiles.",
+            {tile.name: message},
+        ) from error
+    log.error("tile %s failed: %s", tile.name, message)
+    failed[tile.name] = message
 
 
 def _listed(failed: Mapping[str, str]) -> str:

@@ -16,9 +16,9 @@ from cubefill.cube.axes import TimeAxes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.cube.rows import as_rows
 from cubefill.engine.putback import finish
-from cubefill.engine.work import Area, Arrays, Work
+from cubefill.engine.work import Arrays, Region, Work
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block, Bool, Filled
+from cubefill.methods import Block, Bool, Filled
 from cubefill.methods.windows import Axis, Span, Whole, Window
 from cubefill.store.source import StoreSource
 
@@ -27,9 +27,9 @@ SAMPLE_PATCHES = 16
 SAMPLE_SIZE = 16
 
 
-def region(work: Work, tile: Area) -> Area:
+def region(work: Work, tile: Region) -> Region:
     """The part of the cube that must be read to fill a tile: the tile and its halo."""
-    return Area(
+    return Region(
         *(
             slice(max(0, min(w.start for w in ws)), min(n, max(w.stop for w in ws)))
             for ws, n in zip(_space(work, tile), work.shape, strict=True)
@@ -37,14 +37,14 @@ def region(work: Work, tile: Area) -> Area:
     )
 
 
-def read(work: Work, tile: Area) -> dict[str, NDArray[Any]]:
+def read(work: Work, tile: Region) -> dict[str, NDArray[Any]]:
     """Arrays of every source over the region of a tile."""
     where = region(work, tile)
     return {n: _read_one(work, n, where) for n, s in work.sources.items() if s is not None}
 
 
 def fill_tile(
-    work: Work, tile: Area, given: Arrays | None = None, into: Arrays | None = None
+    work: Work, tile: Region, given: Arrays | None = None, into: Arrays | None = None
 ) -> dict[str, NDArray[Any]]:
     """Filled arrays `(time, y, x)` of a tile.
 
@@ -55,7 +55,7 @@ def fill_tile(
 
 
 def fill_region(
-    work: Work, tile: Area, arrays: Arrays, into: Arrays | None = None
+    work: Work, tile: Region, arrays: Arrays, into: Arrays | None = None
 ) -> dict[str, NDArray[Any]]:
     """Filled arrays `(time, y, x)` of a tile, from arrays over its region.
 
@@ -76,7 +76,7 @@ def fill_region(
     return finish(work, filled, inner)
 
 
-def sample(work: Work, fetch: Callable[[str, Area], NDArray[Any]] | None = None) -> Block:
+def sample(work: Work, fetch: Callable[[str, Region], NDArray[Any]] | None = None) -> Block:
     """The subsample that `prepare` sees: seeded patches at positions that only the cube decides.
 
     The patches stand one below the other along y. `fetch` reads variables that have no source.
@@ -93,7 +93,7 @@ def sample(work: Work, fetch: Callable[[str, Area], NDArray[Any]] | None = None)
     plain = replace(work, counts=None)
     parts = []
     for y, x in sorted(corners):
-        where = Area(slice(y, y + sizes[0]), slice(x, x + sizes[1]))
+        where = Region(slice(y, y + sizes[0]), slice(x, x + sizes[1]))
         parts.append(
             {
                 n: fetch(n, where) if s is None and fetch else _read_one(plain, n, where)
@@ -112,7 +112,7 @@ def sample(work: Work, fetch: Callable[[str, Area], NDArray[Any]] | None = None)
 # ------------------------------------------------------------------ gather
 
 
-def _space(work: Work, tile: Area) -> tuple[list[Window], list[Window]]:
+def _space(work: Work, tile: Region) -> tuple[list[Window], list[Window]]:
     rows, cols = (_windows(work, n, s) for n, s in zip(work.shape, tile, strict=True))
     return rows, cols
 
@@ -126,7 +126,7 @@ def _windows(work: Work, length: int, part: slice) -> list[Window]:
     return list(axis.touching(length, part.start, part.stop))
 
 
-def _read_one(work: Work, name: str, where: Area) -> NDArray[Any]:
+def _read_one(work: Work, name: str, where: Region) -> NDArray[Any]:
     source = work.sources[name]
     if source is None:
         raise MethodError(f"{name} has no source: expected its pixels from the executor.")
@@ -187,7 +187,7 @@ def _mean_clear(values: NDArray[Any], valid: Bool, group: tuple[int, ...]) -> ND
     return np.where(n > 0, total / np.maximum(n, 1), part[0]).astype(np.float32)
 
 
-class _Place(NamedTuple):
+class _Position(NamedTuple):
     """Where a block lies, and which of its output steps are kept where."""
 
     t: Window
@@ -201,7 +201,7 @@ class _Place(NamedTuple):
     """Steps of `out_time` that it is asked for."""
 
 
-def _places(work: Work, tile: Area) -> Iterator[_Place]:
+def _places(work: Work, tile: Region) -> Iterator[_Position]:
     rows, cols = _space(work, tile)
     axis = work.method.needs.time
     n = len(work.axes.groups)
@@ -216,7 +216,7 @@ def _places(work: Work, tile: Area) -> Iterator[_Place]:
         steps, inner, asked = _steps(work.axes, times, i, blend)
         if steps.stop > steps.start:
             for y, x in product(rows, cols):
-                yield _Place(w, y, x, steps, inner, asked)
+                yield _Position(w, y, x, steps, inner, asked)
 
 
 def _steps(axes: TimeAxes, times: list[Window], i: int, blend: bool) -> tuple[slice, slice, slice]:
@@ -285,7 +285,7 @@ def _reflect(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:
 # ------------------------------------------------------------------ fill and scatter
 
 
-def _fill_windows(work: Work, tile: Area, where: Area, arrays: Arrays, into: Arrays) -> Filled:
+def _fill_windows(work: Work, tile: Region, where: Region, arrays: Arrays, into: Arrays) -> Filled:
     merged = _merge(work, arrays)
     axes, places = work.axes, list(_places(work, tile))
     out_time = axes.time if axes.same else axes.out_time
@@ -313,7 +313,7 @@ def _fill_windows(work: Work, tile: Area, where: Area, arrays: Arrays, into: Arr
     return _scatter(work, tile, shape, answers)
 
 
-def _covers(p: _Place, tile: Area, steps: int) -> bool:
+def _covers(p: _Position, tile: Region, steps: int) -> bool:
     return (
         (p.y.start, p.y.stop) == (tile.y.start, tile.y.stop)
         and (p.x.start, p.x.stop) == (tile.x.start, tile.x.stop)
@@ -322,7 +322,10 @@ def _covers(p: _Place, tile: Area, steps: int) -> bool:
 
 
 def _scatter(
-    work: Work, tile: Area, shape: tuple[int, int, int], answers: Iterator[tuple[_Place, Filled]]
+    work: Work,
+    tile: Region,
+    shape: tuple[int, int, int],
+    answers: Iterator[tuple[_Position, Filled]],
 ) -> Filled:
     names = list(work.traits.gives)
     value = work.outputs[names[0]]
@@ -355,7 +358,9 @@ def _scatter(
     return Filled(out, flag if flagged else None, std)
 
 
-def _overlap(p: _Place, tile: Area, *, wide: bool) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+def _overlap(
+    p: _Position, tile: Region, *, wide: bool
+) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
     """Where a block's answer goes in the tile, and which part of the answer goes there."""
     dst, src = [p.steps], [p.inner]
     for w, part in ((p.y, tile.y), (p.x, tile.x)):
@@ -371,7 +376,7 @@ def _blends(work: Work) -> bool:
     return any(isinstance(a, Span) and a.blend == "linear" for a in (needs.time, needs.space))
 
 
-def _weight(work: Work, p: _Place) -> NDArray[np.float32]:
+def _weight(work: Work, p: _Position) -> NDArray[np.float32]:
     """Weights of a block's answer along the axes that blend, 1 along the others."""
     needs = work.method.needs
     ramps = [

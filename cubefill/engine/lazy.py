@@ -1,13 +1,7 @@
 """The lazy executor: `gapfill` gives a dataset whose tiles are filled when they are computed."""
 
-import json
-import logging
 import operator
-from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version as installed
 from typing import Any
 from uuid import uuid4
 
@@ -16,28 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.engine import kernel as tiles
-from cubefill.engine import planning
-from cubefill.engine.planning import Plan, Request
-from cubefill.engine.work import Area, Work
+from cubefill.engine.output import describe_output
+from cubefill.engine.planning import Plan, plan_work
+from cubefill.engine.request import Request, announce, prepared, request
+from cubefill.engine.work import Region, Work
 from cubefill.machine import Memory
-from cubefill.methods import AUTO, Flag, Method, parameters, traits
-from cubefill.store.source import ArraySource, StoreSource
-
-log = logging.getLogger("cubefill")
-
-FLAG_MEANINGS = {
-    Flag.OBSERVED: "observed",
-    Flag.INTERPOLATED: "interpolated",
-    Flag.SAME_DATE: "same_date",
-    Flag.LEARNED: "learned",
-    Flag.CLIMATOLOGY: "climatology",
-    Flag.EXTRAPOLATED: "extrapolated",
-    Flag.SMOOTHED: "smoothed",
-    Flag.SOURCE_MISSING: "source_missing",
-    Flag.UNFILLABLE: "unfillable",
-    Flag.NOT_ACQUIRED: "not_acquired",
-    Flag.NO_DATA: "no_data",
-}
+from cubefill.methods import Method
+from cubefill.store.source import ArraySource
 
 
 def gapfill(
@@ -99,45 +78,15 @@ def gapfill(
     >>> sorted(out.data_vars)
     ['B02', 'B03', 'B04', 'B08', 'fill_flag']
     """
-    asked = planning.request(
-        ds, method, times=times, valid=valid, std=std, device=device, options=options
-    )
-    plan = planning.plan_work(asked, tile=tile, memory=memory)
+    asked = request(ds, method, times=times, valid=valid, std=std, device=device, options=options)
+    plan = plan_work(asked, tile=tile, memory=memory)
     announce(method, asked)
     asked = replace(asked, work=prepared(asked))
-    arrays = _lazy(asked, plan)
-    return _dataset(asked, arrays)
-
-
-def announce(method: Any, asked: Request) -> None:
-    """Says once in the log which method "auto" stands for, and which bands become float32."""
-    if method == "auto":
-        log.info("method 'auto' is %r (%s)", AUTO, asked.name)
-    types = {b: asked.variables[b].dtype.newbyteorder("=") for b in asked.work.bands}
-    other = [f"{b} ({d})" for b, d in types.items() if d != np.float32]
-    if other:
-        log.info("%s: read as float32, and so is the result", ", ".join(other))
-
-
-def prepared(asked: Request) -> Work:
-    """The work with what its method learned from the subsample, if it learns."""
-    work = asked.work
-    prepare = getattr(work.method, "prepare", None)
-    if prepare is None:
-        return work
-    if work.std or getattr(work.method, "wants_sample", True):
-        method = prepare(tiles.sample(work, lambda n, t: _fetch(asked, n, t)))
-        return replace(work, method=method, traits=traits(method, work.bands))
-    return work
-
-
-def _fetch(asked: Request, name: str, where: Area) -> NDArray[Any]:
-    variable = asked.variables[name]
-    index = {"y": where.y, "x": where.x}
-    return np.asarray(variable.isel(index).values)
-
-
-# ------------------------------------------------------------------ the graph
+    out = describe_output(asked, _lazy(asked, plan))
+    first = next(iter(asked.work.bands))
+    out = out.transpose(*(d for d in ds[first].dims if d in ("time", "y", "x")))
+    out.encoding["source_cube"] = ds
+    return out
 
 
 def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
@@ -157,7 +106,7 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     free = [n for n, s in work.sources.items() if s is None]
     for i, y in enumerate(ys):
         for j, x in enumerate(xs):
-            tile = Area(y, x)
+            tile = Region(y, x)
             given = {n: _block(asked.variables[n].data, work, tile) for n in free}
             upstream += list(given.values())
             layer[name, i, j] = (_run, root, y, x, list(given), [_keys(a) for a in given.values()])
@@ -192,10 +141,10 @@ def _run(
     from dask.array.core import concatenate3
 
     arrays = {n: np.asarray(concatenate3(a)) for n, a in zip(names, given, strict=True)}
-    return tiles.fill_tile(held.work, Area(y, x), arrays)
+    return tiles.fill_tile(held.work, Region(y, x), arrays)
 
 
-def _block(array: Any, work: Work, tile: Area) -> Any:
+def _block(array: Any, work: Work, tile: Region) -> Any:
     where = tiles.region(work, tile)
     return array[..., where.y, where.x]
 
@@ -206,94 +155,3 @@ def _keys(array: Any) -> Any:
 
 def _edges(length: int, size: int) -> list[slice]:
     return [slice(i, min(i + size, length)) for i in range(0, length, size)]
-
-
-# ------------------------------------------------------------------ the dataset
-
-
-def _dataset(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
-    out = describe_output(asked, arrays)
-    first = next(iter(asked.work.bands))
-    order = [d for d in asked.ds[first].dims if d in ("time", "y", "x")]
-    out = out.transpose(*order)
-    out.encoding["source_cube"] = asked.ds
-    return out
-
-
-def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
-    """The result as a dataset: dims, coordinates, CF flags, CRS and provenance."""
-    ds, work = asked.ds, asked.work
-    dims = {"time", "y", "x"} if _same_dates(work) else {"y", "x"}
-    coords = {n: c for n, c in ds.coords.items() if set(c.dims) <= dims}
-    coords["time"] = xr.DataArray(work.axes.out, dims="time", attrs=dict(ds["time"].attrs))
-    out = xr.Dataset(coords=coords, attrs=provenance(asked))
-    for name, array in arrays.items():
-        variable = xr.Variable(("time", "y", "x"), array, _attrs(ds, work, name))
-        if "spatial_ref" in out.coords:
-            variable.encoding["grid_mapping"] = "spatial_ref"
-        out[name] = variable
-    return out
-
-
-def _same_dates(work: Work) -> bool:
-    return work.axes.out is work.axes.given
-
-
-def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
-    if name == "fill_flag":
-        return flag_attrs()
-    if work.std and name.endswith("_std") and name not in ds:
-        what = name.removesuffix("_std")
-        return {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
-    band = name.removesuffix(work.traits.suffix) if work.traits.suffix else name
-    attrs = dict(ds[band].attrs) if band in ds else {}
-    if work.traits.suffix:
-        attrs["long_name"] = f"{attrs.get('long_name', band)}, smoothed"
-    extra = [f"{name}_std"] if work.std else []
-    return attrs | {"ancillary_variables": " ".join(["fill_flag", *extra])}
-
-
-def flag_attrs() -> dict[str, Any]:
-    """CF attributes of `fill_flag`."""
-    return {
-        "long_name": "how each value came to be",
-        "standard_name": "status_flag",
-        "flag_values": np.array(list(FLAG_MEANINGS), np.uint8),
-        "flag_meanings": " ".join(FLAG_MEANINGS.values()),
-    }
-
-
-def provenance(asked: Request) -> dict[str, Any]:
-    """Attributes of an output: the cube's own, and how it was filled."""
-    work, ds = asked.work, asked.ds
-    method = work.method
-    learned: dict[str, Any] = getattr(method, "recorded", dict)()
-    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    line = f"{now} cubefill {_version()}: gapfill method={asked.name}"
-    attrs = dict(ds.attrs)
-    attrs |= {
-        "gapfill_method": asked.name,
-        "gapfill_parameters": json.dumps(parameters(method), default=str, sort_keys=True),
-        "gapfill_version": _version(),
-        "gapfill_valid": _valid_words(ds),
-        "gapfill_observed_altered": int(bool(work.traits.suffix)),
-        "history": "\n".join(filter(None, [str(ds.attrs.get("history", "")), line])),
-    }
-    band = work.sources[work.bands[0]]
-    if isinstance(band, StoreSource) and isinstance(band.store, str):
-        attrs["gapfill_source"] = band.store
-    if learned:
-        attrs["gapfill_learned"] = json.dumps(learned, default=float, sort_keys=True)
-    return attrs
-
-
-@cache
-def _version() -> str:
-    return installed("cubefill")
-
-
-def _valid_words(ds: xr.Dataset) -> str:
-    if "valid" in ds:
-        found = ds["valid"].attrs
-        return str(found.get("description") or found.get("source") or "given by the user")
-    return "made from SCL"

@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.cube.rows import in_rows
 from cubefill.engine.kernel import region
-from cubefill.engine.work import Area, Work
-from cubefill.methods.contract import Block, Scratch
+from cubefill.engine.work import Region, Work
+from cubefill.methods import Block, Scratch
 from cubefill.methods.windows import Axis, Whole
 from cubefill.store import source
 
@@ -37,7 +37,7 @@ def fitting(most: int, budget: int, needed: int, scratch: Scratch) -> int:
 def tile_bytes(work: Work, edge: int) -> int:
     """Peak bytes of one worker on a tile: what it reads, what it gives, its windows, its base."""
     ny, nx = (min(edge, n) for n in work.shape)
-    where = region(work, Area(slice(0, ny), slice(0, nx)))
+    where = region(work, Region(slice(0, ny), slice(0, nx)))
     halo = halo_of(work.method.needs.space)
     ry, rx = (min(n, r + halo) for n, r in zip(work.shape, where.shape, strict=True))
     n_in, n_out = len(work.axes.given), len(work.axes.out)

@@ -1,28 +1,28 @@
 """The plan before anything runs: needs against the cube, tiles, halo, bytes, tasks."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import xarray as xr
 
-from cubefill import cube as cubes
-from cubefill.cube import valid as validity
-from cubefill.cube.axes import time_axes
-from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
-from cubefill.engine.memory import fitting, scratch_of
-from cubefill.engine.memory import halo_of as halo_of
-from cubefill.engine.memory import tile_bytes as tile_bytes
+from cubefill.engine.memory import fitting, halo_of, scratch_of, tile_bytes
+from cubefill.engine.request import Request, request
 from cubefill.engine.work import Work
-from cubefill.errors import CubefillError, DeviceError, MethodError, PlanError
-from cubefill.imports import import_module
+from cubefill.errors import PlanError
 from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
-from cubefill.methods import Method, Needs, name_of, options_of, resolve, table, traits
-from cubefill.methods.windows import Axis, Span, Whole
-from cubefill.store import source
+from cubefill.methods import Method, Needs, Scratch
+from cubefill.methods.windows import Axis, Whole
+from cubefill.store.encoding import encoding_of
 
 TILES = (512, 256, 128, 64, 32, 16)
-"""Area edges that the planner tries, in pixels."""
+"""Edges of a tile that the planner tries, in pixels."""
+
+JOB_TILES = (1024, 512, 256)
+"""Edges of a job's tile, and of a shard of its target, that the planner tries."""
+
+STEP = 256
+"""Edge of the part of a job's tile that is filled at once where a method looks at single pixels."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Plan:
     dates_out: int
     shape: tuple[int, int]
     tile: int
-    """Edge of a tile of output in pixels."""
+    """Edge of a tile of output in pixels; in a job one shard of the target."""
     tiles: int
     halo: int
     """Pixels read beyond a tile on each side."""
@@ -57,32 +57,44 @@ class Plan:
     """Bytes of one pass of a net."""
     passes: int = 0
     """Passes at once; a worker beyond them waits for its turn with its tile alone."""
+    step: int | None = None
+    """Edge of what a job fills at once within a tile; None for `gapfill`, which fills it whole."""
 
     @property
     def peak(self) -> int:
         """Peak bytes of all workers in one process."""
-        return self.bytes_tile * self.workers + self._net
+        return self.bytes_tile * self.workers + self.bytes_net
 
     @property
-    def _net(self) -> int:
+    def bytes_net(self) -> int:
+        """Bytes of a net for all workers of a process: its weights, and the passes at once."""
         return self.bytes_once + self.bytes_pass * self.passes
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, for machines."""
         rows = asdict(self)
         rows["needs"] = {k: str(v) for k, v in rows["needs"].items()}
-        return {**rows, "peak": self.peak}
+        return {**rows, "peak": self.peak, "bytes_net": self.bytes_net}
 
     def __str__(self) -> str:
-        return "\n".join(f"{k:<9}{v}" for k, v in self._rows().items())
+        if self.step is None:
+            return "\n".join(f"{k:<9}{v}" for k, v in self._rows().items())
+        return (
+            f"{self.tiles} tiles of {self.tile} px in steps of {self.step} px; {self._workers} of "
+            f"{size(self.memory)}"
+        )
 
     def _repr_html_(self) -> str:
         rows = "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in self._rows().items())
         return f"<table>{rows}</table>"
 
+    @property
+    def _workers(self) -> str:
+        net = f" + net {size(self.bytes_net)}" if self.bytes_net else ""
+        return f"{self.workers} workers x {size(self.bytes_tile)}{net}"
+
     def _rows(self) -> dict[str, str]:
         ny, nx = self.shape
-        shared = f" + net {size(self._net)}" if self._net else ""
         net = f"{size(self.bytes_once)} of weights once, {self.passes} x {size(self.bytes_pass)}"
         rows = {
             "method": f"{self.method} -> {', '.join(self.gives)}",
@@ -91,59 +103,9 @@ class Plan:
             "result": f"{self.dates_out} dates, {size(self.bytes_out)}",
             "tiles": f"{self.tiles} of {self.tile} px, halo {self.halo} px, {self.tasks} tasks",
             "net": f"{net} of passes at once",
-            "memory": f"{self.workers} workers x {size(self.bytes_tile)}{shared} = "
-            f"{size(self.peak)} of {size(self.memory)}",
+            "memory": f"{self._workers} = {size(self.peak)} of {size(self.memory)}",
         }
-        return rows if self._net else {k: v for k, v in rows.items() if k != "net"}
-
-
-@dataclass(frozen=True)
-class Request:
-    """A checked request: the kernel's work, and the cube's variables in kernel order."""
-
-    work: Work
-    ds: xr.Dataset
-    """The caller's dataset."""
-    variables: Mapping[str, xr.Variable]
-    """What the method needs, transposed to `(time, y, x)`."""
-    name: str
-
-
-def request(
-    ds: xr.Dataset,
-    method: str | Method | type[Method] = "auto",
-    *,
-    times: Any = None,
-    valid: Any = None,
-    std: bool = False,
-    device: str = "auto",
-    options: Mapping[str, Any] | None = None,
-) -> Request:
-    """Checks a cube against what a method needs; reads no pixel of a lazy cube.
-
-    Raises
-    ------
-    CubeError, MethodError, DeviceError
-        What is missing or wrong, and what to type.
-    """
-    cubes.check(ds)
-    chosen = _on_device(resolve(method, **dict(options or {})), device)
-    getattr(chosen, "ready", lambda: None)()
-    needs = chosen.needs
-    bands = bands_of(ds, needs, name_of(chosen))
-    what = traits(chosen, bands)
-    if std and not what.gives_std:
-        raise MethodError(
-            f"Method {name_of(chosen)!r} gives no standard deviation: expected std=False. "
-            "Use ds.gapfill('linear', std=True) for a method that does."
-        )
-    axes = time_axes(ds["time"].values, times)
-    _check_lengths(needs, len(axes.groups), name_of(chosen))
-    variables = _variables(ds, needs, bands, valid)
-    found = {n: source.find(v) for n, v in variables.items()}
-    shape = (ds.sizes["y"], ds.sizes["x"])
-    work = Work(chosen, what, bands, shape, axes, found, std)
-    return Request(work, ds, variables, name_of(chosen))
+        return rows if self.bytes_net else {k: v for k, v in rows.items() if k != "net"}
 
 
 def plan(
@@ -190,18 +152,36 @@ def plan(
 
 
 def plan_work(
-    asked: Request, *, tile: int | None = None, memory: Memory = None, workers: int | None = None
+    asked: Request,
+    *,
+    tile: int | None = None,
+    memory: Memory = None,
+    workers: int | None = None,
+    job: bool = False,
 ) -> Plan:
-    """The plan of a checked request."""
+    """The plan of a checked request; of a job, which writes its tiles to a store, with `job`.
+
+    Raises
+    ------
+    PlanError
+        The smallest tile does not fit the budget; the message gives both numbers.
+    """
     work = asked.work
-    budget, count = budget_bytes(memory), workers or cores()
-    edge = _choose(work, tile, budget, count)
-    needed, scratch = tile_bytes(work, edge), scratch_of(work, edge)
+    budget, most = budget_bytes(memory), workers or cores()
+
+    def cost(edge: int) -> tuple[int, Scratch]:
+        step = _step(work, edge) if job else edge
+        held = _held(work, edge) if job else 0
+        return held + tile_bytes(work, step), scratch_of(work, step)
+
+    edge = _edge(work, tile, job)
+    edge = edge or _choose(work, JOB_TILES if job else TILES, budget, most, cost)
+    needed, scratch = cost(edge)
     refuse_above(needed + scratch.of(1), budget, edge, tile)
     total = _count(work.shape, edge)
-    at_work = fitting(min(count, total), budget, needed, scratch)
-    ny, nx = work.shape
+    at_work = fitting(min(most, total), budget, needed, scratch)
     n_in, n_out = len(work.axes.given), len(work.axes.out)
+    pixels = work.shape[0] * work.shape[1]
     return Plan(
         method=asked.name,
         needs=work.method.needs,
@@ -212,163 +192,63 @@ def plan_work(
         tile=edge,
         tiles=total,
         halo=halo_of(work.method.needs.space),
-        tasks=total * (1 + len(work.outputs)),
+        tasks=total if job else total * (1 + len(work.outputs)),
         workers=at_work,
-        bytes_cube=n_in * ny * nx * (4 * len(work.bands) + 1),
-        bytes_out=n_out * ny * nx * sum(d.itemsize for d in work.outputs.values()),
+        bytes_cube=n_in * pixels * (4 * len(work.bands) + 1),
+        bytes_out=n_out * pixels * sum(d.itemsize for d in work.outputs.values()),
         bytes_tile=needed,
         memory=budget,
         bytes_once=scratch.once,
         bytes_pass=scratch.each,
         passes=min(at_work, scratch.passes) if scratch.each else 0,
+        step=_step(work, edge) if job else None,
     )
 
 
-def _choose(work: Work, tile: int | None, budget: int, workers: int) -> int:
+def _edge(work: Work, tile: int | None, job: bool) -> int | None:
+    """The tile that the caller or the method asks for; None leaves the choice."""
+    if tile is not None and tile < 1:
+        raise PlanError(f"tile={tile}: expected a number of pixels, 1 or more. Pass tile=256.")
+    whole = isinstance(work.method.needs.space, Whole) and not job
+    return max(work.shape) if whole else tile
+
+
+def _choose(
+    work: Work,
+    edges: tuple[int, ...],
+    budget: int,
+    workers: int,
+    cost: Callable[[int], tuple[int, Scratch]],
+) -> int:
+    """The largest tile that fits the budget and gives every worker one."""
     space = work.method.needs.space
-    if isinstance(space, Whole):
-        return max(work.shape)
-    if tile is not None:
-        if tile < 1:
-            raise PlanError(f"tile={tile}: expected a number of pixels, 1 or more. Pass tile=256.")
-        return int(tile)
-    smallest = next((t for t in reversed(TILES) if t >= space.keep), TILES[0])
-    for edge in TILES:
-        fits = tile_bytes(work, edge) * workers + scratch_of(work, edge).of(workers) <= budget
-        if edge >= smallest and fits and (_count(work.shape, edge) >= workers or edge <= 256):
+    keep = 1 if isinstance(space, Whole) else space.keep
+    wide = [e for e in edges if e >= keep] or edges[:1]
+    for edge in wide[:-1]:
+        needed, scratch = cost(edge)
+        # smaller tiles than 256 px cost more than an idle worker
+        busy = _count(work.shape, edge) >= min(workers, _count(work.shape, 256))
+        if busy and needed * workers + scratch.of(workers) <= budget:
             return edge
-    return smallest
+    return wide[-1]
 
 
 def _count(shape: tuple[int, int], edge: int) -> int:
     return -(-shape[0] // edge) * -(-shape[1] // edge)
 
 
-def bands_of(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:
-    """Bands of a cube that a method is given.
-
-    Raises
-    ------
-    MethodError
-        A band, Sentinel-1 or elevation is missing; the message says what would do without.
-    """
-    found = cubes.spectral(ds)
-    missing = [b for b in needs.bands if b not in found]
-    if missing:
-        raise MethodError(
-            f"Method {name!r} needs band {', '.join(missing)}; the cube has {', '.join(found)}. "
-            f"{_band_advice(found, missing)}"
-        )
-    if needs.sar:
-        _check_sar(ds, name)
-    if needs.coherence and not set(COHERENCE) <= set(ds.data_vars):
-        raise MethodError(
-            f"Method {name!r} needs coherence of Sentinel-1: the cube lacks "
-            f"{', '.join(n for n in COHERENCE if n not in ds.data_vars)} (0 to 1, on time, y and "
-            "x). Pass assumed_coherence=0.3 to take that value everywhere, or train a net without "
-            "it ([config] coherence = false)."
-        )
-    if needs.dem and ("DEM" not in ds or set(ds["DEM"].dims) != {"y", "x"}):
-        came = f"has it on {', '.join(map(str, ds['DEM'].dims))}" if "DEM" in ds else "has none"
-        raise MethodError(
-            f"Method {name!r} needs DEM on y and x: the cube {came}. Load it with dem=True."
-        )
-    return needs.bands or found
+def _step(work: Work, edge: int) -> int:
+    space = work.method.needs.space
+    if isinstance(space, Whole):
+        return max(work.shape)
+    return min(edge, STEP if space.pointwise else 2 * STEP)
 
 
-def _band_advice(found: tuple[str, ...], missing: list[str]) -> str:
-    """What to type to get bands that a cube lacks."""
-    foreign = [n for n in found if canonical(n) in missing]
-    if len(foreign) == len(missing):
-        return f"Use cubefill.cube.conform(ds) to rename {', '.join(foreign)}."
-    if "NDVI" in missing:
-        return "Fill the cube, then use cubefill.cube.indices.with_ndvi(filled)."
-    return f"Load it with bands={(*found, *missing)!r}."
-
-
-def _check_sar(ds: xr.Dataset, name: str) -> None:
-    """Refuses a cube without Sentinel-1 on its own dates; says which methods do without."""
-    wanted = (*SAR_BANDS, "sar_valid")
-    lacking = [n for n in wanted if n not in ds.data_vars]
-    apart = [n for n in wanted if n not in lacking and set(ds[n].dims) != {"time", "y", "x"}]
-    if not lacking and not apart:
-        return
-    came = f"lacks {', '.join(lacking)}"
-    if len(lacking) == len(wanted):
-        came = "has no Sentinel-1"
-    elif apart:
-        came = f"has {apart[0]} on {', '.join(map(str, ds[apart[0]].dims))}"
-    takes = _has_sar_config(name)
-    family = f", or train {name!r} without it ([config] sar = false)" if takes else ""
-    raise MethodError(
-        f"Method {name!r} needs VV, VH and sar_valid on time: the cube {came}. Load it with "
-        f"sar=True{family}, or choose a method that needs none: {', '.join(_without_sar())}."
-    )
-
-
-def _has_sar_config(name: str) -> bool:
-    """True where the net of a method can be built without SAR."""
-    if name not in table():
-        return False
-    config = getattr(type(resolve(name)), "Config", None)
-    return is_dataclass(config) and "sar" in [f.name for f in fields(config)]
-
-
-def _without_sar() -> list[str]:
-    """Names of the methods that fill without SAR; those that need options are left out."""
-    names = []
-    for name in table():
-        try:
-            needed = resolve(name).needs
-        except (CubefillError, TypeError):
-            continue
-        if not needed.sar:
-            names.append(name)
-    return names
-
-
-def _check_lengths(needs: Needs, dates: int, name: str) -> None:
-    least = needs.time.size if isinstance(needs.time, Span) else 1
-    least = max(least, needs.min_dates)
-    if dates < least:
-        raise MethodError(
-            f"Method {name!r} needs {least} distinct dates; the cube has {dates}. "
-            "Load a longer period, or choose another method (cubefill.list_methods())."
-        )
-
-
-def _variables(
-    ds: xr.Dataset, needs: Needs, bands: tuple[str, ...], valid: Any
-) -> dict[str, xr.Variable]:
-    order = ("time", "y", "x")
-    chosen = {b: ds[b] for b in bands}
-    chosen["valid"] = validity.apply(ds, valid)
-    if needs.sar:
-        chosen |= {n: ds[n] for n in (*SAR_BANDS, *COHERENCE) if n in ds}
-    if "source_missing" in ds:
-        chosen["source_missing"] = ds["source_missing"]
-    variables = {n: v.variable.transpose(*order) for n, v in chosen.items()}
-    if needs.dem:
-        variables["DEM"] = ds["DEM"].variable.transpose("y", "x")
-    return variables
-
-
-def _on_device(method: Any, device: str) -> Method:
-    if device not in ("auto", "cpu"):
-        torch = import_module("torch")
-        kind = device.split(":")[0]
-        mps = torch.backends.mps
-        present: dict[str, Any] = {"cuda": torch.cuda.is_available, "mps": mps.is_available}
-        if kind not in present:
-            raise DeviceError(f"device={device!r}: expected 'auto', 'cpu', 'cuda' or 'mps'.")
-        if not present[kind]():
-            raise DeviceError(
-                f"device={device!r}: this machine has no such accelerator for torch. "
-                "Pass device='auto' to use what is there."
-            )
-    takes = is_dataclass(method) and "device" in options_of(type(method))
-    chosen: Method = replace(method, device=device) if takes and device != "auto" else method
-    return chosen
+def _held(work: Work, edge: int) -> int:
+    """Bytes of a tile that is about to be written: encoded, and twice its largest variable."""
+    ny, nx = (min(edge, n) for n in work.shape)
+    each = [encoding_of(n, d).dtype.itemsize for n, d in work.outputs.items()]
+    return len(work.axes.out) * ny * nx * (sum(each) + 2 * max(each))
 
 
 def _needs_line(needs: Needs) -> str:

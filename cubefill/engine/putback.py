@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube.indices import normalized_difference
 from cubefill.engine.work import Arrays, Work
-from cubefill.methods.contract import Bool, Codes, Filled, Flag
+from cubefill.methods import Bool, Codes, Filled, Flag
 
 
 def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]]:

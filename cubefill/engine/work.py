@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import TimeAxes
-from cubefill.methods.contract import Counts, Method, Traits
+from cubefill.methods import Counts, Method, Traits
 from cubefill.store.source import Source
 
 Arrays = Mapping[str, NDArray[Any]]
 
 
-class Area(NamedTuple):
+class Region(NamedTuple):
     """A rectangle of output pixels."""
 
     y: slice

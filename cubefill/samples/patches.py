@@ -11,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import gaps as artificial
-from cubefill.engine.planning import bands_of
+from cubefill.engine.request import bands_of
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, Lent, Transplant
 from cubefill.methods import Block, Needs, name_of

@@ -10,7 +10,7 @@ import xarray as xr
 from cubefill.cube import crs_of, resolution_of, spectral
 from cubefill.methods.contract import Flag
 from cubefill.store.ledger import Ledger
-from cubefill.store.writing import open_cube
+from cubefill.store.reading import open_cube
 
 WINDOW = 256
 """Side in pixels of a window that is read for shares."""

@@ -12,12 +12,12 @@ import zarr
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
-from cubefill.store.source import Place, describe, place
+from cubefill.store.source import StoreLike, describe, place
 
 GROUP = "cubefill_job"
 """Name of the ledger's group in a store."""
 
-Report = Callable[[int, int, Mapping[str, Any]], None]
+ProgressCallback = Callable[[int, int, Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class Ledger:
     """
 
     def __init__(self, store: Any) -> None:
-        self.store: Place = place(store)
+        self.store: StoreLike = place(store)
 
     @property
     def exists(self) -> bool:
@@ -230,7 +230,11 @@ class Progress:
     """
 
     def __init__(
-        self, show: "bool | Report | None", total: int, done: int = 0, label: str = "tiles"
+        self,
+        show: "bool | ProgressCallback | None",
+        total: int,
+        done: int = 0,
+        label: str = "tiles",
     ) -> None:
         self.done = done
         self.total = total
@@ -283,7 +287,7 @@ def _jsonable(value: Any) -> Any:
     return str(value)
 
 
-def _format(store: Place) -> Any:
+def _format(store: StoreLike) -> Any:
     try:
         return zarr.open_group(store, mode="r").metadata.zarr_format
     except (FileNotFoundError, NodeNotFoundError):

@@ -1,4 +1,4 @@
-"""A store as a lazy dataset: what is decoded how, cut into which dask chunks."""
+"""Cubes opened from a store: what is decoded how, cut into which dask chunks."""
 
 import os
 import warnings
@@ -12,10 +12,11 @@ import xarray as xr
 import zarr
 from zarr.errors import NodeNotFoundError
 
-from cubefill.errors import StoreError
+from cubefill.cube import check
+from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
 from cubefill.store.ledger import Ledger
-from cubefill.store.source import LazySource, Place, StoreSource, as_dask, describe
+from cubefill.store.source import LazySource, StoreLike, StoreSource, as_dask, describe, place
 from cubefill.store.template import GEOZARR, ORDER, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
@@ -27,7 +28,53 @@ UNTRACKED = "once-"
 """Beginning of the identity of a store whose changes cannot be told."""
 
 
-def opened(where: Place, chunks: Chunks) -> xr.Dataset:
+def open_cube(
+    store: Any,
+    *,
+    chunks: Chunks = "auto",
+    storage_options: Mapping[str, Any] | None = None,
+) -> xr.Dataset:
+    """The lazy cube in a store: float32, bool and uint8 on dask arrays that read their windows.
+
+    Dask chunks hold the whole time axis and a multiple of the stored chunks along y and x, at most
+    128 MB where the stored chunks allow. The CRS is the coordinate `spatial_ref`. Opens what
+    `write_cube` and `run` wrote, and cubes that xarray wrote (zarr 2 and 3, scaled integers).
+
+    Parameters
+    ----------
+    store
+        Path, URL or zarr store.
+    chunks
+        `auto`, or pixels by dimension such as `{"y": 512, "x": 512}`; -1 stands for all.
+    storage_options
+        Passed to fsspec for a URL.
+
+    Warns
+    -----
+    CubefillWarning
+        Tiles are missing; the message says how many and what to type.
+
+    Raises
+    ------
+    StoreError
+        There is no store, or it cannot be read.
+    CubeError
+        The dataset is no cube.
+    """
+    where = place(store, storage_options)
+    ds = opened(where, chunks)
+    missing, total = missing_tiles(where)
+    if missing:
+        warnings.warn(
+            f"{describe(where)} is incomplete: {missing} of {total} tiles are missing and read as "
+            f"no data. Use {Ledger(where).finish} to finish it.",
+            CubefillWarning,
+            stacklevel=2,
+        )
+    return check(ds)
+
+
+def opened(where: StoreLike, chunks: Chunks) -> xr.Dataset:
     """The lazy dataset in a store, before it is checked to be a cube."""
     group = _group(where)
     consolidated = group.metadata.consolidated_metadata is not None
@@ -56,7 +103,7 @@ def _ordered(variables: dict[Hashable, xr.Variable], names: Any) -> dict[Hashabl
     return {n: variables[n] for n in dict.fromkeys([*first, *variables])}
 
 
-def _group(where: Place) -> zarr.Group:
+def _group(where: StoreLike) -> zarr.Group:
     try:
         return zarr.open_group(where, mode="r")
     except (FileNotFoundError, NodeNotFoundError) as error:
@@ -66,7 +113,7 @@ def _group(where: Place) -> zarr.Group:
         ) from error
 
 
-def missing_tiles(where: Place) -> tuple[int, int]:
+def missing_tiles(where: StoreLike) -> tuple[int, int]:
     """Tiles that are not written yet, and all tiles; (0, 0) for a store without a ledger."""
     ledger = Ledger(where)
     if not ledger.exists:
@@ -74,7 +121,7 @@ def missing_tiles(where: Place) -> tuple[int, int]:
     return len(ledger.missing()), len(ledger.grid)
 
 
-def _identity(where: Place, group: zarr.Group) -> str:
+def _identity(where: StoreLike, group: zarr.Group) -> str:
     """What changes when the store's content does; unlike any other where nothing tells."""
     missing, _ = missing_tiles(where)
     if ID in group.attrs:
@@ -102,7 +149,7 @@ def _coordinates(ds: xr.Dataset) -> dict[Hashable, xr.Variable]:
 
 
 def _variable(
-    where: Place,
+    where: StoreLike,
     group: zarr.Group,
     name: str,
     variable: xr.Variable,
@@ -122,7 +169,7 @@ def _variable(
 
 
 def _source(
-    where: Place, group: zarr.Group, name: str, variable: xr.Variable, identity: str
+    where: StoreLike, group: zarr.Group, name: str, variable: xr.Variable, identity: str
 ) -> StoreSource | LazySource:
     array = group[name]
     if not isinstance(array, zarr.Array):

@@ -22,7 +22,7 @@ from cubefill.errors import StoreError
 from cubefill.ownership import local
 
 Index = tuple[slice, ...]
-Place = str | Store
+StoreLike = str | Store
 """A store as cubefill keeps it: an absolute path, a URL, or a zarr store."""
 
 _OPEN_ARRAYS = 512
@@ -56,7 +56,7 @@ class StoreSource:
     np.float32(scale)`, NaN where the count is `nodata`. Arrays are opened once per process.
     """
 
-    store: Place
+    store: StoreLike
     """Absolute path, URL, or zarr store."""
     name: str
     """Path of the array in the store."""
@@ -261,7 +261,7 @@ def _store_under(array: Any) -> Store | None:
     return None if array is None else array.store
 
 
-def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Place:
+def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> StoreLike:
     """A store as cubefill keeps it: absolute path, URL, or the zarr store itself.
 
     Raises
@@ -288,7 +288,7 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Plac
     return str(Path(text).expanduser().absolute())
 
 
-def describe(store: Place) -> str:
+def describe(store: StoreLike) -> str:
     """A short name of a store for messages; holds no credentials."""
     if isinstance(store, str):
         return store
@@ -313,7 +313,7 @@ class _Reader:
 
 
 _REGISTRY: "weakref.WeakValueDictionary[str, Source]" = weakref.WeakValueDictionary()
-_ARRAYS: "OrderedDict[tuple[Any, ...], tuple[Place, zarr.Array[Any]]]" = OrderedDict()
+_ARRAYS: "OrderedDict[tuple[Any, ...], tuple[StoreLike, zarr.Array[Any]]]" = OrderedDict()
 _LOCK = threading.Lock()
 
 

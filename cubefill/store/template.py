@@ -28,7 +28,7 @@ from cubefill.ownership import (
 )
 from cubefill.store.encoding import Profile, array_options, encoding_of, plain, warn_format_2
 from cubefill.store.ledger import GROUP, Ledger
-from cubefill.store.source import Index, Place, describe, place, stores_of
+from cubefill.store.source import Index, StoreLike, describe, place, stores_of
 
 ORDER = "cubefill_variables"
 """Root attribute: names of the variables in their order."""
@@ -190,14 +190,14 @@ def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) 
     return Encoding(stored.dtype, dtype)
 
 
-def exists(store: Place) -> bool:
+def exists(store: StoreLike) -> bool:
     """True when a whole store is there; one whose creation was cut short does not count."""
     attrs = marks(store)
     return attrs is not None and UNFINISHED not in attrs
 
 
 def refuse_existing(
-    store: Place, overwrite: bool, hint: str = "resume=True to finish it or "
+    store: StoreLike, overwrite: bool, hint: str = "resume=True to finish it or "
 ) -> None:
     """Raises StoreError unless a new store may be made here."""
     name, attrs = describe(store), marks(store)
@@ -225,7 +225,7 @@ def refuse_existing(
         )
 
 
-def refuse_own_source(cube: xr.Dataset, store: Place) -> None:
+def refuse_own_source(cube: xr.Dataset, store: StoreLike) -> None:
     """Raises StoreError when a cube is read from the store that it would be written to."""
     refuse_source(store, stores_of(cube), describe(store))
 
@@ -295,7 +295,7 @@ def _crs_attrs(cube: xr.Dataset) -> dict[str, str]:
     return {"proj:code": ":".join(authority)} if authority else {"proj:wkt2": crs.to_wkt()}
 
 
-def _write_small(store: Place, small: xr.Dataset, zarr_format: int) -> None:
+def _write_small(store: StoreLike, small: xr.Dataset, zarr_format: int) -> None:
     """Coordinates and whatever has neither y nor x, written by xarray in a new root group."""
     small = small.copy()
     mapping, transform = grid_mapping_of(small), transform_of(small)
@@ -365,7 +365,7 @@ def _create_array(
 
 
 @contextmanager
-def _writing(store: Place) -> Iterator[None]:
+def _writing(store: StoreLike) -> Iterator[None]:
     """An OSError or a refusal of the store as one StoreError that names it."""
     try:
         yield

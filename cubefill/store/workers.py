@@ -1,26 +1,27 @@
-"""Pixels of a lazy cube, computed, encoded and written tile by tile."""
+"""Tiles at work on threads or on a dask cluster: one scheduler for cubes and for jobs."""
 
+import logging
 import pickle
 import threading
-from collections.abc import Generator, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
-from uuid import uuid4
+import warnings
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]
 import dask
-import numpy as np
-import xarray as xr
+import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
-from cubefill.cube.counts import Encoding, encode, is_rounded
-from cubefill.errors import StoreError
-from cubefill.store.encoding import encoding_of
-from cubefill.store.ledger import Ledger, Tile
-from cubefill.store.source import Index, Place, describe
+from cubefill.cube.counts import SCALE
+from cubefill.errors import CubefillWarning, StoreError
+from cubefill.store.ledger import Ledger, Progress, Tile
+from cubefill.store.source import Index, StoreLike, describe
 from cubefill.store.template import write_region
+
+log = logging.getLogger("cubefill")
 
 
 @dataclass
@@ -39,139 +40,162 @@ class Tally:
         self.rounded |= other.rounded
 
 
-@dataclass(frozen=True)
-class Piece:
-    """One tile of one variable: its values, not computed yet, and where they go."""
-
-    name: str
-    index: Index
-    values: Any
-    """numpy or dask array."""
-    encoding: Encoding
+Encoded = Iterable[tuple[str, Index, NDArray[Any]]]
+"""Variables of a tile: name, region and stored values."""
 
 
-def pieces_of(cube: xr.Dataset, tile: Tile) -> list[Piece]:
-    """The tile of each variable on y and x."""
-    found = []
-    for name, variable in cube.data_vars.items():
-        index = index_of(variable.dims, tile)
-        if index is not None:
-            values = variable.variable[index].data
-            found.append(Piece(str(name), index, values, encoding_of(str(name), variable.dtype)))
-    return found
+class Writer(Protocol):
+    """What writes any tile; picklable, and the same for all of them."""
+
+    @property
+    def targets(self) -> Mapping[str, StoreLike]:
+        """Name of each variable to the store that it is written to."""
+
+    def encoded(self, tile: Tile, given: Any, threads: int) -> tuple[Encoded, Tally]:
+        """Variables of a tile, from what the scheduler was given for it, on so many threads."""
 
 
-def index_of(dims: Sequence[Hashable], tile: Tile) -> Index | None:
-    """Where a tile lies in a variable of these dimensions; None when it has neither y nor x."""
-    if "y" not in dims and "x" not in dims:
-        return None
-    return tuple({"y": tile.y, "x": tile.x}.get(str(d), slice(None)) for d in dims)
+def written(writer: Writer) -> list[StoreLike]:
+    """Stores that are written, each once."""
+    return list({id(t): t for t in writer.targets.values()}.values())
 
 
-def write_tile(store: Place, tile: Tile, pieces: Sequence[Piece], workers: int) -> Tally:
-    """Computes all variables of a tile together, writes them, and marks the tile."""
-    tally = Tally()
-    lock = threading.Lock()
-
-    def encoded(block: NDArray[Any], name: str, encoding: Encoding) -> NDArray[Any]:
-        counts, clipped = encode(block, encoding)
-        rounded = is_rounded(block, encoding)
-        if clipped or rounded:
-            with lock:
-                tally.add(Tally({name: clipped} if clipped else {}, {name} if rounded else set()))
-        return counts
-
-    arrays = _computed(pieces, encoded, workers)
-    for piece, array in zip(pieces, arrays, strict=True):
-        write_region(store, piece.name, piece.index, array)
-    Ledger(store).mark(tile)
+def write_tile(writer: Writer, tile: Tile, given: Any, threads: int) -> Tally:
+    """Computes all variables of a tile, writes them, whole shards at once, and marks the tile."""
+    regions, tally = writer.encoded(tile, given, threads)
+    for name, index, counts in regions:
+        write_region(writer.targets[name], name, index, counts)
+    for store in written(writer):
+        Ledger(store).mark(tile)
     return tally
 
 
-def on_threads(
-    store: Place, cube: xr.Dataset, todo: Sequence[Tile]
-) -> Generator[tuple[Tile, Tally], None, None]:
-    """Each tile after it is written, one after the other; its blocks run on all cores."""
+Failed = Callable[[Tile, Exception], None]
+"""Told of a tile that failed: raises, or returns to go on without it."""
+
+
+def stop(tile: Tile, error: Exception) -> None:
+    """Stops at the first tile that fails, with its own error."""
+    raise error
+
+
+def run_tiles(
+    writer: Writer,
+    todo: Iterable[Tile],
+    bar: Progress,
+    *,
+    given: Callable[[Tile], Any] = lambda tile: None,
+    client: Any = None,
+    workers: int | None = None,
+    failed: Failed = stop,
+) -> None:
+    """Every tile written and marked; says once, and records, what encoding did to values.
+
+    `todo` is asked for the next tile when a worker is free. `given` makes what a tile needs beside
+    the writer; on a cluster it travels with the tile, and a tile that fails is tried three times.
+    Without `workers` tiles run one after the other, each on all cores; on a cluster all threads.
+    """
+    tally = Tally()
+    if client is not None:
+        outcomes = _on_cluster(writer, iter(todo), given, client, workers)
+    elif workers is None:
+        outcomes = _in_turn(writer, iter(todo), given)
+    else:
+        outcomes = _on_threads(writer, iter(todo), given, workers)
+    try:
+        for tile, outcome in outcomes:
+            if isinstance(outcome, Tally):
+                tally.add(outcome)
+                bar.step({"tile": tile.name, "clipped": sum(outcome.clipped.values())})
+                log.debug("tile %s done", tile.name)
+            elif isinstance(outcome, Exception):
+                failed(tile, outcome)
+            else:
+                raise outcome
+    finally:
+        outcomes.close()
+        _say(writer, tally)
+
+
+Outcomes = Generator[tuple[Tile, Tally | BaseException], None, None]
+
+
+def _in_turn(writer: Writer, todo: Iterator[Tile], given: Callable[[Tile], Any]) -> Outcomes:
+    """One tile after the other in this thread, so that an interrupt stops it at once."""
     for tile in todo:
-        yield tile, write_tile(store, tile, pieces_of(cube, tile), dask.system.CPU_COUNT)
+        try:
+            yield tile, write_tile(writer, tile, given(tile), dask.system.CPU_COUNT)
+        except Exception as error:
+            yield tile, error
 
 
-def on_cluster(
-    store: Place, cube: xr.Dataset, todo: Sequence[Tile], client: Any
-) -> Generator[tuple[Tile, Tally], None, None]:
-    """Each tile after a worker of the cluster wrote it; pixels never pass the client.
+def _on_threads(
+    writer: Writer, todo: Iterator[Tile], given: Callable[[Tile], Any], workers: int
+) -> Outcomes:
+    """Tiles in order of completion; at most `workers` at once, so that memory keeps to the plan."""
+    stopped = threading.Event()
 
-    About two tiles per thread of the cluster are in flight.
+    def one(tile: Tile) -> Tally:
+        return Tally() if stopped.is_set() else write_tile(writer, tile, given(tile), 1)
+
+    with ThreadPoolExecutor(workers, thread_name_prefix="cubefill") as pool:
+        running: dict[Future[Tally], Tile] = {}
+        try:
+            while _top_up(running, todo, workers, lambda t: pool.submit(one, t)):
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    yield running.pop(future), future.exception() or future.result()
+        finally:
+            stopped.set()
+            for future in running:
+                future.cancel()
+
+
+def _on_cluster(
+    writer: Writer,
+    todo: Iterator[Tile],
+    given: Callable[[Tile], Any],
+    client: Any,
+    workers: int | None,
+) -> Outcomes:
+    """Tiles in order of completion; two in flight for each thread, fewer where memory is short.
+
+    Pixels never pass the client.
     """
     from distributed import as_completed
 
-    if isinstance(store, MemoryStore):
-        raise StoreError(
-            f"{describe(store)} lives in one process, and client= writes from others: expected a "
-            "path or a URL that all workers reach."
-        )
-    waiting = iter(todo)
-    threads = sum(client.nthreads().values()) or 1
-    futures: dict[Any, Tile] = {}
-    done = as_completed()
+    held = client.scatter(writer, broadcast=True, hash=False)
+    threads = threads_of(client)
+    width = 2 * threads if workers is None or workers >= threads else workers
+    running: dict[Any, Tile] = {}
+    completed = as_completed()
 
-    def submit() -> None:
-        tile = next(waiting, None)
-        if tile is not None:
-            payload = _packed(store, tile, pieces_of(cube, tile))
-            future = client.submit(_write_packed, payload, pure=False)
-            futures[future] = tile
-            done.add(future)
+    def submit(tile: Tile) -> Any:
+        packed = cloudpickle.dumps(given(tile))
+        future = client.submit(_on_worker, held, tile, packed, pure=False, retries=2)
+        completed.add(future)
+        return future
 
     try:
-        for _ in range(2 * threads):
-            submit()
-        for future in done:
-            tile = futures.pop(future)
-            yield tile, future.result()
+        while _top_up(running, todo, width, submit):
+            future = next(completed)
+            yield running.pop(future), future.exception() or future.result()
             future.release()
-            submit()
     finally:
-        client.cancel(list(futures))
+        client.cancel(list(running))
 
 
-def _computed(pieces: Sequence[Piece], encoded: Any, workers: int) -> list[NDArray[Any]]:
-    """Stored values of each piece; blocks go straight to their place, so nothing is held twice."""
-    import dask.array
-
-    da: Any = dask.array
-    arrays, sources, targets = [], [], []
-    for piece in pieces:
-        function = partial(encoded, name=piece.name, encoding=piece.encoding)
-        if isinstance(piece.values, np.ndarray):
-            arrays.append(function(piece.values))
-            continue
-        arrays.append(np.empty(piece.values.shape, piece.encoding.dtype))
-        targets.append(arrays[-1])
-        meta = np.empty((0,) * piece.values.ndim, piece.encoding.dtype)
-        sources.append(
-            piece.values.map_blocks(
-                function, dtype=meta.dtype, meta=meta, name=f"encode-{piece.name}-{uuid4().hex}"
-            )
-        )
-    if sources:
-        da.store(sources, targets, lock=False, scheduler="threads", num_workers=workers)
-    return arrays
+def _on_worker(writer: Writer, tile: Tile, packed: bytes) -> Tally:
+    with dask.config.set(scheduler="threads"):
+        return write_tile(writer, tile, pickle.loads(packed), _threads_here())
 
 
-def _packed(store: Place, tile: Tile, pieces: Sequence[Piece]) -> bytes:
-    lazy = [p.values for p in pieces if not isinstance(p.values, np.ndarray)]
-    culled = iter(dask.optimize(*lazy) if lazy else ())  # type: ignore[no-untyped-call, attr-defined]
-    small = [
-        p if isinstance(p.values, np.ndarray) else replace(p, values=next(culled)) for p in pieces
-    ]
-    packed: bytes = cloudpickle.dumps((store, tile, small))
-    return packed
-
-
-def _write_packed(payload: bytes) -> Tally:
-    store, tile, pieces = pickle.loads(payload)
-    return write_tile(store, tile, pieces, _threads_here())
+def _top_up(
+    running: dict[Any, Tile], todo: Iterator[Tile], width: int, submit: Callable[[Tile], Any]
+) -> bool:
+    """Starts tiles until `width` are at work; False where none is left."""
+    while len(running) < width and (tile := next(todo, None)) is not None:
+        running[submit(tile)] = tile
+    return bool(running)
 
 
 def _threads_here() -> int:
@@ -183,6 +207,48 @@ def _threads_here() -> int:
         return 1
 
 
-def clipped_text(clipped: Mapping[str, int]) -> str:
-    """`B02: 3, B03: 1`."""
-    return ", ".join(f"{n}: {c}" for n, c in sorted(clipped.items()))
+def threads_of(client: Any) -> int:
+    """Threads of a cluster."""
+    return max(1, sum(client.nthreads().values()))
+
+
+def memory_of(client: Any) -> int | None:
+    """60 % of the memory that the workers of a cluster may take; None where they have no limit."""
+    workers = client.scheduler_info(n_workers=-1)["workers"].values()
+    limits = [int(w.get("memory_limit") or 0) for w in workers]
+    return int(0.6 * sum(limits)) if limits and all(limits) else None
+
+
+def refuse_memory(stores: Iterable[StoreLike], client: Any) -> None:
+    """Raises StoreError where workers of a cluster would write to the memory of this process."""
+    for store in stores:
+        if client is not None and isinstance(store, MemoryStore):
+            raise StoreError(
+                f"{describe(store)} lives in one process, and client= writes from others: expected "
+                "a path or a URL that all workers reach."
+            )
+
+
+def _say(writer: Writer, tally: Tally) -> None:
+    """Records, and says once, what encoding did to values."""
+    for name, n in tally.clipped.items():
+        attrs = zarr.open_array(writer.targets[name], path=name, mode="r+").attrs
+        attrs["clipped_values"] = int(attrs.get("clipped_values", 0)) + n  # type: ignore[arg-type]
+    for name in tally.rounded:
+        zarr.open_array(writer.targets[name], path=name, mode="r+").attrs["rounded_to"] = SCALE
+    if tally.rounded:
+        log.info(
+            "%s: values lie between counts (resampled?); they are rounded to multiples of %g.",
+            ", ".join(sorted(tally.rounded)),
+            SCALE,
+        )
+    if tally.clipped:
+        where = ", ".join(describe(s) for s in written(writer))
+        each = ", ".join(f"{n}: {c}" for n, c in sorted(tally.clipped.items()))
+        warnings.warn(
+            f"{sum(tally.clipped.values())} values were too large or too small for their type in "
+            f"{where} and were clipped ({each}): expected reflectance within ±3.2767. Check the "
+            "scale of the bands.",
+            CubefillWarning,
+            stacklevel=4,
+        )

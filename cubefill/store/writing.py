@@ -1,23 +1,34 @@
-"""Cubes in Zarr: opened lazily, written tile by tile, resumed where a run stopped."""
+"""Cubes written tile by tile, and finished where a run stopped."""
 
 import hashlib
 import logging
-import warnings
-from collections.abc import Mapping
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
+import dask
 import numpy as np
 import xarray as xr
-import zarr
+from numpy.typing import NDArray
 
-from cubefill import cube
-from cubefill.cube.counts import SCALE
-from cubefill.errors import CubefillWarning, StoreError
+from cubefill.cube.counts import Encoding, encode, is_rounded
+from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
-from cubefill.store.encoding import Profile, plain
-from cubefill.store.ledger import Ledger, Progress, Report, Tile, tiles
-from cubefill.store.reading import UNTRACKED, Chunks, missing_tiles, opened
-from cubefill.store.source import ArraySource, Place, StoreSource, describe, find, place, sources_of
+from cubefill.store.encoding import Profile, encoding_of, plain
+from cubefill.store.ledger import Ledger, Progress, ProgressCallback, Tile, tiles
+from cubefill.store.reading import UNTRACKED, opened
+from cubefill.store.source import (
+    ArraySource,
+    Index,
+    StoreLike,
+    StoreSource,
+    describe,
+    find,
+    place,
+    sources_of,
+)
 from cubefill.store.template import (
     create,
     exists,
@@ -25,65 +36,13 @@ from cubefill.store.template import (
     refuse_existing,
     refuse_own_source,
     transform_of,
-    write_region,
 )
-from cubefill.store.workers import Tally, clipped_text, on_cluster, on_threads
+from cubefill.store.workers import Tally, refuse_memory, run_tiles
 
 log = logging.getLogger("cubefill")
 
 _VOLATILE = frozenset({"history", "created", "date_created", "date_modified", "clipped_values"})
 _SAMPLE = 10**6
-
-
-def open_cube(
-    store: Any,
-    *,
-    chunks: Chunks = "auto",
-    storage_options: Mapping[str, Any] | None = None,
-) -> xr.Dataset:
-    """The lazy cube in a store: float32, bool and uint8 on dask arrays that read their windows.
-
-    Dask chunks hold the whole time axis and a multiple of the stored chunks along y and x, at most
-    128 MB where the stored chunks allow. The CRS is the coordinate `spatial_ref`. Opens what
-    `write_cube` and `run` wrote, and cubes that xarray wrote (zarr 2 and 3, scaled integers).
-
-    Parameters
-    ----------
-    store
-        Path, URL or zarr store.
-    chunks
-        `auto`, or pixels by dimension such as `{"y": 512, "x": 512}`; -1 stands for all.
-    storage_options
-        Passed to fsspec for a URL.
-
-    Warns
-    -----
-    CubefillWarning
-        Tiles are missing; the message says how many and what to type.
-
-    Raises
-    ------
-    StoreError
-        There is no store, or it cannot be read.
-    CubeError
-        The dataset is no cube.
-    """
-    where = place(store, storage_options)
-    ds = opened(where, chunks)
-    missing, total = missing_tiles(where)
-    if missing:
-        warnings.warn(
-            f"{describe(where)} is incomplete: {missing} of {total} tiles are missing and read as "
-            f"no data. Use {Ledger(where).finish} to finish it.",
-            CubefillWarning,
-            stacklevel=2,
-        )
-    return checked(ds)
-
-
-def checked(ds: xr.Dataset) -> xr.Dataset:
-    """The same dataset; every opened cube passes here."""
-    return cube.check(ds)
 
 
 def write_cube(
@@ -97,7 +56,7 @@ def write_cube(
     zarr_format: int = 3,
     chunk: int = 256,
     shard: int = 1024,
-    progress: bool | Report | None = None,
+    progress: bool | ProgressCallback | None = None,
 ) -> xr.Dataset:
     """The cube opened from `store`, after its pixels are computed and written tile by tile.
 
@@ -133,6 +92,7 @@ def write_cube(
         it.
     """
     where = place(store)
+    refuse_memory([where], client)
     _require_grid(ds)
     options: dict[str, Any] = {
         "profile": profile,
@@ -140,26 +100,94 @@ def write_cube(
         "chunk": chunk,
         "shard": shard,
     }
-    asked = fingerprint_of(ds) | options
+    asked = fingerprint_of(ds, **options)
     finish = f"cubefill.write_cube(ds, {describe(where)!r}) with the same cube"
     todo = begin(
         where, ds, asked, resume=resume, overwrite=overwrite, finish=finish, create_options=options
     )
     total = len(tiles((ds.sizes["y"], ds.sizes["x"]), shard))
-    parts = on_threads(where, ds, todo) if client is None else on_cluster(where, ds, todo, client)
-    tally = Tally()
     try:
         with Progress(progress, total, total - len(todo), "write") as bar:
-            for tile, found in parts:
-                tally.add(found)
-                bar.step({"tile": tile.name})
+            run_tiles(
+                CubeWriter({str(n): where for n in ds.data_vars}),
+                todo,
+                bar,
+                given=lambda tile: pieces_of(ds, tile, cull=client is not None),
+                client=client,
+            )
     except KeyboardInterrupt:
-        log.warning("Stopped. Type %s to finish it.", finish)
+        log.warning("Stopped. Use %s to finish it.", finish)
         raise
-    finally:
-        parts.close()
-        _say(where, tally)
     return opened(where, "auto")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One tile of one variable: its values, not computed yet, and where they go."""
+
+    name: str
+    index: Index
+    values: Any
+    """numpy or dask array."""
+    encoding: Encoding
+
+
+def pieces_of(cube: xr.Dataset, tile: Tile, *, cull: bool = False) -> list[Piece]:
+    """The tile of each variable on y and x; with `cull` no more of the graph than it needs."""
+    where = {n: i for n, v in cube.data_vars.items() if (i := index_of(v.dims, tile)) is not None}
+    values = [cube.variables[n][i].data for n, i in where.items()]
+    values = dask.optimize(*values) if cull else values  # type: ignore[no-untyped-call, attr-defined]
+    return [
+        Piece(str(n), i, v, encoding_of(str(n), cube.variables[n].dtype))
+        for (n, i), v in zip(where.items(), values, strict=True)
+    ]
+
+
+def index_of(dims: Sequence[Hashable], tile: Tile) -> Index | None:
+    """Where a tile lies in a variable of these dimensions; None when it has neither y nor x."""
+    if "y" not in dims and "x" not in dims:
+        return None
+    return tuple({"y": tile.y, "x": tile.x}.get(str(d), slice(None)) for d in dims)
+
+
+@dataclass(frozen=True)
+class CubeWriter:
+    """Encodes and writes tiles of a cube; takes them as pieces."""
+
+    targets: Mapping[str, StoreLike]
+    """Name of each variable to the store."""
+
+    def encoded(
+        self, tile: Tile, given: Sequence[Piece], threads: int
+    ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Tally]:
+        """Stored values of each piece; blocks go straight to their place, none is held twice."""
+        tally, lock = Tally(), threading.Lock()
+
+        def stored(block: NDArray[Any], piece: Piece) -> NDArray[Any]:
+            counts, clipped = encode(block, piece.encoding)
+            found = Tally({piece.name: clipped} if clipped else {})
+            found.rounded |= {piece.name} if is_rounded(block, piece.encoding) else set()
+            with lock:
+                tally.add(found)
+            return counts
+
+        arrays, sources, targets = [], [], []
+        for piece in given:
+            if isinstance(piece.values, np.ndarray):
+                arrays.append(stored(piece.values, piece))
+                continue
+            arrays.append(np.empty(piece.values.shape, piece.encoding.dtype))
+            targets.append(arrays[-1])
+            meta = np.empty((0,) * piece.values.ndim, piece.encoding.dtype)
+            how = replace(piece, values=None)
+            name = f"encode-{piece.name}-{uuid4().hex}"
+            blocks = piece.values.map_blocks(stored, how, dtype=meta.dtype, meta=meta, name=name)
+            sources.append(blocks)
+        if sources:
+            import dask.array as da
+
+            da.store(sources, targets, lock=False, scheduler="threads", num_workers=threads)
+        return [(p.name, p.index, a) for p, a in zip(given, arrays, strict=True)], tally
 
 
 def begin(
@@ -193,7 +221,7 @@ def begin(
     return tiles(size, shard)
 
 
-def admit(where: Place, *, resume: bool, overwrite: bool) -> bool:
+def admit(where: StoreLike, *, resume: bool, overwrite: bool) -> bool:
     """True where a new store may be made, False where one of ours is there to be finished.
 
     Raises
@@ -212,8 +240,8 @@ def admit(where: Place, *, resume: bool, overwrite: bool) -> bool:
     return True
 
 
-def fingerprint_of(ds: xr.Dataset) -> dict[str, Any]:
-    """What a cube is, as far as one can tell without computing it; plain JSON.
+def fingerprint_of(ds: xr.Dataset, **asked: Any) -> dict[str, Any]:
+    """What a cube is, as far as one can tell without computing it, and what was asked of it.
 
     Grid, dates, variables with their attributes, the stores that they are read from, and a sample
     of what lies in memory. Attributes that change with every run (`history`, `created`) are left
@@ -234,6 +262,7 @@ def fingerprint_of(ds: xr.Dataset) -> dict[str, Any]:
         },
         "variables": {str(n): _fingerprint_variable(v.variable) for n, v in ds.data_vars.items()},
         "attrs": _stable(ds.attrs),
+        **asked,
     }
 
 
@@ -277,39 +306,3 @@ def _require_grid(ds: xr.Dataset) -> None:
             f"The dataset has no dimension {', '.join(absent)}: expected y and x, found "
             f"{', '.join(map(str, ds.sizes)) or 'none'}. Use cubefill.cube.conform(ds)."
         )
-
-
-def _say(store: Place, tally: Tally) -> None:
-    """Records, and says once, what encoding did to values."""
-    if not (tally.clipped or tally.rounded):
-        return
-    group = zarr.open_group(store, mode="r+")
-    for name, n in tally.clipped.items():
-        before = group[name].attrs.get("clipped_values", 0)
-        group[name].attrs["clipped_values"] = int(before) + n  # type: ignore[arg-type]
-    for name in tally.rounded:
-        group[name].attrs["rounded_to"] = SCALE
-    if tally.rounded:
-        log.info(
-            "%s: values lie between counts (resampled?); they are rounded to multiples of %g.",
-            ", ".join(sorted(tally.rounded)),
-            SCALE,
-        )
-    if tally.clipped:
-        warnings.warn(
-            f"{sum(tally.clipped.values())} values were too large or too small for their type in "
-            f"{describe(store)} and were clipped ({clipped_text(tally.clipped)}): expected "
-            "reflectance within ±3.2767. Check the scale of the bands.",
-            CubefillWarning,
-            stacklevel=3,
-        )
-
-
-__all__ = [
-    "begin",
-    "create",
-    "fingerprint_of",
-    "open_cube",
-    "write_cube",
-    "write_region",
-]

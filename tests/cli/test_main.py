@@ -300,18 +300,9 @@ def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path)
     assert ledger.complete
 
 
-def test_fill_on_a_cluster(shown: demo.DemoResult, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
-    with distributed.LocalCluster(
-        n_workers=1,
-        threads_per_worker=1,
-        processes=False,
-        protocol="tcp",
-        host="127.0.0.1",
-        dashboard_address=":0",
-    ) as cluster:
-        address = cluster.scheduler_address
-        made = parsed("fill", shown.cube, tmp_path / "f.zarr", "--scheduler", address)
+def test_fill_on_a_cluster(shown: demo.DemoResult, tmp_path: Path, cluster_client: Any) -> None:
+    address = cluster_client.scheduler.address
+    made = parsed("fill", shown.cube, tmp_path / "f.zarr", "--scheduler", address)
     assert made["complete"] is True
 
 

@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+from zarr.storage import MemoryStore
 
 from cubefill.cube import indices
 from cubefill.engine import gapfill
-from cubefill.engine.job import plan_job, run
-from cubefill.engine.planning import request
-from cubefill.engine.tile import memory_of
-from cubefill.errors import CubefillError, CubefillWarning, JobError, PlanError, StoreError
+from cubefill.engine.job import run
+from cubefill.errors import CubefillError, CubefillWarning, JobError, StoreError
 from cubefill.methods.contract import Block, Filled, Flag, Needs
 from cubefill.store import open_cube, write_cube
 from cubefill.store.ledger import Ledger
@@ -170,36 +169,29 @@ def test_another_job_on_the_same_target_is_refused(stored: Path, tmp_path: Path)
     assert open_cube(target).attrs["gapfill_method"] == "last"
 
 
-def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
+def test_a_cluster_writes_the_same_bits(stored: Path, tmp_path: Path, cluster_client: Any) -> None:
     expected = run(stored, tmp_path / "a.zarr", "linear", ndvi=True, tile=32, progress=False)
-    with (
-        distributed.LocalCluster(
-            n_workers=1,
-            threads_per_worker=2,
-            processes=False,
-            protocol="tcp",
-            host="127.0.0.1",
-            dashboard_address=":0",
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        seen: list[int] = []
-        out = run(
-            stored,
-            tmp_path / "b.zarr",
-            "linear",
-            ndvi=True,
-            tile=32,
-            client=client,
-            progress=lambda done, total, info: seen.append(done),
-        )
-        equal(out, expected)
-        lazy = gapfill(open_cube(stored), "linear", tile=32).compute()
-        for name in lazy.data_vars:
-            if name == "fill_flag":
-                np.testing.assert_array_equal(lazy[name].values, expected[name].values)
+    seen: list[int] = []
+    out = run(
+        stored,
+        tmp_path / "b.zarr",
+        "linear",
+        ndvi=True,
+        tile=32,
+        client=cluster_client,
+        progress=lambda done, total, info: seen.append(done),
+    )
+    equal(out, expected)
+    lazy = gapfill(open_cube(stored), "linear", tile=32).compute()
+    np.testing.assert_array_equal(lazy["fill_flag"].values, expected["fill_flag"].values)
     assert seen == list(range(7))
+
+
+def test_a_cluster_is_refused_a_store_in_memory(stored: Path, cluster_client: Any) -> None:
+    target = MemoryStore()
+    with pytest.raises(StoreError, match=r"lives in one process.*path or a URL"):
+        run(stored, target, "linear", client=cluster_client, progress=False)
+    assert not Ledger(target).exists
 
 
 @dataclass(frozen=True)
@@ -213,9 +205,21 @@ class Bright(Smooth):
 
 def test_values_beyond_int16_are_clipped_and_counted(stored: Path, tmp_path: Path) -> None:
     gaps = int((~open_cube(stored)["valid"].values).sum())
-    with pytest.warns(CubefillWarning, match=rf"^{2 * gaps} values were beyond.*clipped"):
+    with pytest.warns(
+        CubefillWarning,
+        match=rf"^{2 * gaps} values .*f.zarr and were clipped \(B04: {gaps}, B08: {gaps}\)",
+    ):
         out = run(stored, tmp_path / "f.zarr", Bright(), progress=False)
+    assert out["B04"].attrs["clipped_values"] == gaps
     assert float(out["B04"].max()) == pytest.approx(3.2767)
+
+
+def test_another_cube_in_memory_is_another_job(tmp_path: Path) -> None:
+    ds = cube(size=(40, 30))
+    run(ds, tmp_path / "f.zarr", "linear", progress=False)
+    darker = ds.assign(B04=ds["B04"] * np.float32(0.5))
+    with pytest.raises(StoreError, match=r"variables.B04.sample is .* there"):
+        run(darker, tmp_path / "f.zarr", "linear", progress=False)
 
 
 def test_a_job_never_writes_into_its_source(stored: Path) -> None:
@@ -224,43 +228,13 @@ def test_a_job_never_writes_into_its_source(stored: Path) -> None:
     assert open_cube(stored)["B04"].shape == (7, 70, 50)
 
 
-def test_the_budget_of_a_cluster_is_that_of_its_workers() -> None:
-    class Client:
-        def scheduler_info(self, n_workers: int) -> dict[str, dict[str, dict[str, int]]]:
-            return {"workers": {"a": {"memory_limit": 10}, "b": {"memory_limit": 20}}}
-
-    assert memory_of(Client()) == 18
-
-
 @pytest.mark.slow
-def test_worker_processes_write_the_same_bits(stored: Path, tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
+def test_worker_processes_write_the_same_bits(
+    stored: Path, tmp_path: Path, process_client: Any
+) -> None:
     expected = run(stored, tmp_path / "a.zarr", "linear", tile=32, progress=False)
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=":0"
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
-        out = run(stored, tmp_path / "b.zarr", "linear", tile=32, client=client, progress=False)
-        equal(out, expected)
-
-
-def test_the_plan_of_a_job_keeps_to_its_budget(stored: Path) -> None:
-    asked = request(open_cube(stored), "linear")
-    plan = plan_job(asked, memory="1GB", tile=32, workers=4)
-    assert (plan.tile, plan.step, plan.tiles) == (32, 32, 6)
-    assert plan.workers * plan.bytes_tile <= plan.memory
-    with pytest.raises(PlanError, match=r"memory budget is 1 MB"):
-        plan_job(asked, memory="1MB")
-
-
-@pytest.mark.parametrize(
-    ("size", "workers", "tile"), [(200, 2, 1024), (384, 2, 256), (1100, 2, 1024)]
-)
-def test_tiles_are_large_and_every_worker_has_one(size: int, workers: int, tile: int) -> None:
-    asked = request(cube(dates=2, size=(size, size)), "linear")
-    assert plan_job(asked, memory="8GB", workers=workers).tile == tile
+    out = run(stored, tmp_path / "b.zarr", "linear", tile=32, client=process_client, progress=False)
+    equal(out, expected)
 
 
 PEAK = """

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cubefill.engine import gapfill
 from cubefill.engine.kernel import fill_tile, region, sample
-from cubefill.engine.planning import request
-from cubefill.engine.work import Area
+from cubefill.engine.request import request
+from cubefill.engine.work import Region
 from cubefill.errors import CubeError, MethodError
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.methods.windows import Span
@@ -104,7 +104,7 @@ def test_a_patch_larger_than_the_cube_sees_it_reflected() -> None:
 
 def test_regions_grow_by_the_halo_and_stop_at_the_edge() -> None:
     work = request(cube(size=(40, 40)), Neighbours(8, 4)).work
-    assert region(work, Area(slice(0, 10), slice(20, 30))) == Area(slice(0, 12), slice(16, 32))
+    assert region(work, Region(slice(0, 10), slice(20, 30))) == Region(slice(0, 12), slice(16, 32))
 
 
 def test_the_sample_depends_on_the_cube_alone() -> None:
@@ -120,7 +120,7 @@ def test_the_sample_depends_on_the_cube_alone() -> None:
 
 def test_a_kernel_works_from_a_pickle() -> None:
     work = request(cube(), Mean()).work
-    area = Area(slice(2, 9), slice(1, 6))
+    area = Region(slice(2, 9), slice(1, 6))
     again = fill_tile(pickle.loads(pickle.dumps(work)), area)
     for name, a in fill_tile(work, area).items():
         np.testing.assert_array_equal(a, again[name])

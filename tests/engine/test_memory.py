@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cubefill.engine import planning
 from cubefill.engine.memory import example, fitting, scratch_of
+from cubefill.engine.request import request
 from cubefill.engine.work import Work
 from cubefill.methods.contract import Needs, Scratch
 from cubefill.methods.windows import Span, Whole
@@ -26,7 +26,7 @@ def work(needs: Needs, dates: int = 9, size: tuple[int, int] = (40, 30), **asked
         ds["sar_valid"] = ds["valid"]
     if needs.dem:
         ds["DEM"] = ds["B04"][0]
-    return planning.request(ds, Asking(), **asked).work
+    return request(ds, Asking(), **asked).work
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ import cubefill
 from cubefill.cube.rows import as_rows, in_rows
 from cubefill.engine.kernel import fill_tile
 from cubefill.engine.memory import tile_bytes
-from cubefill.engine.planning import request
-from cubefill.engine.work import Area
+from cubefill.engine.request import request
+from cubefill.engine.work import Region
 from cubefill.errors import CubeError, MethodError
 from cubefill.methods import Block, resolve
 from tests.shared.strategies import Mean, cube
@@ -218,7 +218,7 @@ def given_to_a_method(ds: xr.Dataset) -> Block:
     """The block of a fill in one tile."""
     SEEN.clear()
     work = request(ds, Looking()).work
-    fill_tile(work, Area(*(slice(0, n) for n in work.shape)))
+    fill_tile(work, Region(*(slice(0, n) for n in work.shape)))
     return SEEN[0]
 
 

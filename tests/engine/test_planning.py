@@ -1,3 +1,4 @@
+import re
 import time as clock
 from pathlib import Path
 
@@ -5,8 +6,10 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.engine.planning import halo_of, plan
-from cubefill.errors import CubeError, DeviceError, MethodError, PlanError
+from cubefill.engine.memory import halo_of
+from cubefill.engine.planning import plan, plan_work
+from cubefill.engine.request import request
+from cubefill.errors import PlanError
 from cubefill.methods.contract import Needs
 from cubefill.methods.windows import Span, Whole
 from tests.shared.strategies import Mean, cube
@@ -28,6 +31,33 @@ def test_a_plan_over_the_budget_is_refused_with_both_numbers() -> None:
         PlanError, match=r"A tile of 16 px needs 67.* MB; the memory budget is 1 MB"
     ):
         plan(cube(), "linear", memory="1MB")
+
+
+def test_the_plan_of_a_job_keeps_to_its_budget() -> None:
+    asked = request(cube(size=(70, 50)), "linear")
+    p = plan_work(asked, memory="1GB", tile=32, workers=4, job=True)
+    assert (p.tile, p.step, p.tiles) == (32, 32, 6)
+    assert p.workers * p.bytes_tile <= p.memory
+    words = r"6 tiles of 32 px in steps of 32 px; 4 workers x 67.\d MB of 1 GB"
+    assert re.fullmatch(words, str(p))
+    assert p.to_dict()["bytes_net"] == 0
+    with pytest.raises(PlanError, match=r"tile=0: expected"):
+        plan_work(asked, tile=0, job=True)
+    with pytest.raises(PlanError, match=r"memory budget is 1 MB"):
+        plan_work(asked, memory="1MB", job=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "workers", "tile"), [(200, 2, 1024), (384, 2, 256), (1100, 2, 1024)]
+)
+def test_tiles_are_large_and_every_worker_has_one(size: int, workers: int, tile: int) -> None:
+    asked = request(cube(dates=2, size=(size, size)), "linear")
+    assert plan_work(asked, memory="8GB", workers=workers, job=True).tile == tile
+
+
+def test_no_tile_of_no_pixels() -> None:
+    with pytest.raises(PlanError, match=r"tile=0: expected"):
+        plan(cube(), "linear", tile=0)
 
 
 def test_less_memory_means_smaller_tiles() -> None:
@@ -55,44 +85,6 @@ def test_a_method_that_needs_the_whole_scene_gets_one_tile() -> None:
         needs = Needs(space=Whole())
 
     assert plan(cube(size=(40, 30)), Scene()).tiles == 1
-
-
-@pytest.mark.parametrize(
-    ("needs", "message"),
-    [
-        (Needs(bands=("B04", "B11")), r"needs band B11; the cube has B04, B08. Load it with bands"),
-        (Needs(sar=True), r"no Sentinel-1. Load it with sar=True"),
-        (Needs(dem=True), r"needs DEM.*dem=True"),
-        (Needs(min_dates=20), r"needs 20 distinct dates; the cube has 7"),
-    ],
-)
-def test_what_a_method_lacks_is_named(needs: Needs, message: str) -> None:
-    class Picky(Mean):
-        pass
-
-    Picky.needs = needs
-    with pytest.raises(MethodError, match=message):
-        plan(cube(), Picky())
-
-
-def test_other_refusals() -> None:
-    with pytest.raises(MethodError, match=r"gives no standard deviation"):
-        plan(cube(), Mean(), std=True)
-    with pytest.raises(PlanError, match=r"tile=0: expected"):
-        plan(cube(), "linear", tile=0)
-    with pytest.raises(CubeError, match=r"valid"):
-        plan(cube().drop_vars("valid"), "linear")
-    with pytest.raises(DeviceError, match=r"expected 'auto', 'cpu', 'cuda' or 'mps'"):
-        plan(cube(), "linear", device="tpu")
-
-
-def test_an_absent_accelerator_is_an_error() -> None:
-    import torch
-
-    if torch.cuda.is_available():
-        pytest.skip("this machine has CUDA")
-    with pytest.raises(DeviceError, match=r"no such accelerator.*device='auto'"):
-        plan(cube(), "linear", device="cuda")
 
 
 @pytest.mark.parametrize(("tile", "most"), [(512, 3_500), (1024, 1_000)])

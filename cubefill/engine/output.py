@@ -1,0 +1,80 @@
+"""What a result is beside its pixels: dims, coordinates, attributes and provenance."""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from cubefill.engine.request import Request
+from cubefill.engine.work import Work
+from cubefill.methods import Flag, parameters
+from cubefill.store.source import StoreSource
+from cubefill.version import __version__
+
+
+def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
+    """The result as a dataset: dims, coordinates, CF flags, CRS and provenance."""
+    ds, work = asked.ds, asked.work
+    dims = {"time", "y", "x"} if work.axes.out is work.axes.given else {"y", "x"}
+    coords = {n: c for n, c in ds.coords.items() if set(c.dims) <= dims}
+    coords["time"] = xr.DataArray(work.axes.out, dims="time", attrs=dict(ds["time"].attrs))
+    out = xr.Dataset(coords=coords, attrs=provenance(asked))
+    for name, array in arrays.items():
+        variable = xr.Variable(("time", "y", "x"), array, _attrs(ds, work, name))
+        if "spatial_ref" in out.coords:
+            variable.encoding["grid_mapping"] = "spatial_ref"
+        out[name] = variable
+    return out
+
+
+def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
+    if name == "fill_flag":
+        return {
+            "long_name": "how each value came to be",
+            "standard_name": "status_flag",
+            "flag_values": np.array(list(Flag), np.uint8),
+            "flag_meanings": " ".join(f.name.lower() for f in Flag),
+        }
+    if work.std and name.endswith("_std") and name not in ds:
+        what = name.removesuffix("_std")
+        return {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
+    band = name.removesuffix(work.traits.suffix) if work.traits.suffix else name
+    attrs = dict(ds[band].attrs) if band in ds else {}
+    if work.traits.suffix:
+        attrs["long_name"] = f"{attrs.get('long_name', band)}, smoothed"
+    extra = [f"{name}_std"] if work.std else []
+    return attrs | {"ancillary_variables": " ".join(["fill_flag", *extra])}
+
+
+def provenance(asked: Request) -> dict[str, Any]:
+    """Attributes of an output: the cube's own, and how it was filled."""
+    work, ds = asked.work, asked.ds
+    method = work.method
+    learned: dict[str, Any] = getattr(method, "recorded", dict)()
+    now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    line = f"{now} cubefill {__version__}: gapfill method={asked.name}"
+    attrs = dict(ds.attrs)
+    attrs |= {
+        "gapfill_method": asked.name,
+        "gapfill_parameters": json.dumps(parameters(method), default=str, sort_keys=True),
+        "gapfill_version": __version__,
+        "gapfill_valid": _valid_words(ds),
+        "gapfill_observed_altered": int(bool(work.traits.suffix)),
+        "history": "\n".join(filter(None, [str(ds.attrs.get("history", "")), line])),
+    }
+    band = work.sources[work.bands[0]]
+    if isinstance(band, StoreSource) and isinstance(band.store, str):
+        attrs["gapfill_source"] = band.store
+    if learned:
+        attrs["gapfill_learned"] = json.dumps(learned, default=float, sort_keys=True)
+    return attrs
+
+
+def _valid_words(ds: xr.Dataset) -> str:
+    if "valid" in ds:
+        found = ds["valid"].attrs
+        return str(found.get("description") or found.get("source") or "given by the user")
+    return "made from SCL"
