@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import StoreError
+from cubefill.formats import write_cog
 from cubefill.methods.contract import Block, Bool, Float
 
 NODATA = np.float32(-3.4e38)
@@ -233,23 +234,12 @@ def _open(path: Path) -> tuple[NDArray[Any], str, Any]:
 
 
 def _save(path: Path, a: NDArray[Any], block: GapBlock) -> Path:
-    import rasterio
     from affine import Affine
 
     floats = a.dtype.kind == "f"
-    with rasterio.open(
-        path,
-        "w",
-        driver="GTiff",
-        count=a.shape[0],
-        height=a.shape[1],
-        width=a.shape[2],
-        dtype="float32" if floats else "uint8",
-        nodata=float(NODATA) if floats else 255,
-        crs=block.crs or None,
-        transform=Affine(*block.transform),
-        compress="lzw",
-        interleave="pixel",
-    ) as file:
-        file.write(a.astype(np.float32 if floats else np.uint8))
+    pixels = a.astype(np.float32 if floats else np.uint8)
+    nodata = float(NODATA) if floats else 255
+    write_cog(
+        path, pixels, transform=Affine(*block.transform), crs=block.crs or None, nodata=nodata
+    )
     return path

@@ -4,3 +4,4 @@ A cube becomes GeoTIFF files, and a minicube file becomes a cube. Start with `ge
 """
 
 from cubefill.formats.geotiff import to_geotiff as to_geotiff
+from cubefill.formats.geotiff import write_cog as write_cog

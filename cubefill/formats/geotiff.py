@@ -21,6 +21,17 @@ from cubefill.store.template import transform_of
 TILE = 1024
 """Edge of the squares in which a cube is read; each with all dates, as chunks are."""
 
+_COG = {
+    "driver": "COG",
+    "compress": "DEFLATE",
+    "predictor": "YES",
+    "blocksize": 512,
+    "bigtiff": "IF_SAFER",
+    "num_threads": "ALL_CPUS",
+}
+_OVERVIEWS = {True: "AVERAGE", False: "NEAREST"}
+"""How overviews are made of numbers, and of codes."""
+
 
 @dataclass(frozen=True)
 class _Image:
@@ -250,14 +261,28 @@ def _to_cog(image: _Image) -> None:
     from rasterio.shutil import copy
 
     scaled = image.encoding.scale is not None or image.encoding.dtype.kind == "f"
-    copy(
-        str(image.part),
-        str(image.path),
-        driver="COG",
-        compress="DEFLATE",
-        predictor="YES",
-        blocksize=512,
-        overview_resampling="AVERAGE" if scaled else "NEAREST",
-        bigtiff="IF_SAFER",
-        num_threads="ALL_CPUS",
-    )
+    copy(str(image.part), str(image.path), **_COG, overview_resampling=_OVERVIEWS[scaled])
+
+
+def write_cog(
+    path: Path,
+    values: NDArray[Any],
+    *,
+    transform: Any,
+    crs: Any,
+    nodata: float | None = None,
+    level: int = 6,
+) -> None:
+    """A new Cloud Optimized GeoTIFF of pixels `(y, x)` or `(band, y, x)`, and its folder.
+
+    `transform` is an `Affine`, `crs` what rasterio takes or None, `level` that of the compression.
+    """
+    import rasterio
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pages = values if values.ndim == 3 else values[None]
+    size = dict(zip(("count", "height", "width"), pages.shape, strict=True))
+    how = {**_COG, **size, "overview_resampling": _OVERVIEWS[False], "level": level}
+    kind = {"dtype": pages.dtype, "crs": crs, "transform": transform, "nodata": nodata}
+    with rasterio.open(path, "w", **how, **kind) as file:
+        file.write(pages)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.cube.counts import SCALE
 from cubefill.errors import CatalogueError, CubeError
+from cubefill.formats import write_cog
 from cubefill.ownership import WRITER, claim, document, refuse_source
 from cubefill.stac.area import outline, quiet
 from cubefill.stac.documents import write_documents
@@ -178,6 +179,9 @@ class _Place:
     def projection(self) -> dict[str, Any]:
         return {"proj:shape": list(self.shape), "proj:transform": list(self.transform)[:6]}
 
+    def write(self, path: Path, values: NDArray[Any], nodata: float) -> None:
+        write_cog(path, values, transform=self.transform, crs=self.code, nodata=nodata, level=1)
+
 
 def _place(cube: xr.Dataset) -> _Place:
     from odc.geo.xr import xr_coords  # noqa: F401  registers ds.odc
@@ -249,12 +253,12 @@ def _optical(
         path = root / OPTICAL / name / f"{band}.tif"
         counts = np.rint(step[band].values.astype(np.float64) / SCALE + style.added)
         counts = np.where(np.isfinite(counts), np.clip(counts, 1, 65535), 0).astype(np.uint16)
-        _write_cog(path, counts, place, 0)
+        place.write(path, counts, 0)
         assets[style.names[band]] = _asset(path, place, ["data", "reflectance"]) | _says(
             style, band, "uint16", place
         )
     path = root / OPTICAL / name / "SCL.tif"
-    _write_cog(path, scl, place, 0)
+    place.write(path, scl, 0)
     assets[style.names["SCL"]] = _asset(path, place, ["data"]) | _says(style, "SCL", "uint8", place)
     seen = scl > 0
     cloud = float(100 * np.isin(scl, CLOUDS)[seen].mean()) if seen.any() else 100.0
@@ -318,7 +322,7 @@ def _radar(
     for band in step.data_vars:
         power = np.float32(10) ** (step[band].values.astype(np.float32) / np.float32(10))
         path = root / RADAR / name / f"{band}.tif"
-        _write_cog(path, np.where(np.isfinite(power), power, SAR_NODATA), place, SAR_NODATA)
+        place.write(path, np.where(np.isfinite(power), power, SAR_NODATA), SAR_NODATA)
         assets[str(band).lower()] = _asset(path, place, ["data"]) | _float(SAR_NODATA, place)
     properties = {
         "platform": "sentinel-1a",
@@ -335,7 +339,7 @@ def _elevation(root: Path, place: _Place, dem: xr.DataArray) -> dict[str, Any]:
     name = f"DEM_{place.code.split(':')[-1]}"
     path = root / ELEVATION / name / "DEM.tif"
     values = dem.values.astype(np.float32)
-    _write_cog(path, np.where(np.isfinite(values), values, DEM_NODATA), place, DEM_NODATA)
+    place.write(path, np.where(np.isfinite(values), values, DEM_NODATA), DEM_NODATA)
     asset = _asset(path, place, ["data"]) | _float(DEM_NODATA, place)
     return _item(name, ELEVATION, {"datetime": DEM_DATE}, {"data": asset}, place)
 
@@ -370,30 +374,3 @@ def _item(
         "links": [],
         "assets": assets,
     }
-
-
-# ------------------------------------------------------------------ files
-
-
-def _write_cog(path: Path, values: NDArray[Any], place: _Place, nodata: float) -> None:
-    import rasterio
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with rasterio.open(
-        path,
-        "w",
-        driver="COG",
-        height=place.shape[0],
-        width=place.shape[1],
-        count=1,
-        dtype=values.dtype if values.dtype.kind != "f" else "float32",
-        crs=place.code,
-        transform=place.transform,
-        nodata=nodata,
-        compress="deflate",
-        level=1,
-        predictor="yes",
-        blocksize=512,
-        overview_resampling="nearest",
-    ) as file:
-        file.write(values.astype(file.dtypes[0], copy=False), 1)

@@ -8,7 +8,7 @@ from numpy.testing import assert_array_equal
 
 from cubefill.errors import CubeError, StoreError
 from cubefill.formats import geotiff as store_geotiff
-from cubefill.formats.geotiff import to_geotiff
+from cubefill.formats.geotiff import to_geotiff, write_cog
 from tests.shared.store_cube import store_cube
 
 
@@ -102,3 +102,15 @@ def test_refusals(tmp_path: Path, cube: xr.Dataset) -> None:
     file.write_text("")
     with pytest.raises(StoreError, match="cannot be written"):
         to_geotiff(cube, file)
+
+
+def test_one_call_writes_an_image_of_several_bands_into_a_new_folder(tmp_path: Path) -> None:
+    pixels = np.arange(2 * 600 * 520, dtype=np.float32).reshape(2, 600, 520)
+    path = tmp_path / "new" / "a.tif"
+    transform = rasterio.Affine(10, 0, 500_000, 0, -10, 5_600_000)
+    write_cog(path, pixels, transform=transform, crs="EPSG:32631", nodata=-1)
+    with rasterio.open(path) as file:
+        assert_array_equal(file.read(), pixels)
+        assert (file.nodata, file.crs.to_epsg(), file.transform) == (-1, 32631, transform)
+        assert file.overviews(1) == [2]
+        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
