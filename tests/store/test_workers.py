@@ -7,22 +7,16 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-import zarr
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
-from zarr.storage import LocalStore, MemoryStore
+from zarr.storage import MemoryStore
 
 from cubefill import store
 from cubefill.errors import CubefillWarning, StoreError
-from cubefill.store import template as store_template
 from cubefill.store import workers as store_write
+from cubefill.store.ledger import Ledger
+from cubefill.store.workers import memory_of
 from tests.shared.store_cube import SMALL, same, store_cube
 
 cube = pytest.fixture(store_cube)
-
-
-# --- resume ------------------------------------------------------------------------------------
 
 
 class Failing:
@@ -68,205 +62,6 @@ def test_a_broken_run_goes_on_where_it_stopped(
     assert counting.calls == 3
 
 
-def test_other_content_on_the_same_path_is_refused(tmp_path: Path, cube: xr.Dataset) -> None:
-    path = tmp_path / "a.zarr"
-    store.write_cube(cube, path, **SMALL)
-    changes: dict[str, Callable[[], xr.Dataset]] = {
-        r"variables.SCL is .* there, absent here": lambda: cube.drop_vars("SCL"),
-        r"time.steps is 5 there, 4 here": lambda: cube.isel(time=slice(4)),
-        r"variables.valid.attrs.comment is 'made up' there, 'other' here": lambda: cube.assign(
-            valid=cube.valid.assign_attrs(comment="other")
-        ),
-        r"variables.B04.sample": lambda: cube.assign(B04=cube.B04 + np.float32(0.01)),
-        r"grid.transform": lambda: cube.assign_coords(x=cube.x + 10),
-    }
-    for message, change in changes.items():
-        with pytest.raises(StoreError, match=message):
-            store.write_cube(change(), path, **SMALL)
-    with pytest.raises(StoreError, match="profile is 'default' there, 'fast' here"):
-        store.write_cube(cube, path, profile="fast", **SMALL)
-    with pytest.raises(StoreError, match=r"exists.*resume=True.*overwrite=True"):
-        store.write_cube(cube, path, resume=False, **SMALL)
-    newer = cube.assign_attrs(history="made again")
-    same(store.write_cube(newer, path, **SMALL), cube)
-    less = cube.drop_vars("SCL")
-    same(store.write_cube(less, path, overwrite=True, **SMALL), less)
-
-
-def test_a_changed_input_is_refused(tmp_path: Path, cube: xr.Dataset) -> None:
-    first = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
-    store.write_cube(first * np.float32(0.5), tmp_path / "b.zarr", **SMALL)
-    again = store.open_cube(tmp_path / "a.zarr") * np.float32(0.5)
-    store.write_cube(again, tmp_path / "b.zarr", **SMALL)
-    newer = store.write_cube(cube, tmp_path / "a.zarr", overwrite=True, **SMALL)
-    with pytest.raises(StoreError, match=r"variables.B04.sources is \['B04 of"):
-        store.write_cube(newer * np.float32(0.5), tmp_path / "b.zarr", **SMALL)
-
-
-def test_an_overwritten_store_is_another_source(tmp_path: Path, cube: xr.Dataset) -> None:
-    path = tmp_path / "a.zarr"
-    first = store.write_cube(cube, path, **SMALL)
-    first_name = first.B04.data.name
-    darker = cube.assign(B04=cube.B04 * 0)
-    second = store.write_cube(darker, path, overwrite=True, **SMALL)
-    assert second.B04.data.name != first_name
-    same(second, darker)
-
-
-def test_a_creation_that_was_cut_short_counts_as_absent(
-    tmp_path: Path, cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    real = store_template._create_array
-
-    def fail(group: Any, template: xr.DataArray, *args: Any) -> None:
-        if template.name == "SCL":
-            raise KeyboardInterrupt
-        real(group, template, *args)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(store_template, "_create_array", fail)
-        with pytest.raises(KeyboardInterrupt):
-            store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
-    same(store.write_cube(cube, tmp_path / "a.zarr", **SMALL), cube)
-
-
-# --- refusals ----------------------------------------------------------------------------------
-
-
-def test_a_target_that_exists(tmp_path: Path, cube: xr.Dataset) -> None:
-    path = tmp_path / "a.zarr"
-    cube.to_zarr(path, consolidated=False)
-    for overwrite in (False, True):
-        with pytest.raises(StoreError, match=r"no store that cubefill wrote.*another path"):
-            store.create(path, cube, overwrite=overwrite)
-    path = tmp_path / "b.zarr"
-    store.create(path, cube)
-    with pytest.raises(StoreError, match=r"b.zarr exists.*overwrite=True"):
-        store.create(path, cube)
-    with pytest.raises(StoreError, match=r"no record of tiles.*overwrite=True"):
-        store.write_cube(cube, path, **SMALL)
-    same(store.write_cube(cube, path, overwrite=True, **SMALL), cube)
-
-
-def test_what_is_no_store_is_never_removed(tmp_path: Path, cube: xr.Dataset) -> None:
-    folder, file = tmp_path / "photos", tmp_path / "file"
-    folder.mkdir()
-    (folder / "cat.jpg").write_text("meow")
-    file.write_text("text")
-    for path in (folder, file):
-        with pytest.raises(StoreError, match=r"is no zarr store.*left"):
-            store.write_cube(cube, path, overwrite=True, **SMALL)
-    assert (folder / "cat.jpg").read_text() == "meow"
-    empty = tmp_path / "empty.zarr"
-    empty.mkdir()
-    same(store.write_cube(cube, empty, **SMALL), cube)
-
-
-def test_a_parent_that_is_missing(tmp_path: Path, cube: xr.Dataset) -> None:
-    with pytest.raises(StoreError, match=r"no parent folder.*os.makedirs\("):
-        store.write_cube(cube, tmp_path / "no" / "such" / "a.zarr", **SMALL)
-    assert not (tmp_path / "no").exists()
-
-
-def test_a_target_that_cannot_be_written(
-    tmp_path: Path, cube: xr.Dataset, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(StoreError, match=r"cannot be written.*write permission"):
-            store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
-    locked = LocalStore(tmp_path, read_only=True)
-    with pytest.raises(StoreError, match="read-only"):
-        store.write_cube(cube, locked, **SMALL)
-
-    def full(*args: Any, **options: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
-    with pytest.raises(StoreError, match=r"cannot be written \(OSError.*No space left"):
-        store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
-
-
-def test_a_cube_is_not_written_into_its_own_store(tmp_path: Path, cube: xr.Dataset) -> None:
-    path = tmp_path / "a.zarr"
-    opened = store.write_cube(cube, path, **SMALL)
-    with pytest.raises(StoreError, match="is where the cube is read from"):
-        store.write_cube(opened * 2, path, overwrite=True, **SMALL)
-    same(store.open_cube(path), cube)
-
-
-def test_no_grid_and_odd_shards(tmp_path: Path, cube: xr.Dataset) -> None:
-    with pytest.raises(StoreError, match="no dimension y: expected y and x, found time, x"):
-        store.write_cube(cube[["B04"]].isel(y=0), tmp_path / "a.zarr")
-    with pytest.raises(StoreError, match=r"multiple of the chunk. Pass shard=768"):
-        store.write_cube(cube, tmp_path / "a.zarr", shard=1000)
-
-
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_regions_are_whole_shards_or_refused(data: st.DataObject) -> None:
-    memory = aligned_store()
-    size, unit = 50, 32
-    start = data.draw(st.integers(0, size - 1))
-    stop = data.draw(st.integers(start + 1, size))
-    index = (slice(0, 5), slice(0, 64), slice(start, stop))
-    values = np.ones((5, 64, stop - start), np.float32)
-    if start % unit == 0 and (stop % unit == 0 or stop == size):
-        assert store.write_region(memory, "B04", index, values) == 0
-        return
-    with pytest.raises(StoreError, match=rf"dimension 'x' \(size 50\).*whole shards of {unit}"):
-        store.write_region(memory, "B04", index, values)
-
-
-def aligned_store() -> MemoryStore:
-    if "aligned" not in _STORES:
-        _STORES["aligned"] = MemoryStore()
-        cube = store_cube(5, 70, 50)[["B04"]]
-        store.create(_STORES["aligned"], cube, chunk=16, shard=32)
-    return _STORES["aligned"]
-
-
-_STORES: dict[str, MemoryStore] = {}
-
-
-def test_a_region_of_another_shape_or_name(cube: xr.Dataset) -> None:
-    memory = aligned_store()
-    index = (slice(None), slice(0, 32), slice(0, 32))
-    with pytest.raises(StoreError, match=r"shape \(5, 32, 32\), got \(5, 32, 31\)"):
-        store.write_region(memory, "B04", index, np.ones((5, 32, 31), np.float32))
-    with pytest.raises(StoreError, match=r"3 slices \(time, y, x\), got 2"):
-        store.write_region(memory, "B04", index[1:], np.ones((32, 32), np.float32))
-    with pytest.raises(StoreError, match="no variable 'B99'"):
-        store.write_region(memory, "B99", index, np.ones((5, 32, 32), np.float32))
-
-
-def test_counts_are_written_as_they_are() -> None:
-    memory = aligned_store()
-    index = (slice(None), slice(64, 70), slice(0, 32))
-    counts = np.full((5, 6, 32), -7, np.int16)
-    assert store.write_region(memory, "B04", index, counts) == 0
-    assert_array_equal(zarr.open_array(memory, path="B04")[index], counts)
-    assert store.write_region(memory, "B04", index, np.full((5, 6, 32), 4.0)) == 5 * 6 * 32
-
-
-def test_a_flipped_byte_is_an_error(tmp_path: Path, cube: xr.Dataset) -> None:
-    path = tmp_path / "a.zarr"
-    store.write_cube(cube, path, **SMALL)
-    shard = path / "B04" / "c" / "0" / "0" / "0"
-    whole = shard.read_bytes()
-    for at in np.linspace(0, len(whole) - 1, 25).astype(int):
-        broken = bytearray(whole)
-        broken[at] ^= 0b100
-        shard.write_bytes(bytes(broken))
-        with pytest.raises(StoreError, match=r"B04 of .*a.zarr cannot be read at"):
-            store.open_cube(path).B04[:, :32, :32].compute(scheduler="synchronous")
-    shard.write_bytes(whole)
-    same(store.open_cube(path), cube)
-
-
-# --- what is said ------------------------------------------------------------------------------
-
-
 def test_clipped_values_are_counted_and_said_once(tmp_path: Path, cube: xr.Dataset) -> None:
     values = cube.B04.values.copy()
     values[:, ::10, ::10] = 5.0
@@ -296,3 +91,81 @@ def test_resampled_reflectance_is_said_once_and_recorded(
     assert found.B04.attrs["rounded_to"] == 1e-4
     assert "rounded_to" not in found.B08.attrs
     np.testing.assert_allclose(found.B04.values, resampled.B04.values, atol=0.5001e-4)
+
+
+def test_workers_write_the_same_store(
+    tmp_path: Path, cube: xr.Dataset, cluster_client: Any
+) -> None:
+    lazy = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
+    seen: list[int] = []
+    options = SMALL | {"progress": lambda done, total, info: seen.append(done)}
+    found = store.write_cube(lazy, tmp_path / "b.zarr", client=cluster_client, **options)
+    same(found, cube)
+    assert seen == list(range(7))
+    mixed = cube.assign(B04=lazy.B04 * np.float32(2))
+    found = store.write_cube(mixed, tmp_path / "c.zarr", client=cluster_client, **SMALL)
+    np.testing.assert_allclose(found.B04.values, 2 * cube.B04.values, rtol=1e-5)
+
+
+def broken(cube: xr.Dataset, fails: Callable[[], bool]) -> xr.Dataset:
+    """B04 of a cube, whose first block that is computed while `fails` says so raises."""
+
+    def fail(block: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        if fails():
+            raise RuntimeError("injected")
+        return block
+
+    lazy = cube[["B04"]].chunk(y=32, x=32)
+    data = lazy.B04.data.map_blocks(fail, dtype="f4", meta=lazy.B04.data._meta)
+    return lazy.assign(B04=lazy.B04.copy(data=data))
+
+
+def test_a_failure_on_a_worker_leaves_a_store_that_resumes(
+    tmp_path: Path, cube: xr.Dataset, cluster_client: Any
+) -> None:
+    flag = tmp_path / "fail"
+    flag.touch()
+    lazy = broken(cube, lambda: os.path.exists(flag))
+    with pytest.raises(RuntimeError, match="injected"):
+        store.write_cube(lazy, tmp_path / "a.zarr", client=cluster_client, **SMALL)
+    assert not Ledger(tmp_path / "a.zarr").complete
+    flag.unlink()
+    found = store.write_cube(lazy, tmp_path / "a.zarr", client=cluster_client, **SMALL)
+    same(found, cube[["B04"]])
+
+
+def test_a_tile_that_fails_once_on_a_worker_is_tried_again(
+    tmp_path: Path, cube: xr.Dataset, cluster_client: Any
+) -> None:
+    def once() -> bool:
+        try:
+            os.remove(tmp_path / "fail")
+        except FileNotFoundError:
+            return False
+        return True
+
+    (tmp_path / "fail").touch()
+    lazy = broken(cube, once)
+    same(store.write_cube(lazy, tmp_path / "a.zarr", client=cluster_client, **SMALL), cube[["B04"]])
+    assert not (tmp_path / "fail").exists()
+
+
+def test_a_store_in_memory_is_refused_by_a_cluster(cube: xr.Dataset, cluster_client: Any) -> None:
+    with pytest.raises(StoreError, match="lives in one process"):
+        store.write_cube(cube, MemoryStore(), client=cluster_client, **SMALL)
+
+
+@pytest.mark.slow
+def test_worker_processes_write_the_same_store(
+    tmp_path: Path, cube: xr.Dataset, process_client: Any
+) -> None:
+    lazy = store.write_cube(cube, tmp_path / "a.zarr", **SMALL)
+    same(store.write_cube(lazy, tmp_path / "b.zarr", client=process_client, **SMALL), cube)
+
+
+def test_the_budget_of_a_cluster_is_that_of_its_workers() -> None:
+    class Client:
+        def scheduler_info(self, n_workers: int) -> dict[str, dict[str, dict[str, int]]]:
+            return {"workers": {"a": {"memory_limit": 10}, "b": {"memory_limit": 20}}}
+
+    assert memory_of(Client()) == 18
