@@ -15,7 +15,7 @@ from cubefill.cube.indices import ndvi
 
 CLASSICAL = [
     name
-    for name, target in cubefill.methods.contract.METHODS.items()
+    for name, target in cubefill.methods.METHODS.items()
     if target.split(":")[0].rsplit(".", 1)[1] in ("linear", "cubic", "smooth", "harmonic")
 ]
 """Methods without a checkpoint; deep ones meet the same law in tests/methods."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.cube.counts import Counts
+from cubefill.cube.counts import Counts as Counts
 from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]

@@ -274,7 +274,7 @@ def test_series_are_for_methods_of_series(trains: list[str], tmp_path: Path) -> 
 
 
 def test_convert(tmp_path: Path) -> None:
-    method: Any = cubefill.methods.contract.resolve("utilise")
+    method: Any = cubefill.methods.resolve("utilise")
     config = CASES["utilise"][1]
     small = method.configured(**config)
     path = write_utilise(tmp_path, small, small.net(small.config))

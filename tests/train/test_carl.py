@@ -179,7 +179,7 @@ def test_other_methods_refuse_it(tmp_path: Path, cube: xr.Dataset, name: str) ->
         "utilise": {"patch": 16, "pad": 4, "widths": [4, 4, 8], "heads": 2},
         "stpconv": {"size": 16},
     }
-    method: Any = cubefill.methods.contract.resolve(name)
+    method: Any = cubefill.methods.resolve(name)
     method = method.configured(**small.get(name, {"width": 2}))
     given = CubeSamples([cube], method, Blobs(), count=4)
     with pytest.raises(MethodError, match=r"loss='carl' .*ssop_mer, ssop_unet, msop_unet or|of ss"):
