@@ -57,6 +57,13 @@ PARTED = {
 }
 """Former "module:Class" to the one of today, where the classes of a module went apart."""
 
+RENAMED = {
+    "cubefill.events": {"of_cube": "mowing_events"},
+    "cubefill.methods.msop": {"ConfigDavid": "MsopDavidConfig", "ConfigUnet": "MsopUnetConfig"},
+    "cubefill.methods.ssop": {"ConfigMer": "SsopMerConfig", "ConfigUnet": "SsopUnetConfig"},
+}
+"""Names in a module of `MOVED` that are others today; its former path offers both."""
+
 
 def current(target: str) -> str:
     """A "module:Class" with the module's path of today, whichever version wrote it.
@@ -211,12 +218,18 @@ class _Former(MetaPathFinder, Loader):
             stacklevel=2,
         )
         module = importlib.import_module(now)
+        if names := RENAMED.get(spec.name):
+            former = ModuleType(spec.name)
+            public = {n: v for n, v in vars(module).items() if not n.startswith("__")}
+            vars(former).update(public, **{n: public[new] for n, new in names.items()})
+            return former
         spec.loader_state = module.__spec__
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         former = module.__spec__  # the import system has put it where the module's own was
-        module.__spec__ = former.loader_state if former is not None else None
+        if former is not None and former.loader_state is not None:
+            module.__spec__ = former.loader_state
 
 
 def keep_former_paths() -> None:

@@ -282,7 +282,7 @@ def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path)
     command = [sys.executable, "-m", "cubefill.cli", "fill", str(source), str(target)]
     command += ["--method", "slow_linear:Slow", "--tile", "128"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-    (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=0.5))
+    (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=1.5))
     job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
     ledger = Ledger(target)
     limit = time.monotonic() + 60

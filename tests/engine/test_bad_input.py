@@ -78,7 +78,9 @@ def test_bands_under_other_names_and_an_absent_ndvi() -> None:
     with pytest.raises(MethodError, match=r"needs band B04, B08; .*conform\(ds\) to rename red, n"):
         _ = CubeSamples([foreign], resolve("utilise"), Blobs())[0]
     mowing = made(Mowing, steps=8, features=4, convs=(2, 3), units=3)
-    with pytest.raises(MethodError, match=r"needs band NDVI.*use cubefill\.indices\.with_ndvi"):
+    with pytest.raises(
+        MethodError, match=r"needs band NDVI.*use cubefill\.cube\.indices\.with_ndvi"
+    ):
         cube().gapfill("mowing", checkpoint=mowing.checkpoint)
 
 
@@ -227,7 +229,7 @@ def test_a_split_that_gaps_leave_empty(tmp_path: Path) -> None:
     assert re.match(told + r"\d+ dates .* removed: \d+ x no gap: Blobs.*Widen", str(error.value))
     assert not list(tmp_path.iterdir())
     made = samples.make([ds], needs, Blobs(), tmp_path / "a.zarr", splits=(1, 0, 0))
-    with pytest.raises(StoreError, match=r"no test samples .*expected a split with a share.*Type"):
+    with pytest.raises(StoreError, match=r"no test samples .*expected a split with a share.*Use"):
         samples.open(made.path, "test")
 
 

@@ -72,7 +72,7 @@ def test_variants_of_a_method_stand_together_in_the_papers_order(nets: list[Any]
 
 
 def test_checkpoints_of_one_variant_are_told_apart(nets: list[Any]) -> None:
-    other = made(SsopUnet, layout="ssop", **SMALL)
+    other = made.__wrapped__(SsopUnet, layout="ssop", **SMALL)
     rows = _rows([nets[1], other, nets[0], other, "linear2", "linear2"])
     assert list(rows) == [
         "ssop_unet (without SAR)",
