@@ -34,7 +34,7 @@ demo: $(DEMO_READY)
 	$(BIN)/cubefill demo $(DEMO)
 
 test: $(TEST_READY) check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 test-all: $(TEST_READY) check
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m ""

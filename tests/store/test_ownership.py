@@ -55,7 +55,10 @@ def show_demo(path: Path) -> object:
     return demo.run_demo(path, size=64, dates=6)
 
 
-FOLDERS = [write, fill, fill_ndvi, make_samples, catalogue, show_demo]
+FOLDERS = [
+    *(write, fill, fill_ndvi, make_samples, catalogue),
+    pytest.param(show_demo, marks=pytest.mark.slow),
+]
 
 
 def save(path: Path) -> object:

@@ -209,8 +209,14 @@ fit(Path(sys.argv[1]), replace(RECIPE, batch=2), samples=train_on, validation=ju
 """
 
 
-@pytest.mark.parametrize("part", ["train", "validation"])
-@pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.parametrize(
+    ("part", "processes"),
+    [
+        ("train", 2),
+        *(pytest.param(*p, marks=pytest.mark.slow) for p in (("train", 1), ("validation", 1))),
+        pytest.param("validation", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_shapes_that_differ_in_a_batch_are_refused_by_any_number_of_processes(
     tmp_path: Path, processes: int, part: str
 ) -> None:

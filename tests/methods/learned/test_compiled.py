@@ -17,6 +17,7 @@ from tests.shared.torch_thread import one_thread as one_thread
 
 
 @pytest.mark.skipif(not any(map(shutil.which, COMPILERS)), reason="no C++ compiler")
+@pytest.mark.slow
 def test_a_compiled_net_fills_the_same_for_any_tiles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
