@@ -13,8 +13,6 @@ FACES = sorted(ROOT.rglob("__init__.py"))
 LAZY = [face for face in FACES if "on_first_use(__name__" in face.read_text()]
 MOST = 14
 """Files of a folder beside its face."""
-OVER = {"stac": 15}
-"""Folders with more."""
 
 
 def label(face: Path) -> str:
@@ -76,7 +74,7 @@ def test_no_module_bears_the_name_of_a_public_function_of_its_package(face: Path
 
 def test_a_folder_has_few_files() -> None:
     counts = {f.parent.name: len(list(f.parent.glob("*.py"))) - 1 for f in FACES}
-    assert {name: n for name, n in counts.items() if n > OVER.get(name, MOST)} == {}
+    assert {name: n for name, n in counts.items() if n > MOST} == {}
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cubefill.errors import CatalogueError, CubeError
-from cubefill.stac.grid import Bounds, Grid, same_crs
+from cubefill.stac.grid import Bounds, grid_of, straight
 from cubefill.stac.items import find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
@@ -223,16 +223,15 @@ def check_grid(geobox: Any) -> Any:
             f"The geobox has CRS {geobox.crs}: expected a projected CRS in metres. "
             "Use GeoBox.from_bbox(bounds, 'EPSG:326xx', resolution=10)."
         )
-    a = geobox.affine
-    if a.b or a.d or a.a <= 0 or a.e >= 0:
+    if not straight(geobox):
         raise CubeError(
-            f"The geobox has transform {tuple(a)[:6]}: expected x to ascend and y to descend, "
-            "without rotation. Use GeoBox.from_bbox(geobox.boundingbox, resolution=...)."
+            f"The geobox has transform {tuple(geobox.affine)[:6]}: expected x to ascend and y to "
+            "descend, without rotation. Use GeoBox.from_bbox(geobox.boundingbox, resolution=...)."
         )
     return geobox
 
 
-def native_grid(item: Any, asset: Any) -> Grid | None:
+def native_grid(item: Any, asset: Any) -> Any | None:
     """The grid of an asset as its metadata gives it, or None."""
     extra, p = asset.extra_fields, item.properties
     transform = extra.get("proj:transform") or p.get("proj:transform")
@@ -240,9 +239,7 @@ def native_grid(item: Any, asset: Any) -> Grid | None:
     crs = extra.get("proj:code") or crs_of_item(item)
     if not transform or not shape or not crs:
         return None
-    a, b, c, d, e, f = (float(v) for v in transform[:6])
-    rows, cols = map(int, shape)
-    return Grid(crs, (a, b, c, d, e, f), (rows, cols))
+    return grid_of(crs, transform, shape)
 
 
 @contextmanager
@@ -268,8 +265,8 @@ def _anchor(
     for item in items:
         assets = (find_asset(item, b, resolution) for b in bands)
         grids = [g for a in assets if a and (g := native_grid(item, a[1])) is not None]
-        for grid in (g for g in grids if same_crs(g.crs, str(crs))):
-            a, _, c, _, _, f = grid.transform
+        for grid in (g for g in grids if g.crs == crs):
+            a, _, c, _, _, f, *_ = grid.affine
             if round(abs(a), 6) <= resolution:
                 votes[_fraction(c / resolution), _fraction(f / resolution)] += 1
     return votes.most_common(1)[0][0] if votes else (0.0, 0.0)

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from cubefill.cube.bands import BANDS
 from cubefill.stac.area import crs_of_item, footprint, native_grid
-from cubefill.stac.grid import Grid
 from cubefill.stac.items import Harmonize, band_info, find_asset, is_zarr, name_of, offset_of, when
 from cubefill.stac.reading import GDAL_ENV, Asset, ReadOptions, as_type, gdal_env, read_part
 
@@ -126,7 +125,7 @@ class Reader:
         options = replace(self.options, resampling=cfg.resampling)
         if not cfg.fail_on_error and options.on_error == "raise":
             options = replace(options, on_error="skip")
-        roi, values = read_part(self.asset, Grid.of(dst_geobox), options)
+        roi, values = read_part(self.asset, dst_geobox, options)
         return roi, as_type(values, cfg.dtype)
 
 
@@ -186,7 +185,7 @@ def named(item: Any, bands: Sequence[str], resolution: float, where: Any) -> Any
         extra = {**asset.extra_fields, KEY: key}
         own = grids.get(band) or grid
         if own is not None:
-            extra |= {"proj:transform": list(own.transform), "proj:shape": list(own.shape)}
+            extra |= {"proj:transform": list(own.affine)[:6], "proj:shape": list(own.shape)}
         href = asset.href if "://" in asset.href or not pair else os.path.abspath(asset.href)
         out.add_asset(band, pystac.Asset(href, media_type=asset.media_type, extra_fields=extra))
     return out

@@ -1,7 +1,7 @@
-"""A raster grid in plain numbers, and how two of them lie on each other."""
+"""How one raster grid lies under another; grids are `odc.geo.geobox.GeoBox`."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from math import ceil, floor
 from typing import Any
 
@@ -10,51 +10,6 @@ Bounds = tuple[float, float, float, float]
 
 SAME = 0.02
 """Largest shift in pixels at which two grids of one pixel size count as one."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where pixels lie: CRS, affine transform and shape. Plain, hashable, and quick to send."""
-
-    crs: str
-    transform: tuple[float, float, float, float, float, float]
-    """a, b, c, d, e, f: x = a * column + b * row + c, y = d * column + e * row + f."""
-    shape: tuple[int, int]
-
-    @classmethod
-    def of(cls, geobox: Any) -> "Grid":
-        """The grid of an `odc.geo.geobox.GeoBox`."""
-        rows, cols = geobox.shape
-        a, b, c, d, e, f = (float(v) for v in tuple(geobox.affine)[:6])
-        return cls(str(geobox.crs), (a, b, c, d, e, f), (int(rows), int(cols)))
-
-    @property
-    def straight(self) -> bool:
-        """True when x ascends, y descends, and nothing is rotated."""
-        a, b, _, d, e, _ = self.transform
-        return b == 0 and d == 0 and a > 0 and e < 0
-
-    @property
-    def bounds(self) -> Bounds:
-        """West, south, east, north in units of the CRS."""
-        a, b, c, d, e, f = self.transform
-        rows, cols = self.shape
-        xs = (c, c + a * cols, c + b * rows, c + a * cols + b * rows)
-        ys = (f, f + d * cols, f + e * rows, f + d * cols + e * rows)
-        return min(xs), min(ys), max(xs), max(ys)
-
-    @property
-    def everything(self) -> Window:
-        """The window of all pixels."""
-        return slice(0, self.shape[0]), slice(0, self.shape[1])
-
-    def __getitem__(self, window: Window) -> "Grid":
-        rows, cols = window
-        a, b, c, d, e, f = self.transform
-        x = a * cols.start + b * rows.start + c
-        y = d * cols.start + e * rows.start + f
-        shape = (rows.stop - rows.start, cols.stop - cols.start)
-        return Grid(self.crs, (a, b, x, d, e, y), shape)
 
 
 @dataclass(frozen=True)
@@ -71,29 +26,53 @@ class Fit:
     """Source pixels along one target pixel."""
 
 
-def fit(source: Grid, target: Grid) -> Fit | None:
+def grid_of(crs: Any, transform: Sequence[Any], shape: Sequence[Any]) -> Any:
+    """The grid of a CRS, six numbers of an affine transform, rows and columns."""
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
+
+    rows, cols = map(int, shape)
+    return GeoBox((rows, cols), Affine(*map(float, transform[:6])), crs)
+
+
+def part(grid: Any, window: Window) -> Any:
+    """The grid of a window, without the product of transforms at which affine 3 warns."""
+    rows, cols = window
+    a, b, c, d, e, f, *_ = grid.affine
+    x = a * cols.start + b * rows.start + c
+    y = d * cols.start + e * rows.start + f
+    shape = rows.stop - rows.start, cols.stop - cols.start
+    return grid_of(grid.crs, (a, b, x, d, e, y), shape)
+
+
+def straight(grid: Any) -> bool:
+    """True when x ascends, y descends, and nothing is rotated."""
+    a, b, _, d, e, *_ = grid.affine
+    return bool(b == 0 and d == 0 and a > 0 and e < 0)
+
+
+def everything(grid: Any) -> Window:
+    """The window of all pixels."""
+    return slice(0, grid.shape[0]), slice(0, grid.shape[1])
+
+
+def fit(source: Any, target: Any) -> Fit | None:
     """How a source lies under a target, or None where they do not meet."""
-    if not same_crs(source.crs, target.crs) or not source.straight or not target.straight:
+    if source.crs != target.crs or not straight(source) or not straight(target):
         return _fit_bounds(source, target)
-    x = _axis(source, target, 0)
-    y = _axis(source, target, 1)
+    a, _, c, _, e, f, *_ = source.affine
+    to = target.affine
+    y = _axis(source.shape[0], target.shape[0], to.e / e, (to.f - f) / e)
+    x = _axis(source.shape[1], target.shape[1], to.a / a, (to.c - c) / a)
     if x is None or y is None:
         return None
     return Fit((y[0], x[0]), (y[1], x[1]), x[2] and y[2], max(x[3], y[3]))
 
 
-def same_crs(one: str, other: str) -> bool:
-    """True when two texts name the same CRS."""
-    return one == other or _crs(one) == _crs(other)
-
-
-def _axis(source: Grid, target: Grid, axis: int) -> tuple[slice, slice, bool, float] | None:
-    """Source slice, target slice, whether exact, and shrink, along x (0) or y (1)."""
-    step = (0, 4)[axis]
-    origin = (2, 5)[axis]
-    have, want = source.shape[1 - axis], target.shape[1 - axis]
-    ratio = target.transform[step] / source.transform[step]
-    shift = (target.transform[origin] - source.transform[origin]) / source.transform[step]
+def _axis(
+    have: int, want: int, ratio: float, shift: float
+) -> tuple[slice, slice, bool, float] | None:
+    """Source slice, target slice, whether exact, and shrink, along one axis."""
     if abs(ratio - 1) * max(have, want) < SAME and abs(shift - round(shift)) < SAME:
         whole = round(shift)
         a, b = max(0, -whole), min(want, have - whole)
@@ -108,39 +87,31 @@ def _axis(source: Grid, target: Grid, axis: int) -> tuple[slice, slice, bool, fl
     return slice(first, last), slice(a, b), False, ratio
 
 
-def _fit_bounds(source: Grid, target: Grid) -> Fit | None:
+def _fit_bounds(source: Any, target: Any) -> Fit | None:
     """The same for grids of two CRS, from transformed bounds: may be larger than needed."""
-    reach = _window(target, _transform(source, target.crs))
-    needed = _window(source, _transform(target, source.crs))
+    w, s, e, n = there = _bounds(source, target.crs)
+    reach, needed = _window(target, there), _window(source, _bounds(target, source.crs))
     if reach is None or needed is None:
         return None
-    a, b = source.shape[0] * source.shape[1], 1.0
-    w, s, e, n = _transform(source, target.crs)
+    pixels = 1.0
     if e > w and n > s:
-        pixel = abs(target.transform[0] * target.transform[4])
-        b = (e - w) * (n - s) / pixel
-    return Fit(needed, reach, False, max((a / max(b, 1e-9)) ** 0.5, 1e-6))
+        pixels = (e - w) * (n - s) / abs(target.affine.a * target.affine.e)
+    rows, cols = source.shape
+    return Fit(needed, reach, False, max((rows * cols / max(pixels, 1e-9)) ** 0.5, 1e-6))
 
 
-def _window(grid: Grid, bounds: Bounds) -> Window | None:
-    if not grid.straight:
-        return grid.everything
-    a, _, c, _, e, f = grid.transform
+def _window(grid: Any, bounds: Bounds) -> Window | None:
+    if not straight(grid):
+        return everything(grid)
+    a, _, c, _, e, f, *_ = grid.affine
     w, s, east, n = bounds
     cols = slice(max(0, floor((w - c) / a) - 1), min(grid.shape[1], ceil((east - c) / a) + 1))
     rows = slice(max(0, floor((n - f) / e) - 1), min(grid.shape[0], ceil((s - f) / e) + 1))
     return (rows, cols) if rows.stop > rows.start and cols.stop > cols.start else None
 
 
-def _transform(grid: Grid, crs: str) -> Bounds:
+def _bounds(grid: Any, crs: Any) -> Bounds:
     from rasterio.warp import transform_bounds
 
-    w, s, e, n = transform_bounds(_crs(grid.crs), _crs(crs), *grid.bounds, densify_pts=21)
+    w, s, e, n = transform_bounds(str(grid.crs), str(crs), *grid.boundingbox, densify_pts=21)
     return w, s, e, n
-
-
-@lru_cache(maxsize=256)
-def _crs(text: str) -> Any:
-    from rasterio.crs import CRS
-
-    return CRS.from_user_input(text)

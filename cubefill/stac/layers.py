@@ -16,7 +16,6 @@ from cubefill.cube.valid import UserValid
 from cubefill.errors import CatalogueError
 from cubefill.stac.area import Area, extent, quiet
 from cubefill.stac.driver import Driver, named
-from cubefill.stac.grid import Grid
 from cubefill.stac.items import find_asset, listed, orbit_of, passes, summary, when
 from cubefill.stac.query import Items
 from cubefill.stac.reading import MISSING_CLASS, Asset, crop, layer
@@ -29,7 +28,6 @@ class Loading:
     """What all layers of one cube share."""
 
     driver: Driver
-    grid: Grid
     geobox: Any
     chunk: tuple[int, int]
     covered: Area
@@ -143,11 +141,11 @@ def add_scl(
     """The dataset with SCL and with valid, made from blocks that hold the halo of the dilation."""
     snow, dilate, clear = options
     classes = clear_pixels.clear_classes(clear, snow)
-    a, _, _, _, e, _ = loading.grid.transform
-    rows = clear_pixels.disk(dilate, abs(e), abs(a))
+    pixel = loading.geobox.affine
+    rows = clear_pixels.disk(dilate, abs(pixel.e), abs(pixel.a))
     halo = max(len(rows) - 1, rows[0])
     padded = _layer(loading, groups.assets["SCL"], "SCL", halo, np.uint8)
-    cut = partial(crop, padded, loading.grid.shape, loading.chunk, halo)
+    cut = partial(crop, padded, loading.geobox.shape, loading.chunk, halo)
     find_clear = partial(clear_pixels.from_classes, classes=classes, rows=rows)
     clear_data = cut(find_clear, bool)
     scl = cut(_same, np.uint8)
@@ -279,8 +277,8 @@ def _layer(
 ) -> Any:
     keys = [[(a.href, a.item, a.counts, a.scale, a.nodata) for a in step] for step in steps]
     options = loading.driver.options
-    unique = tokenize(keys, repr(loading.grid), loading.chunk, repr(options), halo)
-    return layer(f"{name}-{unique}", steps, loading.grid, loading.chunk, options, halo, dtype)
+    unique = tokenize(keys, loading.geobox, loading.chunk, repr(options), halo)
+    return layer(f"{name}-{unique}", steps, loading.geobox, loading.chunk, options, halo, dtype)
 
 
 def _lazy(loading: Loading, steps: list[list[Asset]], name: str) -> tuple[Any, Any]:

@@ -24,7 +24,6 @@ from cubefill.stac.area import (
     quiet,
 )
 from cubefill.stac.driver import Driver
-from cubefill.stac.grid import Grid
 from cubefill.stac.items import (
     FROM_FILE,
     Dropped,
@@ -204,9 +203,7 @@ def load(
         inside, wanted, driver, where and where.shape, groupby=groupby,
         preserve_original_order=preserve_original_order, **grid,
     )  # fmt: skip
-    shared = Loading(
-        driver, Grid.of(steps.geobox), steps.geobox, _chunk(chunks), outline(steps.geobox)
-    )
+    shared = Loading(driver, steps.geobox, _chunk(chunks), outline(steps.geobox))
     if not shared.flagged:
         refuse_absent(steps, names)
     ds, missing = add_bands(steps.empty, shared, steps, names)

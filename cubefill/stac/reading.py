@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -15,8 +16,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube.bands import SAR_BANDS
 from cubefill.errors import ReadError
-from cubefill.stac.faults import explain
-from cubefill.stac.grid import Fit, Grid, Window, fit
+from cubefill.stac.grid import Fit, Window, everything, fit, grid_of, part
 from cubefill.stac.items import FROM_FILE
 
 log = logging.getLogger("cubefill")
@@ -46,7 +46,7 @@ TOLERANCE = 1e-6
 Float = NDArray[np.float32]
 OnError = Literal["raise", "flag", "skip"]
 
-NOTHING = (slice(0, 0), slice(0, 0))
+_SECRET = re.compile(r"\?[^\s'\"]*")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Asset:
     counts: float = 0.0
     scale: float = 1.0
     nodata: tuple[float, ...] = ()
-    grid: Grid | None = None
+    grid: Any | None = None
     """Where the asset lies, if its metadata says so."""
     rule: str = ""
     """Which metadata gave counts and scale; `FROM_FILE` where the file itself has the last word."""
@@ -95,7 +95,7 @@ Steps = Sequence[Sequence[Asset]]
 
 
 def read_mosaic(
-    assets: Sequence[Asset], grid: Grid, options: ReadOptions, dtype: Any = np.float32
+    assets: Sequence[Asset], grid: Any, options: ReadOptions, dtype: Any = np.float32
 ) -> NDArray[Any]:
     """Values of one time step on a grid, no data where no asset has any.
 
@@ -106,7 +106,7 @@ def read_mosaic(
     ReadError
         An asset cannot be read and `on_error` is "raise".
     """
-    out: NDArray[Any] | None = None
+    out = None
     for asset in assets:
         roi = reach(asset, grid)
         if roi is None or (out is not None and not holes(out[roi]).any()):
@@ -125,7 +125,7 @@ def blank(shape: tuple[int, int], dtype: Any) -> NDArray[Any]:
     return np.full(shape, np.nan if np.dtype(dtype).kind == "f" else 0, dtype)
 
 
-def read_part(asset: Asset, grid: Grid, options: ReadOptions) -> tuple[Window, NDArray[Any]]:
+def read_part(asset: Asset, grid: Any, options: ReadOptions) -> tuple[Window, NDArray[Any]]:
     """The window of a grid that an asset can reach, and its values there.
 
     Where it cannot be read: `MISSING` with `on_error="flag"`, nothing with "skip".
@@ -137,15 +137,16 @@ def read_part(asset: Asset, grid: Grid, options: ReadOptions) -> tuple[Window, N
     """
     roi = reach(asset, grid)
     if roi is None:
-        return NOTHING, np.empty((0, 0), np.float32)
+        return (slice(0, 0), slice(0, 0)), np.empty((0, 0), np.float32)
+    place = part(grid, roi)
     try:
-        return roi, read_one(asset, grid[roi], options)
+        return roi, read_one(asset, place, options)
     except ReadError as error:
         if options.on_error == "raise":
             raise
         flag = options.on_error == "flag"
         log.warning("%s: %s", "flagged as source_missing" if flag else "left out", error)
-        return roi, np.full(grid[roi].shape, MISSING if flag else np.nan, np.float32)
+        return roi, np.full(place.shape, MISSING if flag else np.nan, np.float32)
 
 
 def fuse(out: NDArray[Any], values: NDArray[Any]) -> None:
@@ -171,7 +172,7 @@ def as_type(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
     return out
 
 
-def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> NDArray[Any]:
+def read_one(asset: Asset, grid: Any, options: ReadOptions) -> NDArray[Any]:
     """Values of one asset on a grid, NaN outside it and where it has no data.
 
     Where pixels of the asset coincide with pixels of the grid they are copied, not resampled.
@@ -191,11 +192,7 @@ def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> NDArray[Any]:
         href = options.sign(asset.href) if options.sign else asset.href
         try:
             with gdal_env():
-                values = (
-                    _read_zarr(asset, href, grid, options)
-                    if asset.zarr
-                    else _read(asset, href, grid, options)
-                )
+                values = (_read_zarr if asset.zarr else _read)(asset, href, grid, options)
             return decibel(values) if asset.decibel else values
         except errors as error:
             first = first or error
@@ -203,9 +200,8 @@ def read_one(asset: Asset, grid: Grid, options: ReadOptions) -> NDArray[Any]:
                 _forget(href)
     assert first is not None
     retries = os.environ.get("GDAL_HTTP_MAX_RETRY", GDAL_ENV["GDAL_HTTP_MAX_RETRY"])
-    raise ReadError(
-        explain(str(asset), href, str(first), retries)
-    )  # no cause: GDAL's does not unpickle
+    # No cause: GDAL's does not unpickle.
+    raise ReadError(explain(str(asset), href, str(first), retries))
 
 
 @contextmanager
@@ -241,7 +237,7 @@ def decibel(power: Float) -> Float:
 def layer(
     name: str,
     steps: Steps,
-    grid: Grid,
+    grid: Any,
     chunk: tuple[int, int],
     options: ReadOptions,
     halo: int = 0,
@@ -283,12 +279,11 @@ def crop(
     import dask.array as da
 
     inner, sizes = windows(shape, chunk, 0)
-    outer, _ = windows(shape, chunk, halo)
     cuts = np.empty((1, *inner.shape), object)
     for i in np.ndindex(inner.shape):
+        first = [min(s.start, halo) for s in inner[i]]
         cuts[(0, *i)] = tuple(
-            slice(a.start - b.start, a.stop - b.start)
-            for a, b in zip(inner[i], outer[i], strict=True)
+            slice(k, k + s.stop - s.start) for k, s in zip(first, inner[i], strict=True)
         )
     each: Any = da.from_array
     blocks: Any = da.map_blocks
@@ -318,9 +313,9 @@ def windows(
 
 
 def _block(
-    assets: NDArray[Any], window: NDArray[Any], *, grid: Grid, options: ReadOptions, dtype: Any
+    assets: NDArray[Any], window: NDArray[Any], *, grid: Any, options: ReadOptions, dtype: Any
 ) -> NDArray[Any]:
-    return read_mosaic(assets[0, 0, 0], grid[window[0, 0, 0]], options, dtype)[None]
+    return read_mosaic(assets[0, 0, 0], part(grid, window[0, 0, 0]), options, dtype)[None]
 
 
 def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any]) -> NDArray[Any]:
@@ -331,7 +326,7 @@ def _crop(block: NDArray[Any], cut: NDArray[Any], *, then: Callable[[Any], Any])
 # ------------------------------------------------------------------ one asset
 
 
-def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
+def _read(asset: Asset, href: str, grid: Any, options: ReadOptions) -> NDArray[Any]:
     import rasterio
 
     kind: dict[str, Any] = {"driver": driver_of(href), "sharing": False}
@@ -346,7 +341,7 @@ def _read(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[
         return _values_on(file, native, grid, fit(native, grid), asset, options)
 
 
-def _read_zarr(asset: Asset, href: str, grid: Grid, options: ReadOptions) -> NDArray[Any]:
+def _read_zarr(asset: Asset, href: str, grid: Any, options: ReadOptions) -> NDArray[Any]:
     from cubefill.stac.zarrfile import ZarrFile
 
     try:
@@ -364,14 +359,14 @@ def driver_of(href: str) -> str:
     return "JP2OpenJPEG" if jp2 else "GTiff"
 
 
-def _grid_of(file: Any) -> Grid:
+def _grid_of(file: Any) -> Any:
     if file.crs is None:
         raise ValueError("the file has no CRS")
-    return Grid(file.crs.to_string(), tuple(file.transform)[:6], (file.height, file.width))
+    return grid_of(file.crs.to_string(), file.transform, file.shape)
 
 
 def _values_on(
-    file: Any, native: Grid, grid: Grid, found: Fit | None, asset: Asset, options: ReadOptions
+    file: Any, native: Any, grid: Any, found: Fit | None, asset: Asset, options: ReadOptions
 ) -> NDArray[Any]:
     """An asset's values on a grid: copied where grids agree, else warped."""
     if found is None or found.exact:
@@ -389,24 +384,23 @@ def _values_on(
     )
     values = _values(file, (rows, cols), asset)
     method = "nearest" if asset.classes else options.resampling
-    return _warp(values, native[rows, cols], grid, method, found.shrink)
+    return _warp(values, part(native, (rows, cols)), grid, method, found.shrink)
 
 
 def _warp(
-    values: NDArray[Any], source: Grid, grid: Grid, resampling: str, shrink: float
+    values: NDArray[Any], source: Any, grid: Any, resampling: str, shrink: float
 ) -> NDArray[Any]:
     """Values on another grid; NaN neither spreads nor is averaged in.
 
     GDAL would guess the ratio of pixel sizes from each window; given, it is the same for all.
     """
-    from affine import Affine
     from rasterio.enums import Resampling
     from rasterio.io import MemoryFile
     from rasterio.vrt import WarpedVRT
 
-    def profile(g: Grid) -> dict[str, Any]:
+    def profile(g: Any) -> dict[str, Any]:
         rows, cols = g.shape
-        return {"height": rows, "width": cols, "crs": g.crs, "transform": Affine(*g.transform)}
+        return {"height": rows, "width": cols, "crs": str(g.crs), "transform": g.affine}
 
     with MemoryFile() as memory:
         nodata = np.nan if values.dtype.kind == "f" else 0
@@ -456,9 +450,47 @@ def _overview(factors: Sequence[int], shrink: float) -> int | None:
     return fits[-1] if fits else None
 
 
-def reach(asset: Asset, grid: Grid) -> Window | None:
+def reach(asset: Asset, grid: Any) -> Window | None:
     """Where on a grid a source can have data, or None; the whole grid where it is not known."""
     if asset.grid is None:
-        return grid.everything
+        return everything(grid)
     found = fit(asset.grid, grid)
     return found.target if found else None
+
+
+# ------------------------------------------------------------------ why it failed
+
+
+def bare(text: str) -> str:
+    """Text without the query part of URLs, where signatures stand."""
+    return _SECRET.sub("", text)
+
+
+def explain(what: str, href: str, error: str, retries: str) -> str:
+    """Why a read failed, what the server says to it, and what to do."""
+    said = bare(" ".join(error.split()))[:300]
+    if href.startswith(("http://", "https://")):
+        said = f"{_answer(href)}; {said}"
+    tried = f" after {retries} retries" if "HTTP 5" in said or "HTTP 429" in said else ""
+    return (
+        f"Could not read {what}{tried}: {said}. Address: {bare(href)}. Run it again to "
+        "resume, pass sign= where URLs expire, or on_error='flag' to mark such pixels as "
+        "source_missing."
+    )
+
+
+def _answer(href: str) -> str:
+    """What a server says to one small request: its status and the type of what it sends."""
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(href, headers={"Range": "bytes=0-15"})
+    try:
+        with urllib.request.urlopen(request, timeout=10) as reply:
+            sort = reply.headers.get("Content-Type", "no type")
+            return f"the server answers HTTP {reply.status} with {sort}"
+    except urllib.error.HTTPError as error:
+        error.close()
+        return f"the server answers HTTP {error.code} {error.reason}"
+    except (OSError, ValueError) as error:
+        return f"the server does not answer ({bare(str(error))})"

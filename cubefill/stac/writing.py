@@ -1,5 +1,6 @@
 """Any cube as a static STAC catalogue of cloud-optimised GeoTIFFs, with the quirks of real ones."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -18,7 +19,6 @@ from cubefill.errors import CatalogueError, CubeError
 from cubefill.formats import write_cog
 from cubefill.ownership import WRITER, claim, document, refuse_source
 from cubefill.stac.area import outline, quiet
-from cubefill.stac.documents import write_documents
 from cubefill.stac.items import BASELINE_OFFSET
 from cubefill.store.source import stores_of
 
@@ -117,7 +117,7 @@ def write_catalogue(
     try:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             items = list(pool.map(lambda make: make(), _makers(cube, bands, root, place, quirk)))
-        write_documents(root, items, place.bbox)
+        _write_documents(root, items, place.bbox)
     except BaseException:
         # Without its list of items nobody could tell what is of the catalogue: nothing stays.
         for name in (OPTICAL, RADAR, ELEVATION):
@@ -374,3 +374,30 @@ def _item(
         "links": [],
         "assets": assets,
     }
+
+
+def _write_documents(root: Path, items: list[dict[str, Any]], bbox: list[float]) -> None:
+    """Writes `catalog.json`, a folder a collection with its items, and `items.json`."""
+    import pystac
+
+    catalogue = pystac.Catalog(root.name or "cubefill", WRITER)
+    for name in sorted({i["collection"] for i in items}):
+        own = [pystac.Item.from_dict(i, migrate=False) for i in items if i["collection"] == name]
+        dates = sorted(i.datetime for i in own if i.datetime)
+        when = pystac.TemporalExtent([[dates[0], dates[-1]]])
+        extent = pystac.Extent(pystac.SpatialExtent([bbox]), when)
+        said = f"{name}, written by cubefill"
+        collection = pystac.Collection(name, said, extent, license="other")
+        collection.add_items(own)
+        catalogue.add_child(collection)
+    catalogue.normalize_and_save(str(root), pystac.CatalogType.SELF_CONTAINED)
+    together = {"type": "FeatureCollection", "features": [_from_root(i) for i in items]}
+    (root / "items.json").write_text(json.dumps(together, indent=1), encoding="utf-8")
+
+
+def _from_root(item: dict[str, Any]) -> dict[str, Any]:
+    folder = f"./{item['collection']}/{item['id']}"
+    named = {
+        k: {**a, "href": f"{folder}/{Path(a['href']).name}"} for k, a in item["assets"].items()
+    }
+    return {**item, "assets": named}

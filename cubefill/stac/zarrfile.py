@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from cubefill.stac.grid import Grid
+from cubefill.stac.grid import grid_of
 from cubefill.store.source import place
 
 RETRIES = 4
@@ -18,10 +18,10 @@ class ZarrFile:
     """A two-dimensional Zarr array with the members of a raster file that reading asks for."""
 
     array: Any
-    grid: Grid
+    grid: Any
 
     @classmethod
-    def opened(cls, href: str, grid: Grid | None) -> "ZarrFile":
+    def opened(cls, href: str, grid: Any | None) -> "ZarrFile":
         """The array at an address; its grid from STAC, else from its own attributes.
 
         Raises
@@ -40,10 +40,11 @@ class ZarrFile:
             code = said.get("proj:code") or f"EPSG:{said.get('proj:epsg')}"
             if "proj:transform" not in said or code == "EPSG:None":
                 raise ValueError("neither STAC nor the Zarr array has proj:transform and proj:code")
-            a, b, c, d, e, f = (float(v) for v in said["proj:transform"][:6])
-            grid = Grid(code, (a, b, c, d, e, f), array.shape)
+            grid = grid_of(code, said["proj:transform"], array.shape)
         if grid.shape != array.shape:
-            raise ValueError(f"the Zarr array has shape {array.shape}: STAC says {grid.shape}")
+            raise ValueError(
+                f"the Zarr array has shape {array.shape}: STAC says {tuple(grid.shape)}"
+            )
         return cls(array, grid)
 
     @property

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import rasterio
 import rasterio.warp
-from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
 from rasterio.enums import Resampling
 from scipy import ndimage
 
 from cubefill.errors import ReadError
 from cubefill.stac import reading as stac_read
-from cubefill.stac.grid import Grid, fit
+from cubefill.stac.grid import fit, grid_of
 from cubefill.stac.reading import Asset, ReadOptions, layer, read_mosaic, read_one
 from tests.shared.stac_cases import reply, server
 
@@ -25,15 +25,15 @@ CRS = "EPSG:32631"
 NEAREST = ReadOptions(resampling="nearest")
 
 
-def grid(ny: int, nx: int, step: float = 10, x: float = 500_000, y: float = 5_600_000) -> Grid:
-    return Grid(CRS, (step, 0.0, x, 0.0, -step, y), (ny, nx))
+def grid(ny: int, nx: int, step: float = 10, x: float = 500_000, y: float = 5_600_000) -> GeoBox:
+    return grid_of(CRS, (step, 0.0, x, 0.0, -step, y), (ny, nx))
 
 
-def write(path: Path, values: np.ndarray, where: Grid, **options: Any) -> str:
-    profile = {"driver": "GTiff", "count": 1, "nodata": 0, "crs": where.crs, **options}
+def write(path: Path, values: np.ndarray, where: GeoBox, **options: Any) -> str:
+    profile = {"driver": "GTiff", "count": 1, "nodata": 0, "crs": str(where.crs), **options}
     with rasterio.open(
         path, "w", dtype=values.dtype, height=where.shape[0], width=where.shape[1],
-        transform=Affine(*where.transform), **profile,
+        transform=where.affine, **profile,
     ) as file:  # fmt: skip
         file.write(values, 1)
     return str(path)
@@ -95,9 +95,9 @@ def test_resampling_equals_gdal(tmp_path: Path, how: str, step: float) -> None:
 @pytest.mark.filterwarnings("ignore:Dataset has no geotransform")
 def test_another_crs_equals_gdal(tmp_path: Path) -> None:
     dn = counts((60, 60)).astype(np.float32)
-    mine = Grid("EPSG:32632", (10.0, 0.0, 75_000.0, 0.0, -10.0, 5_610_000.0), (60, 60))
+    mine = grid_of("EPSG:32632", (10.0, 0.0, 75_000.0, 0.0, -10.0, 5_610_000.0), (60, 60))
     href = write(tmp_path / "a.tif", dn, mine, nodata=None)
-    w, s, e, n = rasterio.warp.transform_bounds("EPSG:32632", CRS, *mine.bounds)
+    w, s, e, n = rasterio.warp.transform_bounds("EPSG:32632", CRS, *mine.boundingbox)
     target = grid(40, 40, 10, (w + e) / 2 - 200, (s + n) / 2 + 200)
     got = read_one(source(href), target, NEAREST)
     want = gdal(dn, mine, target, "nearest")
@@ -105,16 +105,16 @@ def test_another_crs_equals_gdal(tmp_path: Path) -> None:
     assert (got != want)[np.isfinite(want)].mean() < 0.01
 
 
-def gdal(values: np.ndarray, mine: Grid, target: Grid, how: str) -> np.ndarray:
+def gdal(values: np.ndarray, mine: GeoBox, target: GeoBox, how: str) -> np.ndarray:
     out = np.full(target.shape, np.nan, np.float32)
-    scale = str(mine.transform[0] / target.transform[0])
+    scale = str(mine.affine.a / target.affine.a)
     with rasterio.MemoryFile() as memory:
         profile = {"driver": "GTiff", "count": 1, "dtype": "float32", "nodata": np.nan}
         size = {"height": mine.shape[0], "width": mine.shape[1]}
-        with memory.open(**profile, **size, crs=mine.crs, transform=Affine(*mine.transform)) as f:
+        with memory.open(**profile, **size, crs=str(mine.crs), transform=mine.affine) as f:
             f.write(values, 1)
         with memory.open() as f, rasterio.vrt.WarpedVRT(
-            f, crs=target.crs, transform=Affine(*target.transform), height=target.shape[0],
+            f, crs=str(target.crs), transform=target.affine, height=target.shape[0],
             width=target.shape[1], resampling=Resampling[how], src_nodata=np.nan, nodata=np.nan,
             XSCALE=scale, YSCALE=scale,
         ) as warped:  # fmt: skip
@@ -229,7 +229,7 @@ def test_fit_of_grids() -> None:
     coarse = fit(grid(12, 12), grid(2, 2, 60))
     assert coarse is not None
     assert coarse.shrink == 6
-    south_up = Grid(CRS, (10.0, 0.0, 500_000.0, 0.0, 10.0, 5_599_900.0), (10, 10))
+    south_up = grid_of(CRS, (10.0, 0.0, 500_000.0, 0.0, 10.0, 5_599_900.0), (10, 10))
     assert fit(south_up, grid(10, 10)) is not None
 
 
