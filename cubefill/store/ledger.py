@@ -155,8 +155,8 @@ class Ledger:
 
     def missing(self) -> list[Tile]:
         """Tiles that are still to be written, row by row."""
-        done = np.asarray(self._done("r")[:])
-        return [t for t in self.grid if not done[t.row, t.column]]
+        grid, done = self.grid, np.asarray(self._done("r")[:])
+        return [t for t in grid if not done[t.row, t.column]]
 
     @property
     def complete(self) -> bool:
