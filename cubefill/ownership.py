@@ -146,8 +146,9 @@ def where(store: Any) -> tuple[str, str]:
         store = store.root
     elif isinstance(store, Store) and (path := getattr(store, "path", None)) is not None:
         fs = getattr(store, "fs", None)
-        here = fs is None or {"file", "local"} & {*np.atleast_1d(fs.protocol)}
-        store = path if here else fs.unstrip_protocol(path)
+        store = path
+        if fs is not None and not {"file", "local"} & {*np.atleast_1d(fs.protocol)}:
+            store = fs.unstrip_protocol(path)
     if not isinstance(store, str | os.PathLike):
         return "object", str(id(store))
     text = local(os.fspath(store))
