@@ -5,10 +5,12 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import numpy as np
 import zarr
 from zarr.abc.store import Store
 from zarr.core.sync import sync
@@ -80,42 +82,29 @@ def marks(store: Any) -> dict[str, Any] | None:
 def foreign_in_store(store: Any, attrs: dict[str, Any]) -> Iterator[str]:
     """Names of what lies in a store of ours and is not of it; the whole tree of a local one."""
     members = attrs.get(MEMBERS)
-    members = set(members) if isinstance(members, list) else None
+    known = {*members, *_META} if isinstance(members, list) else None
     if not isinstance(store, str | Path):
-        found = sync(_listed(store))
-        yield from sorted(n for n in found if members is not None and n not in {*members, *_META})
+        yield from sorted(n for n in sync(_listed(store)) if known and n not in known)
         return
-    for path in sorted(Path(store).iterdir()):
-        if path.name in _META:
-            continue
-        if not path.is_dir() or path.is_symlink() or (members and path.name not in members):
-            yield path.name
-        else:
-            yield from (f"{path.name}/{name}" for name in _strays(path))
+    root = Path(store)
 
+    @cache
+    def array(folder: Path) -> Path | None:
+        """The array that a folder is or lies in."""
+        if folder != root and (above := array(folder.parent)):
+            return above
+        kind = (document(folder / "zarr.json") or {}).get("node_type")
+        return folder if kind == "array" or (folder / ".zarray").is_file() else None
 
-def _strays(node: Path) -> Iterator[str]:
-    """Files of a node that are neither metadata nor chunks, nor of a node below."""
-    group = not (node / ".zarray").is_file() and not _is_array(node / "zarr.json")
-    for path in sorted(node.iterdir()):
-        if group and path.is_dir() and not path.is_symlink():
-            if _META.isdisjoint(p.name for p in path.iterdir()):
-                yield path.name
-            else:
-                yield from (f"{path.name}/{name}" for name in _strays(path))
-        elif path.is_dir() and not path.is_symlink():
-            for folder, _, files in os.walk(path):
-                for name in files:
-                    inner = (Path(folder) / name).relative_to(node).as_posix()
-                    if not _CHUNK.fullmatch(inner):
-                        yield inner
-        elif path.name not in _META and (group or not _CHUNK.fullmatch(path.name)):
-            yield path.name
-
-
-def _is_array(path: Path) -> bool:
-    found = document(path)
-    return found is not None and found.get("node_type") == "array"
+    for path in sorted(root.rglob("*")):
+        name, inside = path.relative_to(root), array(path.parent)
+        foreign = known is not None and name.parts[0] not in known
+        if path.is_symlink() or not path.is_dir():
+            chunk = inside and _CHUNK.fullmatch(path.relative_to(inside).as_posix())
+            meta = path.name in _META and inside in (None, path.parent)
+            foreign = foreign or path.is_symlink() or not (chunk or meta)
+        if foreign:
+            yield name.as_posix()
 
 
 async def _listed(store: Store) -> list[str]:
@@ -148,29 +137,25 @@ def local(url: str) -> str:
 
 def where(store: Any) -> tuple[str, str]:
     """What kind of place a store is, and a word for it that is equal for all its spellings."""
-    if isinstance(store, StorePath):
-        store = store.store
+    store = store.store if isinstance(store, StorePath) else store
     while isinstance(inner := getattr(store, "_store", None), Store):
         store = inner
-    if isinstance(store, LocalStore):
-        store = store.root
-    if isinstance(store, str | os.PathLike):
-        text = local(os.fspath(store))
-        if "://" not in text:
-            return "file", os.path.realpath(os.path.expanduser(text))
-        scheme, _, rest = text.partition("://")
-        return scheme, rest.rstrip("/")
     if (memory := getattr(store, "_store_dict", None)) is not None:
         return "memory", str(id(memory))
-    path, fs = getattr(store, "path", None), getattr(store, "fs", None)
-    if fs is not None:
-        protocol = fs.protocol if isinstance(fs.protocol, str) else fs.protocol[0]
-        if protocol in ("file", "local"):
-            return "file", os.path.realpath(str(path))
-        return str(protocol), re.sub(r"^\w+://", "", str(path)).rstrip("/")
-    if isinstance(path, str | os.PathLike):
-        return "file", os.path.realpath(path)
-    return "object", str(id(store))
+    if isinstance(store, LocalStore):
+        store = store.root
+    elif isinstance(store, Store) and (path := getattr(store, "path", None)) is not None:
+        fs = getattr(store, "fs", None)
+        store = path
+        if fs is not None and not {"file", "local"} & {*np.atleast_1d(fs.protocol)}:
+            store = fs.unstrip_protocol(path)
+    if not isinstance(store, str | os.PathLike):
+        return "object", str(id(store))
+    text = local(os.fspath(store))
+    if "://" not in text:
+        return "file", os.path.realpath(os.path.expanduser(text))
+    scheme, _, rest = text.partition("://")
+    return scheme, rest.rstrip("/")
 
 
 def same_place(a: Any, b: Any) -> bool:
@@ -200,12 +185,10 @@ def refuse_source(target: Any, sources: Iterable[Any], name: str = "") -> None:
         )
 
 
-Check = Callable[[Path], bool]
-"""Says whether a file carries our mark."""
-
-
-def claim_files(files: Iterable[Path], what: str, ours: Check, *, overwrite: bool = True) -> None:
-    """As `claim`, for files that are replaced one by one; those that are absent pass."""
+def claim_files(
+    files: Iterable[Path], what: str, ours: Callable[[Path], bool], *, overwrite: bool = True
+) -> None:
+    """As `claim`, for files that are replaced one by one; `ours` looks for our mark in a file."""
     for path in files:
         if path.exists() or path.is_symlink():
             claim(path, what, ours=path.is_file() and ours(path), overwrite=overwrite)

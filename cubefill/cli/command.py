@@ -84,7 +84,8 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
             return found[0]
         start = found["hint"] or ""
         if found["value"] is None:
-            flags = {**{n: f"--set {k}=" for n, k in settings.items()}, **_longs(options)}
+            flags = {n: f"--set {k}=" for n, k in settings.items()}
+            flags |= {n: _long(o) for n, o in options.items()}
             return start + flags[name] if name in flags else found[0]
         value = literal(found["value"])
         if name in options:
@@ -100,10 +101,6 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
     return _ARGUMENT.sub(flag, message)
 
 
-def _longs(options: Mapping[str, click.Option]) -> dict[str, str]:
-    return {n: _long(o) for n, o in options.items()}
-
-
 def _long(option: click.Option) -> str:
     return max(option.opts, key=len)
 
@@ -114,7 +111,8 @@ def _as_option(option: click.Option, value: Any) -> str:
         return long if value is True else next(iter(option.secondary_opts), "")
     if value is None or isinstance(value, dict):
         return ""
-    return " ".join(f"{long} {shlex.quote(str(v))}" for v in _each(value))
+    each = value if isinstance(value, list) else [value]
+    return " ".join(f"{long} {shlex.quote(str(v))}" for v in each)
 
 
 def _as_setting(name: str, value: Any) -> str:
@@ -122,10 +120,6 @@ def _as_setting(name: str, value: Any) -> str:
     if isinstance(value, dict):
         entries = {f"{name}.{key}": v for key, v in value.items()}
     return " ".join(f"--set {shlex.quote(f'{n}={v}')}" for n, v in entries.items())
-
-
-def _each(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
 
 
 @contextmanager

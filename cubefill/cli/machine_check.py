@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from cubefill.machine import cores
+
 CORE = (
     "cubefill",
     "numpy",
@@ -55,8 +57,7 @@ def examine() -> list[Finding]:
     """
     checks: tuple[Callable[[], Iterator[Finding]], ...] = (
         _python,
-        _core,
-        _extras,
+        _packages,
         _machine,
         _torch,
         _gdal,
@@ -70,18 +71,12 @@ def _python() -> Iterator[Finding]:
     yield Finding("python", True, f"{platform.python_version()} on {platform.platform()}")
 
 
-def _core() -> Iterator[Finding]:
-    for name in CORE:
-        found = _version(name)
-        fix = "" if found else f"pip install {name}"
-        yield Finding(name, found is not None, found or "not installed", fix)
-
-
-def _extras() -> Iterator[Finding]:
-    for name, extra in EXTRAS.items():
-        found = _version(name)
-        fix = "" if found else f"pip install 'cubefill[{extra}]'"
-        yield Finding(name, found is not None, found or "not installed (optional)", fix)
+def _packages() -> Iterator[Finding]:
+    for name, extra in {**dict.fromkeys(CORE, ""), **EXTRAS}.items():
+        found, optional = _version(name), " (optional)" if extra else ""
+        fix = f"pip install 'cubefill[{extra}]'" if extra else f"pip install {name}"
+        what = found or f"not installed{optional}"
+        yield Finding(name, found is not None, what, "" if found else fix)
 
 
 def _version(name: str) -> str | None:
@@ -92,8 +87,7 @@ def _version(name: str) -> str | None:
 
 
 def _machine() -> Iterator[Finding]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cores", True, str(cores))
+    yield Finding("cores", True, str(cores()))
     page = os.sysconf("SC_PAGE_SIZE")
     total = page * os.sysconf("SC_PHYS_PAGES")
     small = total < 4e9

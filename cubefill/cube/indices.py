@@ -88,6 +88,15 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
     return out
 
 
+def ndvi_std(ds: xr.Dataset, nir: str, red: str) -> xr.DataArray:
+    """Standard deviation of the error of NDVI, from those of two bands of the cube."""
+    parts = (ds[nir], ds[red], ds[f"{nir}_std"], ds[f"{red}_std"])
+    std: xr.DataArray = xr.apply_ufunc(
+        normalized_difference_std, *parts, dask="parallelized", output_dtypes=[np.float32]
+    )
+    return std
+
+
 def with_ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.Dataset:
     """The dataset with `NDVI`, its `NDVI_flag`, and `NDVI_std` where both bands have one."""
     out = ds.assign(NDVI=ndvi(ds, nir=nir, red=red))
@@ -96,16 +105,7 @@ def with_ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.Datas
         out["NDVI_flag"].attrs = dict(ds["fill_flag"].attrs)
         out["NDVI_flag"].encoding = dict(ds["fill_flag"].encoding)
     if f"{nir}_std" in ds and f"{red}_std" in ds:
-        std = xr.apply_ufunc(
-            normalized_difference_std,
-            ds[nir],
-            ds[red],
-            ds[f"{nir}_std"],
-            ds[f"{red}_std"],
-            dask="parallelized",
-            output_dtypes=[np.float32],
-        )
-        out["NDVI_std"] = std.assign_attrs(
+        out["NDVI_std"] = ndvi_std(ds, nir, red).assign_attrs(
             long_name="standard deviation of the error of NDVI", units="1"
         )
         out["NDVI"].attrs["ancillary_variables"] = "NDVI_flag NDVI_std"

@@ -270,16 +270,7 @@ def _cut(w: Window, offset: int, length: int) -> slice | NDArray[np.intp]:
     """Index of a window in an array that starts at `offset`; reflected beyond its end."""
     if w.stop <= length:
         return slice(w.start - offset, w.stop - offset)
-    return _reflect(np.arange(w.start, w.stop), length) - offset
-
-
-def _reflect(index: NDArray[np.intp], length: int) -> NDArray[np.intp]:
-    """Positions folded back into 0..length-1: 0 1 2 1 0 1 2."""
-    if length == 1:
-        return np.zeros_like(index)
-    period = 2 * (length - 1)
-    folded = np.mod(index, period)
-    return np.where(folded < length, folded, period - folded)
+    return np.pad(np.arange(length), (0, w.stop - length), "reflect")[w.start :] - offset
 
 
 # ------------------------------------------------------------------ fill and scatter

@@ -9,13 +9,14 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.engine import kernel as tiles
+from cubefill.engine import kernel
 from cubefill.engine.output import describe_output
 from cubefill.engine.planning import Plan, plan_work
 from cubefill.engine.request import Request, announce, prepared, request
 from cubefill.engine.work import Region, Work
 from cubefill.machine import Memory
 from cubefill.methods import Method
+from cubefill.store.ledger import tiles
 from cubefill.store.source import ArraySource
 
 
@@ -92,11 +93,11 @@ def gapfill(
 def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     """Dask arrays by output name: one task a tile, one an output and tile."""
     import dask.array as da
+    from dask.array.core import normalize_chunks
     from dask.base import tokenize
     from dask.highlevelgraph import HighLevelGraph
 
     work = asked.work
-    ys, xs = (_edges(n, plan.tile) for n in work.shape)
     stored = not any(s is None or isinstance(s, ArraySource) for s in work.sources.values())
     token = tokenize(work, plan.tile) if stored else uuid4().hex
     root, name = f"gapfill-work-{token}", f"gapfill-{token}"
@@ -104,24 +105,21 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     parts: dict[str, dict[Any, Any]] = {f"{name}-{out}": {} for out in work.outputs}
     upstream = []
     free = [n for n, s in work.sources.items() if s is None]
-    for i, y in enumerate(ys):
-        for j, x in enumerate(xs):
-            tile = Region(y, x)
-            given = {n: _block(asked.variables[n].data, work, tile) for n in free}
-            upstream += list(given.values())
-            layer[name, i, j] = (_run, root, y, x, list(given), [_keys(a) for a in given.values()])
-            for out in work.outputs:
-                key = f"{name}-{out}"
-                parts[key][key, 0, i, j] = (operator.getitem, (name, i, j), out)
+    for one in tiles(work.shape, plan.tile):
+        where, at = kernel.region(work, Region(one.y, one.x)), (name, *one.index)
+        given = {n: asked.variables[n].data[..., where.y, where.x] for n in free}
+        upstream += list(given.values())
+        keys = [a.__dask_keys__() for a in given.values()]
+        layer[at] = (_run, root, one.y, one.x, list(given), keys)
+        for out in work.outputs:
+            key = f"{name}-{out}"
+            parts[key][key, 0, *one.index] = (operator.getitem, at, out)
     base = HighLevelGraph.from_collections(name, layer, dependencies=upstream)
     graph = HighLevelGraph(
         {**base.layers, **parts}, {**base.dependencies, **{part: {name} for part in parts}}
     )
-    chunks = (
-        (len(work.axes.out),),
-        tuple(s.stop - s.start for s in ys),
-        tuple(s.stop - s.start for s in xs),
-    )
+    shape = (len(work.axes.out), *work.shape)
+    chunks = normalize_chunks((-1, plan.tile, plan.tile), shape)  # type: ignore[no-untyped-call]
     return {
         out: da.Array(graph, f"{name}-{out}", chunks, meta=np.empty((0, 0, 0), dtype))
         for out, dtype in work.outputs.items()
@@ -141,17 +139,4 @@ def _run(
     from dask.array.core import concatenate3
 
     arrays = {n: np.asarray(concatenate3(a)) for n, a in zip(names, given, strict=True)}
-    return tiles.fill_tile(held.work, Region(y, x), arrays)
-
-
-def _block(array: Any, work: Work, tile: Region) -> Any:
-    where = tiles.region(work, tile)
-    return array[..., where.y, where.x]
-
-
-def _keys(array: Any) -> Any:
-    return array.__dask_keys__()
-
-
-def _edges(length: int, size: int) -> list[slice]:
-    return [slice(i, min(i + size, length)) for i in range(0, length, size)]
+    return kernel.fill_tile(held.work, Region(y, x), arrays)

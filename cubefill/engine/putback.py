@@ -14,7 +14,9 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
     """Output arrays on the caller's dates, clear pixels put back, every code set."""
     axes, names = work.axes, work.traits.gives
     trusted = work.traits.keeps_clear and axes.plain_in and axes.same and axes.plain_out
-    flag = filled.flag if filled.flag is not None else _default_flag(work, filled)
+    flag = filled.flag
+    if flag is None:
+        flag = np.full(filled.bands[names[0]].shape, work.traits.flag, np.uint8)
     step = list(axes.out_step)
     expand = not axes.plain_out
     out = {n: filled.bands[n][step] if expand else filled.bands[n] for n in names}
@@ -43,11 +45,6 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
 def _own(a: NDArray[Any]) -> NDArray[Any]:
     """The array, or a copy where writing into it could change something else."""
     return a if a.flags.writeable and a.flags.owndata else a.copy()
-
-
-def _default_flag(work: Work, filled: Filled) -> Codes:
-    first = filled.bands[work.traits.gives[0]]
-    return np.full(first.shape, work.traits.flag, np.uint8)
 
 
 def _missing_value(work: Work) -> float:

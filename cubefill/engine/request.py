@@ -7,14 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from cubefill import cube as cubes
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
 from cubefill.engine.kernel import sample
-from cubefill.engine.work import Region, Work
+from cubefill.engine.work import Work
 from cubefill.errors import CubefillError, DeviceError, MethodError
 from cubefill.imports import import_module
 from cubefill.methods import (
@@ -99,15 +98,10 @@ def prepared(asked: Request) -> Work:
     if prepare is None:
         return work
     if work.std or getattr(work.method, "wants_sample", True):
-        method = prepare(sample(work, lambda n, t: _fetch(asked, n, t)))
+        data = asked.variables
+        method = prepare(sample(work, lambda n, t: np.asarray(data[n][..., t.y, t.x].values)))
         return replace(work, method=method, traits=traits(method, work.bands))
     return work
-
-
-def _fetch(asked: Request, name: str, where: Region) -> NDArray[Any]:
-    variable = asked.variables[name]
-    index = {"y": where.y, "x": where.x}
-    return np.asarray(variable.isel(index).values)
 
 
 def bands_of(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:

@@ -2,7 +2,7 @@
 
 import math
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from cubefill.cube.indices import normalized_difference, normalized_difference_s
 from cubefill.engine.kernel import fill_tile
 from cubefill.engine.work import Region, Work
 from cubefill.store.encoding import encoding_of
-from cubefill.store.ledger import Tile
+from cubefill.store.ledger import Tile, tiles
 from cubefill.store.source import Index, StoreLike
 from cubefill.store.workers import Tally
 
@@ -38,10 +38,9 @@ class Job:
         shape = (len(self.work.axes.out), tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
         buffers = {n: _buffer(n, shape, e.dtype) for n, e in encodings.items()}
         tally = Tally()
-        for part in _steps(tile, self.step):
-            y = slice(part.y.start - tile.y.start, part.y.stop - tile.y.start)
-            x = slice(part.x.start - tile.x.start, part.x.stop - tile.x.start)
-            into = {n: b[:, y, x] for n, b in buffers.items()}
+        for step in tiles(shape[1:], self.step):
+            part = Region(_moved(step.y, tile.y.start), _moved(step.x, tile.x.start))
+            into = {n: b[:, step.y, step.x] for n, b in buffers.items()}
             filled = fill_tile(self.work, part, into=into)
             for name, (counts, lost) in _with_ndvi(self, filled, encodings).items():
                 if counts is not into[name]:
@@ -71,10 +70,8 @@ def _buffer(name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[
     return kept[key][:size].reshape(shape)
 
 
-def _steps(tile: Tile, step: int) -> Iterator[Region]:
-    for y in range(tile.y.start, tile.y.stop, step):
-        for x in range(tile.x.start, tile.x.stop, step):
-            yield Region(slice(y, min(y + step, tile.y.stop)), slice(x, min(x + step, tile.x.stop)))
+def _moved(part: slice, by: int) -> slice:
+    return slice(part.start + by, part.stop + by)
 
 
 def _with_ndvi(

@@ -15,7 +15,7 @@ from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import CubeError, StoreError
 from cubefill.ownership import claim_files
 from cubefill.store.encoding import encoding_of
-from cubefill.store.ledger import Tile, tiles
+from cubefill.store.ledger import tiles
 from cubefill.store.template import transform_of
 
 TILE = 1024
@@ -109,10 +109,13 @@ def _is_ours(path: Path) -> bool:
 
 
 def _write(ds: xr.Dataset, images: list[_Image]) -> None:
+    from rasterio.shutil import copy
+
     try:
         _write_parts(ds, images)
         for image in images:
-            _to_cog(image)
+            scaled = image.encoding.scale is not None or image.encoding.dtype.kind == "f"
+            copy(str(image.part), str(image.path), **_COG, overview_resampling=_OVERVIEWS[scaled])
     finally:
         for image in images:
             image.part.unlink(missing_ok=True)
@@ -175,6 +178,7 @@ def _labels(times: NDArray[Any]) -> list[str]:
 def _write_parts(ds: xr.Dataset, images: list[_Image]) -> None:
     """Uncompressed images, filled square by square."""
     import rasterio
+    from rasterio.windows import Window
 
     profile = _profile(ds)
     for image in images:
@@ -185,10 +189,12 @@ def _write_parts(ds: xr.Dataset, images: list[_Image]) -> None:
     names = list(dict.fromkeys(n for i in images for n in i.names))
     for tile in tiles((ds.sizes["y"], ds.sizes["x"]), TILE):
         blocks = _blocks(ds[names].isel(y=tile.y, x=tile.x))
+        window = Window.from_slices(tile.y, tile.x)
         for image in images:
             with rasterio.open(image.part, "r+") as file:
                 for i, name in enumerate(image.names, start=1):
-                    file.write(_page(blocks[name], image.step), i, window=_window(tile))
+                    page = blocks[name] if blocks[name].ndim == 2 else blocks[name][image.step]
+                    file.write(page, i, window=window)
 
 
 def _blocks(part: xr.Dataset) -> Mapping[str, NDArray[Any]]:
@@ -199,14 +205,6 @@ def _blocks(part: xr.Dataset) -> Mapping[str, NDArray[Any]]:
         counts, _ = encode(ordered.values, encoding_of(str(name), variable.dtype))
         found[str(name)] = counts.view(np.uint8) if counts.dtype == bool else counts
     return found
-
-
-def _page(block: NDArray[Any], step: int) -> NDArray[Any]:
-    return block if block.ndim == 2 else block[step]
-
-
-def _window(tile: Tile) -> tuple[tuple[int, int], tuple[int, int]]:
-    return ((tile.y.start, tile.y.stop), (tile.x.start, tile.x.stop))
 
 
 def _profile(ds: xr.Dataset) -> dict[str, Any]:
@@ -255,13 +253,6 @@ def _text(value: Any) -> str:
     if isinstance(value, np.ndarray | list | tuple):
         return " ".join(str(v) for v in value)
     return str(value)
-
-
-def _to_cog(image: _Image) -> None:
-    from rasterio.shutil import copy
-
-    scaled = image.encoding.scale is not None or image.encoding.dtype.kind == "f"
-    copy(str(image.part), str(image.path), **_COG, overview_resampling=_OVERVIEWS[scaled])
 
 
 def write_cog(

@@ -7,7 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.indices import ndvi, normalized_difference_std
+from cubefill.cube.indices import ndvi, ndvi_std
 from cubefill.errors import CubeError
 from cubefill.plot.pixels import align, clear_of, decimate, named
 
@@ -211,12 +211,7 @@ def _std(ds: xr.Dataset) -> xr.DataArray | None:
         return ds["NDVI_std"]
     if "B04_std" not in ds or not {"B08_std", "B8A_std"} & set(map(str, ds.data_vars)):
         return None
-    nir, red = _nir_red(ds)
-    parts = (ds[nir], ds[red], ds[f"{nir}_std"], ds[f"{red}_std"])
-    std: xr.DataArray = xr.apply_ufunc(
-        normalized_difference_std, *parts, dask="parallelized", output_dtypes=[np.float32]
-    )
-    return std
+    return ndvi_std(ds, *_nir_red(ds))
 
 
 def _nir_red(ds: xr.Dataset) -> tuple[str, str]:

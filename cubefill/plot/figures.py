@@ -26,7 +26,7 @@ from cubefill.plot.drawing import (
 )
 from cubefill.plot.pixels import (
     TRUE_COLOUR,
-    align,
+    aligned,
     colour_bands,
     cover,
     date_text,
@@ -191,7 +191,7 @@ def ndvi(
     """
     cube: xr.Dataset | None = ds
     if out is None and "fill_flag" in ds:
-        cube, out = _loaded(source_cube(ds), ds), ds
+        cube, out = aligned(source_cube(ds), ds), ds
     cube = None if cube is None else with_valid(cube)
     where = location(cube if cube is not None else ds, point)
     found = curve(cube, out, where)
@@ -234,8 +234,8 @@ def animate(
     small = decimate(ds, max_px)
     names = list(dict.fromkeys(named(small, bands)))
     images = _frames(small[names].compute(), bands)
-    if before is not None:
-        part = _covering(before, small)
+    part = aligned(before, small, given=before is not None)
+    if part is not None:
         other = list(dict.fromkeys(named(part, bands)))
         at = [same_day(part, t) for t in small["time"].values]
         left = _frames(part[other].compute(), bands)
@@ -284,7 +284,7 @@ def _before(
     """The first panel and its title."""
     cube = source_cube(out, before)
     index = None if cube is None else same_day(cube, small["time"].values)
-    step = _covering(cube, small, index) if before is not None else _loaded(cube, small, index)
+    step = aligned(cube, small, index, given=before is not None)
     if step is None:
         seen = filled.copy()
         seen[flag != Flag.OBSERVED] = 0
@@ -292,22 +292,6 @@ def _before(
     if index is None:
         return np.zeros_like(filled), "Before: no acquisition"
     return rgba(step[list(dict.fromkeys(named(step, bands)))].compute(), bands), "Before"
-
-
-def _covering(cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None) -> xr.Dataset:
-    part = _loaded(cube, like, time)
-    if part is None:
-        raise CubeError(
-            "before= does not cover the filled cube: expected a cube that has all of its x and y. "
-            "Pass before=ds with the cube that was filled."
-        )
-    return part
-
-
-def _loaded(
-    cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None
-) -> xr.Dataset | None:
-    return None if cube is None else align(cube, like, time)
 
 
 def _frames(ds: xr.Dataset, bands: Sequence[str]) -> list[NDArray[np.uint8]]:

@@ -282,6 +282,25 @@ def align(cube: xr.Dataset, like: xr.Dataset, time: int | None = None) -> xr.Dat
     return cube.isel(keep)
 
 
+def aligned(
+    cube: xr.Dataset | None, like: xr.Dataset, time: int | None = None, *, given: bool = False
+) -> xr.Dataset | None:
+    """As `align`, and None without a cube; a cube that the user has given must cover `like`.
+
+    Raises
+    ------
+    CubeError
+        It was given and does not.
+    """
+    part = None if cube is None else align(cube, like, time)
+    if given and part is None:
+        raise CubeError(
+            "before= does not cover the filled cube: expected a cube that has all of its x and y. "
+            "Pass before=ds with the cube that was filled."
+        )
+    return part
+
+
 def same_day(cube: xr.Dataset, time: Any) -> int | None:
     """Index of the acquisition nearest to `time` within half a day, or None."""
     gap = np.abs(cube["time"].values.astype("datetime64[ns]") - np.datetime64(time, "ns"))

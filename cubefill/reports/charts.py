@@ -19,8 +19,12 @@ _LEFT, _RIGHT = 42, 8
 _BLUE = "#2a85c7"
 
 
-def clear_chart(found: Summary, mark: str | None = None) -> str:
-    """One bar a date, at its day: clear below, cloudy above, empty where there is no data."""
+def clear_chart(found: Summary) -> str:
+    """One bar a date, at its day: clear below, cloudy above, empty where there is no data.
+
+    A triangle marks the cloudiest date.
+    """
+    mark = date_text(found.time[found.dates.cloudiest])
     top, height = 12, 96
     axis = _Days(found.time)
     width = axis.bar(found.time)

@@ -130,12 +130,8 @@ def gap_lengths(
     return tuple(shares), float((gap & ~inner).sum() / total)
 
 
-def warnings_of(found: Summary) -> list[str]:
-    """What deserves a second look, one sentence each; empty where nothing does."""
-    return list(_warnings(found))
-
-
-def _warnings(found: Summary) -> Iterator[str]:
+def warnings_of(found: Summary) -> Iterator[str]:
+    """What deserves a second look, one sentence each; nothing where nothing does."""
     if found.floor_jump:
         date, size = found.floor_jump
         yield (
@@ -144,9 +140,8 @@ def _warnings(found: Summary) -> Iterator[str]:
             "using any value."
         )
     if found.missing_dates:
-        shown = ", ".join(found.missing_dates[:5]) + (
-            " ..." if len(found.missing_dates) > 5 else ""
-        )
+        more = " ..." if len(found.missing_dates) > 5 else ""
+        shown = ", ".join(found.missing_dates[:5]) + more
         yield f"A source could not be read on {len(found.missing_dates)} dates ({shown})."
     if found.never > 0:
         yield (
@@ -170,9 +165,10 @@ def _warnings(found: Summary) -> Iterator[str]:
         )
     if found.flags.get(Flag.UNFILLABLE, 0) > 0:
         yield f"{words(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
-    close = _close_dates(found.time)
-    if close:
-        yield f"Acquisitions less than half a day apart: {', '.join(close[:5])}."
+    step = np.diff(days_since(found.time, found.time[0]))
+    if (close := found.time[1:][step < 0.5]).size:
+        days = ", ".join(map(date_text, close[:5]))
+        yield f"Acquisitions less than half a day apart: {days}."
 
 
 def words(share: float) -> str:
@@ -205,13 +201,6 @@ def _flags(out: xr.Dataset | None, max_px: int) -> tuple[dict[int, float], tuple
 
 def _dates_with(where: NDArray[Any], time: NDArray[np.datetime64]) -> tuple[str, ...]:
     return tuple(date_text(t) for t in time[where.any((1, 2))])
-
-
-def _close_dates(time: NDArray[np.datetime64]) -> list[str]:
-    if time.size < 2:
-        return []
-    step = np.diff(days_since(time, time[0]))
-    return [date_text(t) for t in time[1:][step < 0.5]]
 
 
 def _floor_jump(

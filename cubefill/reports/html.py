@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.plot.drawing import BACKGROUND, require
-from cubefill.plot.pixels import FLAG_COLOURS
+from cubefill.plot.pixels import flag_rgb
 
 GENERATOR = '<meta name="generator" content="cubefill">'
 """The mark of a report."""
@@ -163,18 +163,13 @@ def _png(pixels: NDArray[np.uint8]) -> bytes:
     require("PIL", "pillow")
     from PIL import Image
 
-    buffer = io.BytesIO()
+    buffer, picture = io.BytesIO(), Image.fromarray(np.ascontiguousarray(pixels))
     if pixels.ndim == 2:
-        palette = np.zeros((256, 3), np.uint8)
-        for code, colour in FLAG_COLOURS.items():
-            palette[code] = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        flat = Image.fromarray(np.ascontiguousarray(pixels))
-        flat.putpalette(palette.tobytes())
-        flat.save(buffer, format="PNG", optimize=True)
-        return buffer.getvalue()
-    picture = Image.fromarray(np.ascontiguousarray(pixels))
-    sheet = Image.new("RGB", picture.size, BACKGROUND)
-    sheet.paste(picture, (0, 0), picture)
+        sheet = picture
+        sheet.putpalette(flag_rgb(np.arange(256, dtype=np.uint8)).tobytes())
+    else:
+        sheet = Image.new("RGB", picture.size, BACKGROUND)
+        sheet.paste(picture, (0, 0), picture)
     sheet.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 

@@ -10,15 +10,16 @@ import numpy as np
 import xarray as xr
 
 from cubefill.cube import describe
-from cubefill.errors import CubeError, CubefillError, MethodError
+from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
 from cubefill.methods import AUTO, Flag, Method, name_of, resolve
 from cubefill.methods.registry import listed
 from cubefill.ownership import claim_files
-from cubefill.plot.pixels import align, date_text, decimate, source_cube, thinned, with_valid
+from cubefill.plot.pixels import aligned, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports import sections as parts
+from cubefill.reports.charts import clear_chart
 from cubefill.reports.facts import Summary, flag_rows, summarise, warnings_of, words
-from cubefill.reports.html import GENERATOR, Section, page, tiles
+from cubefill.reports.html import GENERATOR, Section, notes, page, tiles
 
 EAGER = 512 * 2**20
 """Bytes up to which a lazy result is computed once and kept."""
@@ -122,14 +123,9 @@ def report(
     """
     out = ds if "fill_flag" in ds else None
     source = ds if out is None else source_cube(ds, before)
-    cube = source if out is None or source is None else align(source, ds)
-    if before is not None and cube is None:
-        raise CubeError(
-            "before= does not cover the filled cube: expected a cube that has all of its x and y. "
-            "Pass before=ds with the cube that was filled."
-        )
-    if out is not None:
-        out = _small_in_memory(out)
+    cube = source if out is None else aligned(source, ds, given=before is not None)
+    if out is not None and out.chunks and out.nbytes <= EAGER:
+        out = out.compute()
     cube = None if cube is None else _judged(cube, out)
     thin, flags = _thin(ds, cube, out)
     found = replace(summarise(thin, flags), every=thinned(ds, NUMBERS_PX))
@@ -139,13 +135,12 @@ def report(
     if scores is not None and reason:
         warnings = (reason, *warnings)
     sections = (
-        parts.warning_section(warnings),
+        Section("Worth a second look", parts.MEANING["warnings"], notes(warnings)),
         *parts.picture_section(cube, out, found, spots),
-        parts.clear_section(found),
+        Section("Clear share of each date", parts.MEANING["clear"], clear_chart(found)),
         *parts.curve_sections(spots),
         *parts.score_sections(scores, reason),
-        *parts.flag_sections(found),
-        parts.gap_section(found),
+        *parts.number_sections(found),
         parts.provenance_section(ds),
     )
     name = ds.attrs.get("gapfill_method", "an unnamed method")
@@ -185,11 +180,6 @@ def summary_html(ds: xr.Dataset) -> str:
         '<div style="font-family:monospace;padding:.3em 0">'
         f"&lt;gapfill: {escape(', '.join(parts))}&gt;</div>"
     )
-
-
-def _small_in_memory(out: xr.Dataset) -> xr.Dataset:
-    """A lazy result is computed once where it is small, rather than once for each part."""
-    return out.compute() if out.chunks and out.nbytes <= EAGER else out
 
 
 def _thin(

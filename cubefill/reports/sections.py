@@ -18,7 +18,6 @@ from cubefill.plot.curves import (
 )
 from cubefill.plot.pixels import clear_of, colour_bands, date_text, decimate, named, rgba, same_day
 from cubefill.reports.charts import (
-    clear_chart,
     curve_chart,
     curve_key,
     flag_bar,
@@ -26,7 +25,7 @@ from cubefill.reports.charts import (
     gap_bars,
 )
 from cubefill.reports.facts import Summary, words
-from cubefill.reports.html import Picture, Section, figure, notes, pairs, pin, score_table, slider
+from cubefill.reports.html import Picture, Section, figure, pairs, pin, score_table, slider
 
 PICTURE_PX = 400
 """Longest side of a picture in the page, which keeps the page below 3 MB."""
@@ -208,27 +207,11 @@ def curve_sections(spots: list[Spot]) -> list[Section]:
 # ------------------------------------------------------------------ charts and tables
 
 
-def warning_section(warnings: tuple[str, ...]) -> Section:
-    """What deserves a second look."""
-    return Section("Worth a second look", MEANING["warnings"], notes(warnings))
-
-
-def clear_section(found: Summary) -> Section:
-    """Clear share of each date."""
-    mark = date_text(found.time[found.dates.cloudiest])
-    return Section("Clear share of each date", MEANING["clear"], clear_chart(found, mark))
-
-
-def gap_section(found: Summary) -> Section:
-    """Length of the gaps."""
-    return Section("Length of the gaps", MEANING["gaps"], gap_bars(found))
-
-
-def flag_sections(found: Summary) -> list[Section]:
-    """Shares of `fill_flag`; nothing before filling."""
-    if not found.flags:
-        return []
-    return [Section("How each value came to be", MEANING["flags"], flag_bar(found))]
+def number_sections(found: Summary) -> list[Section]:
+    """Shares of `fill_flag`, where the cube is filled, and the length of the gaps."""
+    flags = Section("How each value came to be", MEANING["flags"], flag_bar(found))
+    gaps = Section("Length of the gaps", MEANING["gaps"], gap_bars(found))
+    return [flags, gaps] if found.flags else [gaps]
 
 
 def score_sections(scores: xr.Dataset | None, reason: str) -> list[Section]:

@@ -12,6 +12,7 @@ import zarr
 from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
+from cubefill.store.encoding import plain
 from cubefill.store.source import StoreLike, describe, place
 
 GROUP = "cubefill_job"
@@ -154,8 +155,7 @@ class Ledger:
 
     def missing(self) -> list[Tile]:
         """Tiles that are still to be written, row by row."""
-        grid = self.grid
-        done = np.asarray(self._done("r")[:])
+        grid, done = self.grid, np.asarray(self._done("r")[:])
         return [t for t in grid if not done[t.row, t.column]]
 
     @property
@@ -218,8 +218,8 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:
     """A mapping as it comes back from a JSON file."""
-    plain: dict[str, Any] = json.loads(json.dumps(value, default=_jsonable))
-    return plain
+    found: dict[str, Any] = json.loads(json.dumps(value, default=plain))
+    return found
 
 
 class Progress:
@@ -279,12 +279,6 @@ _ABSENT = _Absent()
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, np.generic | np.ndarray):
-        return value.tolist()
-    return str(value)
 
 
 def _format(store: StoreLike) -> Any:

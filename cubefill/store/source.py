@@ -107,15 +107,12 @@ class StoreSource:
     def read_counts(self, index: Index) -> NDArray[Any]:
         """Values of a window as they are stored: int16 counts where `counts` is set."""
         try:
-            return np.asarray(self._array()[index])
+            return np.asarray(_opened(self)[index])
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreError(
                 f"{self.name} of {describe(self.store)} cannot be read at {_window(index)}: "
                 f"{error} Expected readable chunks; write that part again (overwrite=True)."
             ) from error
-
-    def _array(self) -> "zarr.Array[Any]":
-        return _opened(self)
 
     def __dask_tokenize__(self) -> tuple[str, ...]:
         """Same array of the same store: same token."""
@@ -123,28 +120,37 @@ class StoreSource:
 
 
 @dataclass(frozen=True, eq=False)
-class ArraySource:
-    """An array in memory; `read` gives read-only views of it."""
+class _Values:
+    """Values that this process holds or knows how to get; they stand for themselves."""
 
-    array: NDArray[Any]
-    """The values."""
+    array: Any
+    """The values, or the variable that gives them."""
     identity: str = field(default_factory=lambda: uuid4().hex)
     """Unlike that of any other source."""
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the axes."""
-        return self.array.shape
+        return tuple(self.array.shape)
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Type of the values."""
-        return self.array.dtype
+        """Type of decoded values."""
+        found: np.dtype[Any] = self.array.dtype
+        return found
 
     @property
     def counts(self) -> Counts | None:
-        """None: values in memory stand for themselves."""
+        """None: values are decoded already."""
         return None
+
+    def __dask_tokenize__(self) -> tuple[str, ...]:
+        """A token of this object alone: values are not hashed."""
+        return (f"cubefill.{type(self).__name__}", self.identity)
+
+
+class ArraySource(_Values):
+    """An array in memory; `read` gives read-only views of it."""
 
     def read(self, index: Index) -> NDArray[Any]:
         """A read-only view of a window."""
@@ -152,42 +158,13 @@ class ArraySource:
         view.flags.writeable = False
         return view
 
-    def __dask_tokenize__(self) -> tuple[str, ...]:
-        """A token of this object alone: values are not hashed."""
-        return ("cubefill.ArraySource", self.identity)
 
-
-@dataclass(frozen=True, eq=False)
-class LazySource:
+class LazySource(_Values):
     """A variable that xarray opened from a file without dask; each window is read anew."""
-
-    variable: xr.Variable
-    """The variable, not loaded."""
-    identity: str = field(default_factory=lambda: uuid4().hex)
-    """Unlike that of any other source."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the axes."""
-        return self.variable.shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Type of decoded values."""
-        return self.variable.dtype
-
-    @property
-    def counts(self) -> Counts | None:
-        """None: xarray hands over decoded values."""
-        return None
 
     def read(self, index: Index) -> NDArray[Any]:
         """Decoded values of a window."""
-        return np.asarray(self.variable[index].values)
-
-    def __dask_tokenize__(self) -> tuple[str, ...]:
-        """A token of this object alone."""
-        return ("cubefill.LazySource", self.identity)
+        return np.asarray(self.array[index].values)
 
 
 def as_dask(source: Source, chunks: Sequence[int | tuple[int, ...]]) -> Any:

@@ -190,21 +190,13 @@ def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) 
     return Encoding(stored.dtype, dtype)
 
 
-def exists(store: StoreLike) -> bool:
-    """True when a whole store is there; one whose creation was cut short does not count."""
-    attrs = marks(store)
-    return attrs is not None and UNFINISHED not in attrs
-
-
-def refuse_existing(
-    store: StoreLike, overwrite: bool, hint: str = "resume=True to finish it or "
-) -> None:
+def refuse_existing(store: StoreLike, overwrite: bool) -> None:
     """Raises StoreError unless a new store may be made here."""
     name, attrs = describe(store), marks(store)
     if attrs is not None:
         ours = ID in attrs or UNFINISHED in attrs
         foreign = foreign_in_store(store, attrs) if ours else ()
-        again = overwrite or UNFINISHED in attrs
+        again, hint = overwrite or UNFINISHED in attrs, "resume=True to finish it or "
         claim(name, "store", ours=ours, foreign=foreign, overwrite=again, hint=hint)
     if not isinstance(store, str):
         if store.read_only:

@@ -31,7 +31,6 @@ from cubefill.store.source import (
 )
 from cubefill.store.template import (
     create,
-    exists,
     grid_mapping_of,
     refuse_existing,
     refuse_own_source,
@@ -229,7 +228,7 @@ def admit(where: StoreLike, *, resume: bool, overwrite: bool) -> bool:
     StoreError
         Anything else is there.
     """
-    if not overwrite and resume and exists(where) and ID in (marks(where) or {}):
+    if not overwrite and resume and ID in (marks(where) or {}):
         if Ledger(where).exists:
             return False
         raise StoreError(
