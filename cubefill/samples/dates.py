@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube import spectral
-from cubefill.errors import CubeError, MethodError
+from cubefill.errors import MethodError
 from cubefill.gaps import impaired
 from cubefill.layout import Index, Layout, Slot
 from cubefill.layout.slots import Draw
@@ -287,12 +287,3 @@ def ordered(seasons: NDArray[np.int8], even: bool, rng: np.random.Generator) -> 
         mine = order[seasons[order] == s]
         rank[mine] = np.arange(len(mine)) + rng.random()
     return order[np.argsort(rank[order], kind="stable")]
-
-
-def none_found(removed: Counter[str], tried: int, what: str) -> CubeError:
-    """An error that says which condition removed how many."""
-    listed = "; ".join(f"{n} x {r}" for r, n in removed.most_common(8)) or "nothing was removed"
-    return CubeError(
-        f"{what.rstrip('.')}: of {tried} dates at all places these were removed: {listed}. Widen "
-        "the condition that removed most, or give more or longer cubes."
-    )
