@@ -40,7 +40,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_rows_of_decloud_are_those_of_the_paper(wide: Path, tmp_path: Path) -> None:
-    nets = [made(SsopUnet, **SMALL, **more).checkpoint
+    nets = [made.__wrapped__(SsopUnet, **SMALL, **more).checkpoint
             for more in ({"dem": True}, {}, {"sar": False}, {})]  # fmt: skip
     methods = [a for net in nets for a in ("--method", f"ssop_unet={net}")]
     sizes = ["--patch", 32, "--most", 2, "--dem"]
