@@ -10,9 +10,6 @@ from click.core import ParameterSource
 from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, resume, show
 from cubefill.errors import CubefillError
 
-PICTURES = (".png", ".svg", ".pdf")
-TABLES = (".md", ".html", ".csv", ".json", ".nc")
-
 OF_DECLOUD = ("patch", "most", "dem", "no_sar")
 OF_COMPARE = ("gaps", "hidden_as", "convention", "screen")
 
@@ -113,7 +110,8 @@ def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any)
     decloud = protocol == "decloud"
     _refuse_foreign(protocol, options["seeds"])
     save: Path | None = options.pop("save")
-    _check_save(save, TABLES if decloud else (*TABLES, *PICTURES), protocol)
+    pictures = () if decloud else evaluate_tables.PICTURES
+    _check_save(save, (*evaluate_tables.TABLES, *pictures), protocol)
     chosen = named(options.pop("names"))
     if decloud:
         taken = {name: options[name] for name in ("patch", "most", "dem")}

@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
-from cubefill.evaluate.strata import KINDS, SETS
+from cubefill.evaluate.strata import KINDS, SEASONS, SETS
 from cubefill.metrics import Metric, Terms, formula
 
 Floats = NDArray[np.float64]
@@ -66,13 +66,10 @@ class Totals:
 
 def _rank(name: str) -> tuple[int, float, str]:
     """Ranges by their lower bound, seasons from winter on, other names by letter."""
-    if name in _SEASONS:
-        return (0, _SEASONS.index(name), "")
+    if name in SEASONS:
+        return (0, SEASONS.index(name), "")
     number = name.lstrip(">").split("-")[0].split(" ")[0]
     return (0, float(number), "") if number.isdigit() else (1, 0, name)
-
-
-_SEASONS = ("DJF", "MAM", "JJA", "SON")
 
 
 def dataset(totals: Totals, baseline: str, resamples: int, seed: int) -> xr.Dataset:

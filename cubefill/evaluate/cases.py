@@ -1,6 +1,6 @@
 """One cube under one seed, filled by every method: a window in memory, hidden pixels, fills."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,11 +16,12 @@ from cubefill.cube.valid import apply
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.gaps import Gaps, HiddenAs
-from cubefill.methods import Flag, Method, name_of, traits
+from cubefill.methods import Flag, Method, name_of, resolve, traits
 from cubefill.metrics import NDVIMAE, ndvi_mae
 
 Bool = NDArray[np.bool_]
 Arrays = dict[str, NDArray[Any]]
+MethodLike = str | Method | type[Method]
 Screen = Callable[[xr.Dataset], xr.DataArray]
 
 _TRIES = 12
@@ -152,13 +153,23 @@ def fill(test: xr.Dataset, method: Method, *, std: bool = True) -> xr.Dataset:
     return out.where(~left) if bool(left.any()) else out
 
 
-def names(chosen: Iterable[Method]) -> list[str]:
-    """Registered names; equal ones are numbered."""
-    found: list[str] = []
+def methods_of(
+    methods: Any, labelled: Callable[[list[Method]], dict[str, Method]]
+) -> dict[str, Method]:
+    """Methods by the names of a mapping, else as `labelled` names those of a list, or the one."""
+    if isinstance(methods, Mapping):
+        return {str(n): resolve(m) for n, m in methods.items()}
+    alone = isinstance(methods, str | type | Method)
+    return labelled([resolve(m) for m in ([methods] if alone else methods)])
+
+
+def numbered(chosen: list[Method]) -> dict[str, Method]:
+    """Methods by their registered names; equal ones are numbered."""
+    found: dict[str, Method] = {}
     for method in chosen:
         name = name_of(method)
         count = sum(n.split(" ")[0] == name for n in found)
-        found.append(f"{name} ({count + 1})" if count else name)
+        found[f"{name} ({count + 1})" if count else name] = method
     return found
 
 

@@ -15,17 +15,23 @@ from numpy.typing import NDArray
 from cubefill import metrics as table
 from cubefill.errors import CubeError
 from cubefill.evaluate.bootstrap import Totals, dataset, key_of
-from cubefill.evaluate.cases import Arrays, Bool, Case, Screen, Trial, names, window
+from cubefill.evaluate.cases import (
+    Arrays,
+    Bool,
+    Case,
+    MethodLike,
+    Screen,
+    Trial,
+    methods_of,
+    numbered,
+    window,
+)
 from cubefill.evaluate.strata import SETS, Strata, pixel_set, robust, strata
 from cubefill.evaluate.tables import counted
 from cubefill.gaps import Blobs, Gaps, HiddenAs, Transplant, hide, parse_gaps
-from cubefill.methods.contract import Method
-from cubefill.methods.registry import resolve
 from cubefill.metrics import Coverage, Metric, sees
 from cubefill.metrics.formulas import Mapped
 from cubefill.store import open_cube
-
-MethodLike = str | Method | type[Method]
 
 SCREENED = "screened"
 """Pixel set of occluded pixels that a `screen` accepts too."""
@@ -35,7 +41,7 @@ PIXEL_SET = "clear pixels that were hidden and that every method filled"
 
 
 def compare(
-    methods: Sequence[MethodLike] | Mapping[str, MethodLike],
+    methods: MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike],
     cubes: xr.Dataset | Sequence[xr.Dataset] | Mapping[str, xr.Dataset],
     gaps: Gaps | None = None,
     *,
@@ -61,7 +67,7 @@ def compare(
     Parameters
     ----------
     methods
-        Names, classes or objects, or a mapping from the name in the table.
+        Names, classes or objects, one alone too, or a mapping from the name in the table.
     cubes
         Cubes with `valid` or SCL; `land_cover(y, x)` in a cube adds strata. A larger cube than
         `max_px` is judged by one window, chosen by the seed.
@@ -120,7 +126,7 @@ def compare(
     >>> str(best.values)
     'linear'
     """
-    chosen = _methods(methods)
+    chosen = methods_of(methods, numbered)
     named = _cubes(cubes)
     truths = _truths(truth, named, gaps)
     sets = (*pixel_sets, *((SCREENED,) if screen is not None else ()))
@@ -159,15 +165,6 @@ def _used(
     if asked or bands != ("NDVI",):
         return found
     return [m for m in found if m.name not in ("SAM", "ERGAS", "OLS", "EMD", "ENS")]
-
-
-def _methods(methods: Sequence[MethodLike] | Mapping[str, MethodLike]) -> dict[str, Method]:
-    if isinstance(methods, Mapping):
-        return {str(n): resolve(m) for n, m in methods.items()}
-    if isinstance(methods, str):
-        methods = [methods]
-    chosen = [resolve(m) for m in methods]
-    return dict(zip(names(chosen), chosen, strict=True))
 
 
 def _cubes(cubes: Any) -> dict[str, xr.Dataset]:
@@ -210,7 +207,7 @@ def _check(chosen: Any, named: Any, pixel_sets: Sequence[str]) -> None:
 
 def self_test(
     ds: xr.Dataset,
-    methods: Sequence[str | Method | type[Method]] = ("linear",),
+    methods: MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
     gaps: Gaps | None = None,
     seed: int = 0,
     max_px: int = 192,
@@ -226,7 +223,8 @@ def self_test(
     ds
         A cube with `valid` or SCL.
     methods
-        Names, classes or objects; each sees the same hidden pixels and is scored on the same ones.
+        Names, classes or objects, one alone too, or a mapping from the name in the table; each sees
+        the same hidden pixels and is scored on the same ones.
     gaps
         What to hide; by default `Transplant()`, and `Blobs()` where no date lends a cloud.
     seed
@@ -255,7 +253,7 @@ def self_test(
     >>> [str(m) for m in found.method_name.values]
     ['linear', 'nearest']
     """
-    chosen = _methods(methods)
+    chosen = methods_of(methods, numbered)
     if not chosen:
         raise CubeError("self_test compares methods: expected one or more. Use ('linear',).")
     part, place = window(ds, max_px, seed)
@@ -302,7 +300,7 @@ def _borrowed(part: xr.Dataset, seed: int) -> Gaps:
 
 def score_stores(
     stores: Iterable[str | Path],
-    methods: Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
+    methods: MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
     gaps: str | Gaps = "transplant",
     *,
     seeds: Sequence[int] = (0,),
@@ -323,7 +321,7 @@ def score_stores(
     stores
         Paths or addresses of cubes.
     methods
-        Names, classes or objects, or a mapping from the name in the table.
+        Names, classes or objects, one alone too, or a mapping from the name in the table.
     gaps
         What to hide, as `parse_gaps` reads it.
     seeds

@@ -19,10 +19,11 @@ import xarray as xr
 from cubefill import samples
 from cubefill.errors import CubeError, MethodError
 from cubefill.evaluate.bootstrap import facts_of
+from cubefill.evaluate.cases import MethodLike, methods_of
 from cubefill.evaluate.tables import markdown as markdown
 from cubefill.evaluate.tables import write as write
 from cubefill.methods.contract import Block, Filled, Method
-from cubefill.methods.registry import name_of, resolve
+from cubefill.methods.registry import name_of
 from cubefill.metrics import Terms, add
 from cubefill.metrics import resolve as metric
 from cubefill.samples.stored import StoredSamples
@@ -35,7 +36,7 @@ BANDS = ("B02", "B03", "B04", "B08")
 
 
 def compare_decloud(
-    methods: Sequence[str | Method | type[Method]] | Mapping[str, str | Method | type[Method]],
+    methods: MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike],
     cubes: Sequence[Any],
     *,
     sets: Sequence[str] = SETS,
@@ -53,9 +54,9 @@ def compare_decloud(
     Parameters
     ----------
     methods
-        Methods with checkpoints, or a mapping from the name in the table. Without names a row says
-        what its net is given, in this order within a method: "ssop_unet (without SAR)",
-        "ssop_unet (SAR)", "ssop_unet (SAR + DEM)"; where two rows would read alike, their
+        Methods with checkpoints, one alone too, or a mapping from the name in the table. Without
+        names a row says what its net is given, in this order within a method: "ssop_unet (without
+        SAR)", "ssop_unet (SAR)", "ssop_unet (SAR + DEM)"; where two rows would read alike, their
         checkpoints too: "ssop_unet=FOLDER (SAR)". "linear2" joins MSOP_cld.
     cubes
         Cubes, stores of cubes, catalogues, or items, as `samples.make` takes them.
@@ -113,10 +114,7 @@ def compare_decloud(
 
 
 def _rows(methods: Any) -> dict[str, Method]:
-    if isinstance(methods, Mapping):
-        found = {str(n): resolve(m) for n, m in methods.items()}
-    else:
-        found = _labelled([resolve(m) for m in methods])
+    found = methods_of(methods, _labelled)
     if not found:
         raise MethodError("compare_decloud: expected methods, got none. Use ['linear2'].")
     return found

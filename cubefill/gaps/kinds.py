@@ -10,7 +10,7 @@ import re
 import warnings
 from ast import literal_eval
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +30,32 @@ class Gaps(Protocol):
         """Observations to hide, `(time, y, x)`, a subset of `valid`."""
 
 
+class _Kind:
+    """What all kinds do alike: numbers of their own for a seed, and what pixels keep."""
+
+    keep: int
+    _stream: ClassVar[int]
+    """Tells the numbers of a kind from those of the others."""
+
+    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
+        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+
+        Raises
+        ------
+        CubeError
+            No date or shape will do, or nothing is clear beyond what pixels keep.
+        """
+        _check(valid, days)
+        rng = np.random.default_rng([seed, self._stream])
+        return _leave(valid, self._chosen(valid, days, rng), self.keep, rng, self)
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
+        """The observations that would be hidden if pixels had to keep none."""
+        raise NotImplementedError
+
+
 @dataclass(frozen=True)
-class Transplant:
+class Transplant(_Kind):
     """Real cloud shapes: the gap of one date is pasted on a clear date of the same cube.
 
     U-TILISE (Stucker et al., 2023) trains and scores with gaps of this kind.
@@ -56,16 +80,9 @@ class Transplant:
     keep: int = 2
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+    _stream: ClassVar[int] = 1
 
-        Raises
-        ------
-        CubeError
-            No date is clear enough, or none has a gap of the right size.
-        """
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 1])
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         part = valid.mean((1, 2))
         takers = np.flatnonzero(part >= self.clear)
         donors = np.flatnonzero((1 - part >= self.cover[0]) & (1 - part <= self.cover[1]))
@@ -81,7 +98,7 @@ class Transplant:
             others = donors[donors != t]
             if len(others):
                 hidden[t] = valid[t] & self._turned(~valid[rng.choice(others)], rng)
-        return _leave(valid, hidden, self.keep, rng, self)
+        return hidden
 
     def _turned(self, shape: Bool, rng: np.random.Generator) -> Bool:
         if not self.turn:
@@ -92,7 +109,7 @@ class Transplant:
 
 
 @dataclass(frozen=True)
-class Blobs:
+class Blobs(_Kind):
     """Fractal shapes like clouds, where a cube has no cloudy date to borrow from."""
 
     share: float = 0.5
@@ -104,21 +121,20 @@ class Blobs:
     keep: int = 2
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 2])
+    _stream: ClassVar[int] = 2
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         hidden = np.zeros_like(valid)
         for t in _some(np.flatnonzero(valid.any((1, 2))), self.share, rng):
             ny, nx = valid.shape[1:]
             field = fractal(rng.standard_normal((2 * ny, 2 * nx)), self.slope)[:ny, :nx]
             edge = np.quantile(field, 1 - rng.uniform(*self.cover))
             hidden[t] = valid[t] & (field >= edge)
-        return _leave(valid, hidden, self.keep, rng, self)
+        return hidden
 
 
 @dataclass(frozen=True)
-class Dates:
+class Dates(_Kind):
     """Whole dates, as under an overcast sky."""
 
     share: float = 0.2
@@ -128,17 +144,16 @@ class Dates:
     keep: int = 2
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 3])
+    _stream: ClassVar[int] = 3
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         part = valid.mean((1, 2))
         chosen = _some(np.flatnonzero((part > 0) & (part >= self.clear)), self.share, rng)
-        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+        return _at(valid, chosen)
 
 
 @dataclass(frozen=True)
-class Blocks:
+class Blocks(_Kind):
     """Runs of days without any observation: long gaps."""
 
     days: tuple[float, float] = (15, 90)
@@ -148,20 +163,19 @@ class Blocks:
     keep: int = 2
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 4])
+    _stream: ClassVar[int] = 4
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         usable = days[valid.any((1, 2))]
         inside = np.zeros(len(days), bool)
         for _ in range(self.count if len(usable) else 0):
             length, middle = rng.uniform(*self.days), rng.choice(usable)
             inside |= np.abs(days - middle) <= length / 2
-        return _leave(valid, _at(valid, np.flatnonzero(inside)), self.keep, rng, self)
+        return _at(valid, np.flatnonzero(inside))
 
 
 @dataclass(frozen=True)
-class Trailing:
+class Trailing(_Kind):
     """The last days of the series, as a forecaster or an early user meets them."""
 
     days: float = 30
@@ -169,16 +183,15 @@ class Trailing:
     keep: int = 2
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`; `seed` plays a small part."""
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 5])
+    _stream: ClassVar[int] = 5
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         chosen = np.flatnonzero(days > days.max() - self.days)
-        return _leave(valid, _at(valid, chosen), self.keep, rng, self)
+        return _at(valid, chosen)
 
 
 @dataclass(frozen=True)
-class Borrowed:
+class Borrowed(_Kind):
     """Gaps of other series on some dates, never on the first.
 
     This is how U-TILISE is trained and scored (Stucker et al., 2023): half of a random number of
@@ -208,16 +221,9 @@ class Borrowed:
     keep: int = 0
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`.
+    _stream: ClassVar[int] = 6
 
-        Raises
-        ------
-        CubeError
-            There is one date only, or no shape is large enough.
-        """
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 6])
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         shapes = self.shapes if len(self.shapes) else shapes_of(valid)
         (steps, ny, nx), (_, high, wide) = valid.shape, shapes.shape
         part = shapes.mean((1, 2)) if high >= ny and wide >= nx else np.zeros(0)
@@ -235,7 +241,7 @@ class Borrowed:
             y, x = int(rng.integers(high - ny + 1)), int(rng.integers(wide - nx + 1))
             shape = shapes[rng.choice(usable), y : y + ny, x : x + nx]
             hidden[t] = valid[t] & (shape | bool(shape.mean() > self.whole))
-        return _leave(valid, hidden, self.keep, rng, self)
+        return hidden
 
 
 class Lent(Borrowed):
@@ -247,7 +253,7 @@ class Lent(Borrowed):
 
 
 @dataclass(frozen=True)
-class EveryDate:
+class EveryDate(_Kind):
     """A ragged gap on every date, as in the blocks that Appel (2024) publishes with STpconv.
 
     Their gaps are independent from date to date. The hidden share of the clear pixels of a date
@@ -264,10 +270,9 @@ class EveryDate:
     keep: int = 1
     """Clear observations that every pixel keeps, where it has as many."""
 
-    def make(self, valid: Bool, days: Floats, seed: int = 0) -> Bool:
-        """Observations to hide, `(time, y, x)`, a subset of `valid`."""
-        _check(valid, days)
-        rng = np.random.default_rng([seed, 7])
+    _stream: ClassVar[int] = 7
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
         ny, nx = valid.shape[1:]
         hidden = np.zeros_like(valid)
         for t in np.flatnonzero(valid.any((1, 2))):
@@ -275,7 +280,7 @@ class EveryDate:
             rough = rough + self.speckle * rng.standard_normal((ny, nx))
             edge = np.quantile(rough[valid[t]], 1 - rng.beta(1, 1 / self.share - 1))
             hidden[t] = valid[t] & (rough > edge)
-        return _leave(valid, hidden, self.keep, rng, self)
+        return hidden
 
 
 def shapes_of(valid: Bool, cover: float = 0.1) -> Bool:

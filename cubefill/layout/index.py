@@ -96,13 +96,6 @@ class Index:
     def _sar_hours(self) -> Floats:
         return _hours(self.times if self.sar_times is None else self.sar_times, self._zero)
 
-    @cached_property
-    def _tree(self) -> Any:
-        """An R-tree of the optical images over hours and clouds."""
-        from shapely import STRtree, points
-
-        return STRtree(points(self.hours, self.clouds))
-
     # -------------------------------------------------------------- searching
 
     def candidates(
@@ -113,19 +106,32 @@ class Index:
         Indices into `times`, or into `sar_times` for a slot without an optical image;
         `reference` in hours as `hours` are.
         """
-        frame = _frame(slot, reference)
-        if not slot.optical:
-            return np.flatnonzero((self._sar_hours >= frame[0]) & (self._sar_hours <= frame[1]))
-        if len(self.times) == 0:
-            return np.zeros(0, np.int64)
-        from shapely import box
+        met = [met for *_, met in self.conditions(slot, reference, rng)]
+        return np.flatnonzero(np.logical_and.reduce(met))
 
+    def conditions(
+        self, slot: Slot, reference: float, rng: np.random.Generator | None = None
+    ) -> Iterator[tuple[str, str, NDArray[np.bool_]]]:
+        """Each condition of a slot, what is wrong where none is left, and which meet it."""
+        start, stop = _frame(slot, reference)
+        hours = self.hours if slot.optical else self._sar_hours
+        image = "date" if slot.optical else "S1 image"
+        inside = (hours >= start) & (hours <= stop)
+        yield f"the time frame {slot.frame}", f"no {image} at {slot.frame}", inside
+        if not slot.optical:
+            return
+        if self.complete is not None:
+            yield "missing pixels", "pixels without data", self.complete
         low, high = _clouds(slot, rng)
-        found = np.sort(self._tree.query(box(frame[0], low - 1e-6, frame[1], high + 1e-6)))
-        keep = np.ones(len(found), bool) if self.complete is None else self.complete[found]
+        inside = (self.clouds >= low - 1e-6) & (self.clouds <= high + 1e-6)
+        yield f"clouds {slot.clouds}", f"clouds not {slot.clouds}", inside
         if slot.sar:
-            keep = keep & (self.nearest_sar[1][found] <= slot.max_gap)
-        return np.asarray(found[keep], np.int64)
+            gap = f"{slot.max_gap:g} h"
+            yield (
+                f"the S1 gap of {gap}",
+                f"S1 not within {gap}",
+                self.nearest_sar[1] <= slot.max_gap,
+            )
 
     def search(
         self, layout: Layout, rng: np.random.Generator | None = None, most: int | None = None
@@ -227,25 +233,14 @@ class Index:
 
     def _why(self, layout: Layout, slot: Slot, at: float) -> str:
         """Which condition removed how many acquisitions."""
-        start, stop = _frame(slot, at)
-        hours = self.hours if slot.optical else self._sar_hours
-        left = (hours >= start) & (hours <= stop)
-        removed = [f"the time frame {slot.frame} {int((~left).sum())}"]
-        low, high = _clouds(slot, None)
-        tests = [
-            ("missing pixels", self.complete if slot.optical else None),
-            (f"clouds {slot.clouds}",
-             (self.clouds >= low - 1e-6) & (self.clouds <= high + 1e-6) if slot.optical else None),
-            (f"the S1 gap of {slot.max_gap:g} h",
-             self.nearest_sar[1] <= slot.max_gap if slot.optical and slot.sar else None),
-        ]  # fmt: skip
-        for what, keep in tests:
-            if keep is not None:
-                removed.append(f"{what} {int((left & ~keep).sum())}")
-                left = left & keep
+        left: Any = True
+        removed = []
+        for what, _, met in self.conditions(slot, at):
+            removed.append(f"{what} {int((left & ~met).sum())}")
+            left = left & met
         return (
             f"Layout {layout.name!r} finds nothing for slot {slot.name!r} at {self._date(at)}. Of "
-            f"{len(hours)} acquisitions {', '.join(removed)} were removed. Widen that condition "
+            f"{len(met)} acquisitions {', '.join(removed)} were removed. Widen that condition "
             "in the layout, or give a longer cube."
         )
 

@@ -264,15 +264,16 @@ def square_ssim(p: Array, t: Array, peak: float) -> Array:
     return similarity(p, t, mean, peak, unbiased=49 / 48)
 
 
-def _by_name(*metrics: Metric) -> dict[str, Metric]:
+def by_name(*metrics: Metric) -> dict[str, Metric]:
+    """Name to metric."""
     return {m.name: m for m in metrics}
 
 
 CONVENTIONS: dict[str, dict[str, Metric]] = {
-    "decloud": _by_name(DecloudMSE(), DecloudPSNR(), DecloudSSIM(), DecloudSAM()),
-    "utilise": _by_name(
+    "decloud": by_name(DecloudMSE(), DecloudPSNR(), DecloudSSIM(), DecloudSAM()),
+    "utilise": by_name(
         *(PerSeries(m) for m in (MAE(), RMSE(), _MSE(), PSNR(), UtiliseSSIM(), SAM()))
     ),
-    "ganfilling-train": _by_name(GanPSNR(), GanSSIM()),
+    "ganfilling-train": by_name(GanPSNR(), GanSSIM()),
 }
 """Convention to name to metric."""

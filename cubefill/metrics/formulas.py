@@ -93,7 +93,7 @@ class MAE(_Cubefill):
 
 
 @dataclass(frozen=True)
-class Bias(_Cubefill):
+class Bias(MAE):
     """Mean error, fill minus truth; nearest to 0 is best."""
 
     name: ClassVar[str] = "bias"
@@ -102,10 +102,6 @@ class Bias(_Cubefill):
     def terms(self, pred: Bands, true: Bands, where: Array) -> Terms:
         """Sum of errors."""
         return _sums(pred, true, where, {"error": lambda p, t: p - t})
-
-    def value(self, terms: Terms) -> float:
-        """Mean."""
-        return ratio(terms["error"].sum(), terms["n"].sum())
 
 
 @dataclass(frozen=True)
@@ -211,7 +207,7 @@ class SAM(_Cubefill):
 
 
 @dataclass(frozen=True)
-class NDVIMAE(_Cubefill):
+class NDVIMAE(MAE):
     """Mean absolute error of NDVI."""
 
     name: ClassVar[str] = "NDVI-MAE"
@@ -232,10 +228,6 @@ class NDVIMAE(_Cubefill):
         with np.errstate(divide="ignore", invalid="ignore"):
             p, t = (self._ndvi(_float(a[self.red]), _float(a[self.nir])) for a in (pred, true))
         return _sums({"NDVI": p}, {"NDVI": t}, where, {"error": lambda p, t: np.abs(p - t)})
-
-    def value(self, terms: Terms) -> float:
-        """Mean."""
-        return ratio(terms["error"].sum(), terms["n"].sum())
 
     @staticmethod
     def _ndvi(red: Array, nir: Array) -> Array:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cubefill.errors import CubeError
 from cubefill.imports import import_module
-from cubefill.metrics.formulas import Array, Bands, Mapped, Terms, blur, whole
+from cubefill.metrics.formulas import Array, Bands, Mapped, Terms, blur, ratio, whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,12 +42,8 @@ class GMSD(Mapped):
 
     def terms_of(self, maps: Bands, where: Array) -> Terms:
         """Sums of similarities and of their squares."""
-        some = [m[where & np.isfinite(m)] for m in maps.values()]
-        return {
-            "similarity": np.array([m.sum() for m in some]),
-            "square": np.array([(m * m).sum() for m in some]),
-            "n": np.array([float(len(m)) for m in some]),
-        }
+        squares = super().terms_of({b: m * m for b, m in maps.items()}, where)["similarity"]
+        return super().terms_of(maps, where) | {"square": squares}
 
     def value(self, terms: Terms) -> float:
         """Standard deviation over everything that was scored."""
@@ -96,8 +92,7 @@ class HighFrequency(Mapped):
 
     def value(self, terms: Terms) -> float:
         """Ratio."""
-        below = float(terms["truth"].sum())
-        return float(terms["fill"].sum()) / below if below else float("nan")
+        return ratio(terms["fill"].sum(), terms["truth"].sum())
 
 
 def _gradient(a: Array) -> Array:

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from cubefill.errors import CubeError
-from cubefill.metrics.conventions import CONVENTIONS
+from cubefill.metrics.conventions import CONVENTIONS, by_name
 from cubefill.metrics.earthnet import EARTHNET
 from cubefill.metrics.formulas import (
     ERGAS,
@@ -64,26 +64,13 @@ class Score:
 
 
 METRICS: dict[str, dict[str, Metric]] = {
-    "cubefill": {
-        m.name: m
-        for m in (
-            MAE(),
-            RMSE(),
-            Bias(),
-            R2(),
-            PSNR(),
-            SAM(),
-            SSIM(),
-            NDVIMAE(),
-            ERGAS(),
-            Coverage(),
-            GMSD(),
-            HighFrequency(),
-        )
-    },
+    "cubefill": by_name(
+        MAE(), RMSE(), Bias(), R2(), PSNR(), SAM(), SSIM(), NDVIMAE(), ERGAS(), Coverage(), GMSD(),
+        HighFrequency(),
+    ),
     **CONVENTIONS,
     "earthnet": EARTHNET,
-}
+}  # fmt: skip
 """Convention to name to metric."""
 
 DEFAULT = ("MAE", "RMSE", "bias", "R2", "PSNR", "SAM", "SSIM", "ERGAS")
@@ -275,31 +262,3 @@ def _check_shapes(p: dict[str, Array], t: dict[str, Array], w: Array) -> None:
             f"score: expected bool `where` (time, y, x) and bands of its shape, got {w.dtype} "
             f"{w.shape} and {wrong or 'bands that fit'}."
         )
-
-
-__all__ = [
-    "DEFAULT",
-    "ERGAS",
-    "GMSD",
-    "MAE",
-    "METRICS",
-    "NDVIMAE",
-    "PSNR",
-    "R2",
-    "RMSE",
-    "SAM",
-    "SSIM",
-    "Bias",
-    "Coverage",
-    "HighFrequency",
-    "Metric",
-    "Score",
-    "Terms",
-    "add",
-    "defaults",
-    "formula",
-    "ndvi_mae",
-    "resolve",
-    "score",
-    "sees",
-]

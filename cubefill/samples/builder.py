@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
@@ -34,17 +33,15 @@ from cubefill.ownership import (
 )
 from cubefill.samples.clear_windows import mined
 from cubefill.samples.clear_windows import write_clean_windows as write_clean_windows
-from cubefill.samples.dates import Picks, Rules, facts, none_found, ordered, pick, season, windows
+from cubefill.samples.dates import Rules, facts, ordered, pick, season
 from cubefill.samples.form import KIND, Writer
-from cubefill.samples.places import SPLITS, Patch, Site, assign, places
+from cubefill.samples.places import SPLITS, Site, assign, places
 from cubefill.samples.stored import StoredSamples as StoredSamples
 from cubefill.samples.stored import opened
 from cubefill.samples.wanted import BANDS as BANDS
-from cubefill.samples.wanted import Wanted, opened_cubes, wanted_of
-from cubefill.samples.writing import attributes, footprints, hidden_bar, write_all
+from cubefill.samples.wanted import Limits, Search, Wanted, opened_cubes, wanted_of
+from cubefill.samples.writing import Chosen, attributes, footprints, write_all
 from cubefill.store.source import stores_of
-
-Limits = tuple[int, int, int]
 
 
 @renamed(ways="draws")
@@ -157,33 +154,34 @@ def make(
     ['days', 'optical', 'target', 'valid', 'where']
     """
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
-    asked = Rules(None, sar, dates, stride, draws, clear_dates, min_clear, drop_impaired)
-    wanted = wanted_of(what, gaps, asked, bands, dem, patch, real, seed)
+    rules = Rules(None, sar, dates, stride, draws, clear_dates, min_clear, drop_impaired)
+    asked = Wanted(
+        rules, tuple(bands), dem, patch, gaps, real, seed, splits=splits, block=block,
+        limits=limits, seasons=seasons, dtype=dtype, progress=progress,
+    )  # fmt: skip
+    wanted = wanted_of(what, asked)
     path = _new(target, overwrite)
     sites = opened_cubes(cubes, wanted.bands, wanted.rules.sar, wanted.dem)
     read = [p for s in sites for p in stores_of(s.ds)]
     refuse_source(path, [*read, *(c for c in cubes if isinstance(c, str | Path))])
     coherence = wanted.rules.sar and all(n in s.ds for s in sites for n in COHERENCE)
-    wanted = replace(wanted, coherence=coherence)
-    where = places(sites, wanted.patch, block)
-    found, removed, tried = _searched(sites, where, wanted, progress)
-    split = _split(where, found, limits, splits, np.random.default_rng([seed, 11]), removed, tried)
+    search = _searched(replace(wanted, coherence=coherence), sites)
+    split = _split(search)
     part = path.with_name(path.name + ".part")
     if part.exists():
         shutil.rmtree(part)
-    writer = Writer(part, wanted.form(dtype))
+    writer = Writer(part, search.wanted.form)
     try:
-        chosen = _thinned(sites, where, found, split, limits, seasons, seed)
-        write_all(writer, sites, where, chosen, split, wanted, removed, progress)
-        _check_splits(writer.rows, splits, removed, tried)
-        writer.end(attributes(sites, wanted, writer.rows, seed))
+        write_all(writer, search, _thinned(search, split))
+        _check_splits(writer.rows, search)
+        writer.end(attributes(search, writer.rows))
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
     if path.exists():
         remove_store(path)
     part.rename(path)
-    footprints(path, where, writer.rows, sites)
+    footprints(path, search, writer.rows)
     first = next(n for n, share in zip(SPLITS, splits, strict=True) if share)
     return StoredSamples(str(path), first)
 
@@ -264,71 +262,52 @@ def mine_clean_windows(
 # ------------------------------------------------------------------ searching
 
 
-def _searched(
-    sites: Sequence[Site], where: Sequence[Patch], wanted: Wanted, progress: bool | None
-) -> tuple[dict[int, Picks], Counter[str], int]:
-    """Picks of each place, what the conditions removed, and how many dates were tried."""
-    found: dict[int, Picks] = {}
-    removed: Counter[str] = Counter()
-    tried = 0
-    each = list(windows(where, wanted.patch))
-    for k, rows, cols, members in tqdm(each, "search", disable=hidden_bar(progress), unit="window"):
+def _searched(wanted: Wanted, sites: Sequence[Site]) -> Search:
+    """Every place of the cubes, its picks, and what the conditions removed."""
+    search = Search(wanted, sites, places(sites, wanted.patch, wanted.block))
+    for k, rows, cols, members in search.windows("search"):
         known = facts(sites[k], rows, cols, wanted.patch, wanted.rules)
         for i in members:
-            fact = known[where[i].row, where[i].col]
-            rng = np.random.default_rng([wanted.seed, 12, k, where[i].row, where[i].col])
-            found[i] = pick(fact, wanted.rules, rng, removed)
-            tried += len(fact.times)
-    return found, removed, tried
+            p = search.where[i]
+            rng = np.random.default_rng([wanted.seed, 12, k, p.row, p.col])
+            search.found[i] = pick(known[p.row, p.col], wanted.rules, rng, search.removed)
+    return search
 
 
-def _split(
-    where: Sequence[Patch],
-    found: Mapping[int, Picks],
-    limits: Limits,
-    shares: tuple[float, float, float],
-    rng: np.random.Generator,
-    removed: Counter[str],
-    tried: int,
-) -> dict[int, int]:
+def _split(search: Search) -> dict[int, int]:
     """Group to split, by the samples that the groups can give."""
+    wanted, limit = search.wanted, search.wanted.limits[0]
     weights: Counter[int] = Counter()
-    for i, picks in found.items():
-        weights[where[i].group] += min(len(picks), limits[0]) if limits[0] else len(picks)
+    for i, picks in search.found.items():
+        weights[search.where[i].group] += min(len(picks), limit) if limit else len(picks)
     weights = Counter({g: n for g, n in weights.items() if n})
     if not weights:
-        raise none_found(removed, tried, "No sample")
+        raise search.nothing("No sample")
     try:
-        return assign(weights, shares, rng)
+        return assign(weights, wanted.splits, np.random.default_rng([wanted.seed, 11]))
     except CubeError as error:
-        if not removed or len(weights) == len({p.group for p in where}):
+        if not search.removed or len(weights) == len({p.group for p in search.where}):
             raise
-        raise none_found(removed, tried, str(error)) from error
+        raise search.nothing(str(error)) from error
 
 
-def _thinned(
-    sites: Sequence[Site],
-    where: Sequence[Patch],
-    found: Mapping[int, Picks],
-    split: Mapping[int, int],
-    limits: Limits,
-    even: bool,
-    seed: int,
-) -> dict[int, tuple[Picks, int]]:
-    """Picks of each place in the order they are taken, and how many; coinciding places share."""
+def _thinned(search: Search, split: Mapping[int, int]) -> dict[int, Chosen]:
+    """What is taken of each place, in order; coinciding places share."""
+    where, wanted = search.where, search.wanted
     spots: dict[tuple[int, int, int], list[int]] = {}
-    for i, picks in found.items():
+    for i, picks in search.found.items():
         if len(picks):
             spots.setdefault(where[i].spot, []).append(i)
     chosen = {}
     for members in spots.values():
-        limit = limits[split[where[members[0]].group]]
+        code = split[where[members[0]].group]
+        limit = wanted.limits[code]
         for n, i in enumerate(members):
-            times = sites[where[i].site].ds["time"].values
-            rng = np.random.default_rng([seed, 13, i])
-            order = ordered(season(times[found[i].reference]), even, rng)
+            picks, times = search.found[i], search.sites[where[i].site].ds["time"].values
+            rng = np.random.default_rng([wanted.seed, 13, i])
+            order = ordered(season(times[picks.reference]), wanted.seasons, rng)
             share = limit // len(members) + (n < limit % len(members))
-            chosen[i] = (found[i][order], share if limit else len(order))
+            chosen[i] = Chosen(picks[order], share if limit else len(order), code)
     return chosen
 
 
@@ -349,14 +328,8 @@ def _new(target: str | Path, overwrite: bool) -> Path:
     return path
 
 
-def _check_splits(
-    rows: Sequence[Mapping[str, Any]],
-    shares: tuple[float, float, float],
-    removed: Counter[str],
-    tried: int,
-) -> None:
-    counts = Counter(int(r["split"]) for r in rows)
+def _check_splits(rows: Sequence[Mapping[str, Any]], search: Search) -> None:
+    shares, counts = search.wanted.splits, Counter(int(r["split"]) for r in rows)
     empty = [SPLITS[i] for i in range(3) if shares[i] > 0 and not counts[i]]
     if empty:
-        what = f"No sample in {', '.join(empty)}, which splits={shares} asks for"
-        raise none_found(removed, tried, what)
+        raise search.nothing(f"No sample in {', '.join(empty)}, which splits={shares} asks for")

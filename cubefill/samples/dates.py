@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube import spectral
-from cubefill.errors import CubeError, MethodError
+from cubefill.errors import MethodError
 from cubefill.gaps import impaired
-from cubefill.layout import Index, Layout, Slot
-from cubefill.layout.slots import Draw
+from cubefill.layout import Index, Layout
 from cubefill.samples.places import Patch, Site
 
 WINDOW = 256
@@ -233,33 +232,13 @@ def without_sar(layout: Layout) -> Layout:
 
 def _reason(index: Index, layout: Layout, i: int) -> str:
     """The first slot without a candidate, and the condition that removed the last."""
-    at = float(index.hours[i])
     for slot in layout.slots:
-        for what, left in _remaining(index, slot, at):
-            if not left:
-                return f"slot {slot.name!r}: {what}"
+        left: Any = True
+        for _, wrong, met in index.conditions(slot, float(index.hours[i])):
+            left = left & met
+            if not left.any():
+                return f"slot {slot.name!r}: {wrong}"
     return "slots that would share an image"
-
-
-def _remaining(index: Index, slot: Slot, at: float) -> Iterator[tuple[str, bool]]:
-    """Each condition of a slot in turn, and whether any acquisition is left."""
-    start, stop = (at - 12, at + 12) if slot.origin else (at + slot.start, at + slot.stop)
-    if not slot.optical:
-        yield f"no S1 image at {slot.frame}", bool(len(index.candidates(slot, at)))
-        return
-    left = (index.hours >= start) & (index.hours <= stop)
-    yield f"no date at {slot.frame}", bool(left.any())
-    if index.complete is not None:
-        left &= index.complete
-    yield "pixels without data", bool(left.any())
-    low, high = (
-        b.value(None) if isinstance(b, Draw) else b for b in (slot.min_cloud, slot.max_cloud)
-    )
-    left &= (index.clouds >= low - 1e-6) & (index.clouds <= high + 1e-6)
-    yield f"clouds not {slot.clouds}", bool(left.any())
-    if slot.sar:
-        left &= index.nearest_sar[1] <= slot.max_gap
-        yield f"S1 not within {slot.max_gap:g} h", bool(left.any())
 
 
 # ------------------------------------------------------------------ thinning
@@ -287,12 +266,3 @@ def ordered(seasons: NDArray[np.int8], even: bool, rng: np.random.Generator) -> 
         mine = order[seasons[order] == s]
         rank[mine] = np.arange(len(mine)) + rng.random()
     return order[np.argsort(rank[order], kind="stable")]
-
-
-def none_found(removed: Counter[str], tried: int, what: str) -> CubeError:
-    """An error that says which condition removed how many."""
-    listed = "; ".join(f"{n} x {r}" for r, n in removed.most_common(8)) or "nothing was removed"
-    return CubeError(
-        f"{what.rstrip('.')}: of {tried} dates at all places these were removed: {listed}. Widen "
-        "the condition that removed most, or give more or longer cubes."
-    )

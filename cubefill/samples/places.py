@@ -1,9 +1,7 @@
 """Where samples lie: places on the cubes' grids, and a split that is exclusive in space."""
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,6 @@ from cubefill import cube as cubes_of
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.errors import CubeError
-from cubefill.ownership import WRITER
 
 SPLITS = ("train", "validation", "test")
 """Names of the splits, in the order of their codes."""
@@ -246,22 +243,3 @@ def assign(
         found[group] = i
         lacking[i] -= weights[group]
     return found
-
-
-def write_footprints(path: Path, features: Iterable[tuple[Patch, dict[str, Any]]]) -> Path:
-    """A GeoJSON file of places with their properties."""
-    entries = [
-        {
-            "type": "Feature",
-            "geometry": {
-                "type": "Polygon",
-                "coordinates": [[[round(v, 7) for v in c] for c in (*p.ring, p.ring[0])]],
-            },
-            "properties": properties,
-        }
-        for p, properties in features
-    ]
-    path.write_text(
-        json.dumps({"type": "FeatureCollection", "description": WRITER, "features": entries})
-    )
-    return path

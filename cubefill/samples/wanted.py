@@ -1,11 +1,13 @@
 """What a sample is to be, from a layout, needs or a method, and the cubes it is taken from."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
+from tqdm import tqdm
 
 from cubefill import layout as layouts
 from cubefill import stac
@@ -17,18 +19,24 @@ from cubefill.gaps import Gaps
 from cubefill.layout import Layout
 from cubefill.methods.contract import Needs
 from cubefill.methods.windows import Span
-from cubefill.samples.dates import Rules, without_sar
+from cubefill.samples.dates import Picks, Rules, windows, without_sar
 from cubefill.samples.form import Form
-from cubefill.samples.places import Site, site
+from cubefill.samples.places import Patch, Site, site
 from cubefill.store import open_cube
 
 BANDS = ("B02", "B03", "B04", "B08")
 """Bands of a sample where nothing else says which."""
 
+Limits = tuple[int, int, int]
+"""Most samples of one place in each split; 0 for any number."""
+
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is taken from every place."""
+    """What is taken from every place, as `samples.make` is asked for it.
+
+    The digest of a store is of the `repr`, which leaves out what shows in the samples anyway.
+    """
 
     rules: Rules
     bands: tuple[str, ...]
@@ -40,8 +48,15 @@ class Wanted:
     seed: int
     coherence: bool = False
     """With the coherence of SAR images, which every cube has."""
+    splits: tuple[float, float, float] = field(default=(1, 0, 0), repr=False)
+    block: int = field(default=0, repr=False)
+    limits: Limits = field(default=(0, 0, 0), repr=False)
+    seasons: bool = field(default=False, repr=False)
+    dtype: str = field(default="int16", repr=False)
+    progress: bool | None = field(default=None, repr=False)
 
-    def form(self, dtype: str) -> Form:
+    @property
+    def form(self) -> Form:
         """What the layers of a sample are."""
         r, chosen = self.rules, self.rules.layout
         if chosen is None:
@@ -49,8 +64,7 @@ class Wanted:
             every = (True,) * r.dates
             return Form(
                 self.bands, names, self.patch, every, tuple(r.sar for _ in every), self.dem,
-                self.gaps is not None, dtype=dtype,
-                coherence=self.coherence,
+                self.gaps is not None, dtype=self.dtype, coherence=self.coherence,
             )  # fmt: skip
         return Form(
             self.bands,
@@ -62,22 +76,42 @@ class Wanted:
             False,
             layouts.dumps(chosen),
             chosen.name,
-            dtype,
+            self.dtype,
             self.coherence,
         )
 
 
-def wanted_of(
-    what: Any,
-    gaps: Gaps | None,
-    asked: Rules,
-    bands: Sequence[str],
-    dem: bool,
-    patch: int,
-    real: tuple[int, int],
-    seed: int,
-) -> Wanted:
-    """What a sample is, from a layout, its name, needs, or a method, and the rules asked for.
+@dataclass(frozen=True)
+class Search:
+    """The places where samples are looked for, and what is found there."""
+
+    wanted: Wanted
+    sites: Sequence[Site]
+    where: Sequence[Patch]
+    found: dict[int, Picks] = field(default_factory=dict)
+    """Picks of each place, by its number."""
+    removed: Counter[str] = field(default_factory=Counter)
+    """How many each condition removed."""
+
+    def windows(self, doing: str) -> Iterator[tuple[int, slice, slice, list[int]]]:
+        """Cube, rows, columns and places that are read together, under a bar."""
+        each, progress = list(windows(self.where, self.wanted.patch)), self.wanted.progress
+        hidden = None if progress is None else not progress
+        yield from tqdm(each, doing, disable=hidden, unit="window")
+
+    def nothing(self, what: str) -> CubeError:
+        """An error that says which condition removed how many."""
+        tried = sum(self.sites[p.site].ds.sizes["time"] for p in self.where)
+        most = self.removed.most_common(8)
+        listed = "; ".join(f"{n} x {r}" for r, n in most) or "nothing was removed"
+        return CubeError(
+            f"{what.rstrip('.')}: of {tried} dates at all places these were removed: {listed}. "
+            "Widen the condition that removed most, or give more or longer cubes."
+        )
+
+
+def wanted_of(what: Any, asked: Wanted) -> Wanted:
+    """What was asked for, completed by a layout, its name, needs, or a method.
 
     Raises
     ------
@@ -85,29 +119,33 @@ def wanted_of(
         Gaps for a layout, or nothing says how many dates a window has.
     """
     chosen, needs = _asked(what)
-    if chosen is not None and gaps is not None:
+    if chosen is not None and asked.gaps is not None:
         raise MethodError(
             f"Layout {chosen.name!r} shows a net one date and scores another: expected gaps=None, "
-            f"got {type(gaps).__name__}. Use Needs(...) in place of the layout to hide "
+            f"got {type(asked.gaps).__name__}. Use Needs(...) in place of the layout to hide "
             "observations."
         )
-    radar = asked.sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
+    radar = asked.rules.sar and (needs.sar if chosen is None else any(s.sar for s in chosen.slots))
     if not isinstance(what, str | Layout | Needs):
-        radar = asked.sar and needs.sar
+        radar = asked.rules.sar and needs.sar
     if chosen is not None and not radar:
         chosen = without_sar(chosen)
     size = needs.space.size if isinstance(needs.space, Span) and not needs.space.pointwise else 64
     steps = needs.time.size if isinstance(needs.time, Span) and needs.time.size > 1 else 0
-    dates = asked.dates or steps
+    dates = asked.rules.dates or steps
     if chosen is None and dates < 1:
         raise MethodError(
             f"dates={dates}: expected the time steps of a sample, which a method that sees the "
             "whole time axis leaves open. Pass dates=10."
         )
-    stride = asked.stride or max(1, dates // 2)
-    rules = replace(asked, layout=chosen, sar=radar, dates=dates, stride=stride)
-    names = tuple(bands) or needs.bands or BANDS
-    return Wanted(rules, names, dem or needs.dem, patch or size, gaps, real, seed)
+    stride = asked.rules.stride or max(1, dates // 2)
+    return replace(
+        asked,
+        rules=replace(asked.rules, layout=chosen, sar=radar, dates=dates, stride=stride),
+        bands=asked.bands or needs.bands or BANDS,
+        dem=asked.dem or needs.dem,
+        patch=asked.patch or size,
+    )
 
 
 def _asked(what: Any) -> tuple[Layout | None, Needs]:

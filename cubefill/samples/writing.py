@@ -1,25 +1,26 @@
 """The samples of every place, read from the cubes and written one by one."""
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import CubeError
 from cubefill.gaps import Borrowed, Gaps, shapes_of
 from cubefill.methods.contract import days_since
+from cubefill.ownership import WRITER
 from cubefill.samples.clear_windows import clear_squares
-from cubefill.samples.dates import Picks, season, windows
+from cubefill.samples.dates import Picks, season
 from cubefill.samples.form import Writer
-from cubefill.samples.places import SPLITS, Patch, Site, write_footprints
-from cubefill.samples.wanted import Wanted
+from cubefill.samples.places import SPLITS, Patch, Site
+from cubefill.samples.wanted import Search, Wanted
 
 DONORS = 16
 """Places whose gaps others borrow."""
@@ -27,44 +28,38 @@ SHAPES = 8
 """Gaps of each."""
 
 
-def write_all(
-    writer: Writer,
-    sites: Sequence[Site],
-    where: Sequence[Patch],
-    chosen: Mapping[int, tuple[Picks, int]],
-    split: Mapping[int, int],
-    wanted: Wanted,
-    removed: Counter[str],
-    progress: bool | None,
-) -> None:
-    """Writes every sample that was chosen; `removed` counts those that no gap could be made in."""
-    writer.begin(sum(min(len(p), n) for p, n in chosen.values()))
-    borrowed = _donors(sites, where, chosen, wanted)
-    each = list(windows(where, wanted.patch))
-    for k, rows, cols, members in tqdm(each, "write", disable=hidden_bar(progress), unit="window"):
-        taken = [i for i in members if i in chosen and chosen[i][1]]
+class Chosen(NamedTuple):
+    """What is taken of a place."""
+
+    picks: Picks
+    most: int
+    """How many of them, in their order."""
+    split: int
+
+
+def write_all(writer: Writer, search: Search, chosen: Mapping[int, Chosen]) -> None:
+    """Writes all that was chosen; `search.removed` counts what no gap could be made in."""
+    wanted = search.wanted
+    writer.begin(sum(min(len(c.picks), c.most) for c in chosen.values()))
+    borrowed = _donors(search, chosen)
+    for k, rows, cols, members in search.windows("write"):
+        taken = [i for i in members if i in chosen and chosen[i].most]
         if not taken:
             continue
-        area = _read(sites[k], rows, cols, [chosen[i][0] for i in taken], wanted)
+        area = _read(search.sites[k], rows, cols, [chosen[i].picks for i in taken], wanted)
         for i in taken:
-            p = where[i]
-            code = split[p.group]
+            p = search.where[i]
             gaps = _given(wanted.gaps, borrowed, p.group)
-            square = area.at(p, rows, cols, wanted.patch)
-            _place(writer, square, p, i, code, chosen[i], replace(wanted, gaps=gaps), removed)
+            _place(writer, search, area.at(p, rows, cols, wanted.patch), i, chosen[i], gaps)
             if wanted.real[0]:
-                _real(writer, sites[k], p, code, wanted)
-    if wanted.real[0] and 0 in set(split.values()) and 0 not in writer.real_codes:
+                _real(writer, search.sites[k], p, chosen[i].split, wanted)
+    trained = any(c.split == 0 for c in chosen.values())
+    if wanted.real[0] and trained and 0 not in writer.real_codes:
         steps, size = wanted.real
         raise CubeError(
             f"No place of the {SPLITS[0]} split is clear on {steps} time steps in a row over "
             f"{size} px. Pass a smaller real=(steps, size), or give more cubes."
         )
-
-
-def hidden_bar(progress: bool | None) -> bool | None:
-    """What tqdm's `disable` is for the argument `progress`."""
-    return None if progress is None else not progress
 
 
 @dataclass(frozen=True)
@@ -133,40 +128,32 @@ def _read(site: Site, rows: slice, cols: slice, picks: Sequence[Picks], wanted: 
 
 
 def _place(
-    writer: Writer,
-    area: _Area,
-    p: Patch,
-    number: int,
-    code: int,
-    chosen: tuple[Picks, int],
-    wanted: Wanted,
-    removed: Counter[str],
+    writer: Writer, search: Search, area: _Area, number: int, chosen: Chosen, gaps: Gaps | None
 ) -> None:
     """Writes the samples of one place until there are as many as may be."""
-    picks, most = chosen
+    p, picks, seed = search.where[number], chosen.picks, search.wanted.seed
+    times = area.site.ds["time"].values.astype("datetime64[ns]")
     count = 0
     for row in range(len(picks)):
-        if count == most:
+        if count == chosen.most:
             break
         optical, sar = picks.optical[row], picks.sar[row]
         needed = [s for s, on in zip(sar.tolist(), writer.form.sar, strict=True) if on]
         arrays = area.arrays(optical, np.array(needed, np.int64))
-        times = area.site.ds["time"].values.astype("datetime64[ns]")
-        if wanted.gaps is not None:
+        if gaps is not None:
             days = days_since(times[optical], times[optical[0]])
             try:
-                gap_seed = int(
-                    np.random.default_rng([wanted.seed, 14, number, row]).integers(2**31)
-                )
-                arrays["hidden"] = wanted.gaps.make(arrays["valid"], days, gap_seed)
+                drawn = np.random.default_rng([seed, 14, number, row]).integers(2**31)
+                arrays["hidden"] = gaps.make(arrays["valid"], days, int(drawn))
             except CubeError as error:
-                removed[f"no gap: {str(error).split(': expected')[0]}"] += 1
+                search.removed[f"no gap: {str(error).split(': expected')[0]}"] += 1
                 continue
         reference = times[picks.reference[row]]
-        entry = _facts(area.site, arrays, picks.optical[row], picks.sar[row])
+        entry = _facts(area.site, arrays, optical, sar)
         writer.add(arrays, {
-            **entry, "split": np.int8(code), "place": np.int64(number), "group": np.int64(p.group),
-            "cube": np.int32(p.site), "row": np.int32(p.row), "col": np.int32(p.col),
+            **entry, "split": np.int8(chosen.split), "place": np.int64(number),
+            "group": np.int64(p.group), "cube": np.int32(p.site),
+            "row": np.int32(p.row), "col": np.int32(p.col),
             "reference": reference, "season": season(np.array([reference]))[0],
             "bbox": np.concatenate([np.min(p.ring, 0), np.max(p.ring, 0)]),
         })  # fmt: skip
@@ -219,23 +206,17 @@ def _ascending(orbit: Any) -> int:
     return {"a": 1, "d": 0}.get(str(orbit)[:1].lower(), -1)
 
 
-def _donors(
-    sites: Sequence[Site],
-    where: Sequence[Patch],
-    chosen: Mapping[int, tuple[Picks, int]],
-    wanted: Wanted,
-) -> list[tuple[int, NDArray[np.bool_]]]:
+def _donors(search: Search, chosen: Iterable[int]) -> list[tuple[int, NDArray[np.bool_]]]:
     """Gaps of some places, with their groups."""
+    wanted = search.wanted
     if not isinstance(wanted.gaps, Borrowed) or len(wanted.gaps.shapes):
         return []
     rng = np.random.default_rng([wanted.seed, 15])
     pool: list[tuple[int, NDArray[np.bool_]]] = []
     for i in rng.permutation(sorted(chosen)).tolist()[:DONORS]:
-        p = where[i]
-        square = {
-            "y": slice(p.row, p.row + wanted.patch), "x": slice(p.col, p.col + wanted.patch)
-        }  # fmt: skip
-        shapes = shapes_of(sites[p.site].ds["valid"].isel(square).values)
+        p, edge = search.where[i], wanted.patch
+        square = {"y": slice(p.row, p.row + edge), "x": slice(p.col, p.col + edge)}
+        shapes = shapes_of(search.sites[p.site].ds["valid"].isel(square).values)
         pool += [(p.group, s) for s in rng.permutation(shapes)[:SHAPES]]
     return pool
 
@@ -251,49 +232,49 @@ def _given(
 # ------------------------------------------------------------------ what is kept of it all
 
 
-def attributes(
-    sites: Sequence[Site], wanted: Wanted, rows: Sequence[Mapping[str, Any]], seed: int
-) -> dict[str, Any]:
+def attributes(search: Search, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """How the samples were made, and all acquisition dates of every cube."""
+    wanted = search.wanted
     counts = Counter(int(r["split"]) for r in rows)
     words = [wanted, *((r["time"].tolist(), r["bbox"].tolist(), int(r["split"])) for r in rows)]
     return {
         "samples": {n: counts[i] for i, n in enumerate(SPLITS)},
         "gaps": repr(wanted.gaps),
-        "seed": seed,
-        "cubes": [s.name for s in sites],
-        "acquisitions": {
-            str(k): [str(t) for t in s.ds["time"].values.astype("datetime64[s]")]
-            for k, s in enumerate(sites)
-        },
-        "sar_acquisitions": {
-            str(k): [str(t) for t in s.ds["sar_time"].values.astype("datetime64[s]")]
-            for k, s in enumerate(sites)
-            if "sar_time" in s.ds
-        },
+        "seed": wanted.seed,
+        "cubes": [s.name for s in search.sites],
+        "acquisitions": _acquisitions(search.sites, "time"),
+        "sar_acquisitions": _acquisitions(search.sites, "sar_time"),
         "digest": hashlib.sha256(repr(words).encode()).hexdigest()[:16],
     }
 
 
-def footprints(
-    path: Path, where: Sequence[Patch], rows: Sequence[Mapping[str, Any]], sites: Sequence[Site]
-) -> None:
-    """Writes the places beside the store."""
+def _acquisitions(sites: Sequence[Site], axis: str) -> dict[str, list[str]]:
+    """Number of each cube that has the axis to its dates."""
+    return {
+        str(k): s.ds[axis].values.astype("datetime64[s]").astype(str).tolist()
+        for k, s in enumerate(sites)
+        if axis in s.ds
+    }
+
+
+def footprints(path: Path, search: Search, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a GeoJSON file of the places beside the store."""
     of_place: dict[int, list[Mapping[str, Any]]] = {}
     for r in rows:
         of_place.setdefault(int(r["place"]), []).append(r)
-    features = [
-        (
-            where[i],
-            {
-                "split": SPLITS[int(found[0]["split"])],
-                "samples": len(found),
-                "cube": sites[where[i].site].name,
-                "row": where[i].row,
-                "col": where[i].col,
-                "dates": sorted({str(r["reference"].astype("datetime64[D]")) for r in found}),
-            },
-        )
-        for i, found in sorted(of_place.items())
-    ]
-    write_footprints(path.with_suffix(".geojson"), features)
+    features = []
+    for i, found in sorted(of_place.items()):
+        p = search.where[i]
+        ring = [[round(v, 7) for v in corner] for corner in (*p.ring, p.ring[0])]
+        properties = {
+            "split": SPLITS[int(found[0]["split"])],
+            "samples": len(found),
+            "cube": search.sites[p.site].name,
+            "row": p.row,
+            "col": p.col,
+            "dates": sorted({str(r["reference"].astype("datetime64[D]")) for r in found}),
+        }
+        geometry = {"type": "Polygon", "coordinates": [ring]}
+        features.append({"type": "Feature", "geometry": geometry, "properties": properties})
+    made = {"type": "FeatureCollection", "description": WRITER, "features": features}
+    path.with_suffix(".geojson").write_text(json.dumps(made))

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import SCL
-from cubefill.simulate.noise import Array, block_mean, fractal, like, namespace, smooth
+from cubefill.simulate.noise import Array, fractal, like, namespace, smooth
 
 Floats = NDArray[np.float64]
 
@@ -261,19 +261,3 @@ def classes(
     ):
         out = xp.where(seen > max(level, threshold), 0 * out + code.value, out)
     return out
-
-
-__all__ = [
-    "Sky",
-    "block_mean",
-    "classes",
-    "covers",
-    "displacement",
-    "halo",
-    "latent",
-    "opacity",
-    "shadow",
-    "sun",
-    "through",
-    "weather",
-]

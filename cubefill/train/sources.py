@@ -1,6 +1,6 @@
 """Where the samples of a recipe come from: cubes, a store of samples, or series of the authors."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,22 +24,22 @@ from cubefill.train.recipe import Recipe
 Cubes = Sequence[str | Path | xr.Dataset]
 Parts = tuple[Samples, Samples | None]
 
-OF_CUBES = (
-    "count",
-    "patch",
-    "dates",
-    "cloudy",
-    "augment",
-    "real",
-    "drop_impaired",
-    "clean_windows",
-)
 MINICUBES = (".npz", ".nc")
 """Endings of files that `minicube.read` reads."""
-OF_STORE = ("augment", "seasons")
-OF_SERIES = ("patch",)
 FORMER_ENTRIES = {"turns": "augment"}
 """Former name of an entry to that of today; recipes may have either."""
+
+_NO_ENTRIES = ("cubes", "method", "gaps", "seed", "epoch", "donors", "clear")
+_OF_CUBES = {f.name: f.default for f in fields(CubeSamples) if f.name not in _NO_ENTRIES}
+_ENTRIES: dict[str, tuple[tuple[str, ...], dict[str, Any]]] = {
+    "cubes": (
+        ("cubes", "validation", "store", "hdf5"),
+        {"gaps": "blobs", **_OF_CUBES, "clean_windows": "windows.json"},
+    ),
+    "store": (("store",), {"augment": False, "seasons": False}),
+    "hdf5": (("hdf5",), {"patch": _OF_CUBES["patch"]}),
+}
+"""Whence samples come to the entries that say where, and to the others, each with its default."""
 
 
 def parts_of(
@@ -104,20 +104,9 @@ def cube_samples(
     CubefillError
         There is no cube, or an entry is unknown or of another type.
     """
-    values = _current(entries)
+    values = _checked(entries, "cubes")
     name = values.pop("gaps", "blobs")
     name = FORMER.get(name, name)
-    if name not in (*GAPS, "none"):
-        raise CubefillError(
-            f"[samples] has unknown gaps = {name!r}: expected one of {', '.join(GAPS)}, none."
-            f"{did_you_mean(name, [*GAPS, 'none'])}"
-        )
-    _check(values, OF_CUBES, ("cubes", "validation", "store", "hdf5", "gaps"))
-    if values.get("count", 1) < 1:
-        raise CubefillError(
-            f"[samples] has count = {values['count']}: expected 1 or more samples to an epoch. "
-            "Pass count=256."
-        )
     if "real" in values:
         values["real"] = tuple(values["real"])
     if windows := values.pop("clean_windows", ""):
@@ -131,8 +120,7 @@ def cube_samples(
 
 def _of_store(entries: Mapping[str, Any], learner: TorchMethod, recipe: Recipe) -> Parts:
     """The training and validation part of a store of samples."""
-    options = _current({n: v for n, v in entries.items() if n != "store"})
-    _check(options, OF_STORE, ("store",))
+    options = _checked(entries, "store")
     train, held = (
         stored.open(entries["store"], part, learner, seed=recipe.seed, **options)
         for part in ("train", "validation")
@@ -142,14 +130,13 @@ def _of_store(entries: Mapping[str, Any], learner: TorchMethod, recipe: Recipe) 
 
 def _of_series(entries: Mapping[str, Any], learner: TorchMethod) -> Parts:
     """The training and validation series of an HDF5 file, a patch of pixels a sample."""
-    path, options = entries["hdf5"], {n: v for n, v in entries.items() if n != "hdf5"}
+    path = entries["hdf5"]
     if not isinstance(learner, SeriesMethod):
         raise MethodError(
             f"[samples] has hdf5 = {path!r}: expected a method of single series, cnnrnn or mowing, "
             f"got {name_of(learner)!r}. Pass cubes=['cube.zarr']."
         )
-    _check(options, OF_SERIES, ("hdf5",))
-    group = int(options.get("patch", 4)) ** 2
+    group = int(_checked(entries, "hdf5").get("patch", 4)) ** 2
     train, held = (Hdf5Samples(path, part, group) for part in ("training", "validation"))
     _check_series(path, (learner.config.steps, learner.config.sizes.inputs))
     return train, held
@@ -174,29 +161,40 @@ def _check_series(path: str, wanted: tuple[int, int]) -> None:
         )
 
 
-def _current(entries: Mapping[str, Any]) -> dict[str, Any]:
-    return {FORMER_ENTRIES.get(n, n): v for n, v in entries.items()}
+def _checked(entries: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Entries of the table `[samples]` by their names of today, but for the one named `kind`.
 
-
-def _check(values: Mapping[str, Any], known: Iterable[str], more: Iterable[str]) -> None:
-    """Refuses entries of the table `[samples]` that are unknown or of another type."""
-    names = [*more, *known]
+    Raises
+    ------
+    CubefillError
+        An entry is unknown, of another type, or names gaps or a count that cannot be.
+    """
+    places, defaults = _ENTRIES[kind]
+    names, kinds = [*places, *defaults], [*GAPS, "none"]
+    values = {FORMER_ENTRIES.get(n, n): v for n, v in entries.items() if n != kind}
     for name, value in values.items():
-        if name not in known:
+        if name not in defaults:
             raise CubefillError(
                 f"[samples] has unknown key {name!r}: expected one of {', '.join(names)}."
                 f"{did_you_mean(name, names)}"
             )
-        default = _DEFAULTS.get(name, False)
+        default = defaults[name]
         wanted = (list, tuple) if isinstance(default, tuple) else (type(default),)
         if not isinstance(value, wanted) or (isinstance(value, bool) != isinstance(default, bool)):
             raise CubefillError(
                 f"[samples] has {name} = {value!r}: expected a value such as {default!r}."
             )
-
-
-_DEFAULTS = {f.name: f.default for f in fields(CubeSamples) if f.name in OF_CUBES}
-_DEFAULTS["clean_windows"] = "windows.json"
+        if name == "gaps" and FORMER.get(value, value) not in kinds:
+            raise CubefillError(
+                f"[samples] has unknown gaps = {value!r}: expected one of {', '.join(kinds)}."
+                f"{did_you_mean(value, kinds)}"
+            )
+        if name == "count" and value < 1:
+            raise CubefillError(
+                f"[samples] has count = {value}: expected 1 or more samples to an epoch. "
+                "Pass count=256."
+            )
+    return values
 
 
 def _listed(value: Any) -> list[Any]:

@@ -11,7 +11,9 @@ from cubefill import gaps as artificial
 from cubefill import simulate
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError, MethodError
-from cubefill.evaluate import comparison, self_test, window
+from cubefill.evaluate import compare, comparison, self_test, window
+from cubefill.evaluate.cases import MethodLike
+from cubefill.evaluate.decloud import _rows
 from cubefill.gaps import Blobs, Dates, Transplant
 from cubefill.methods.contract import Block, Filled, Needs
 from cubefill.methods.registry import resolve
@@ -125,6 +127,20 @@ def test_order_is_that_of_the_call(cube: xr.Dataset, scores: xr.Dataset) -> None
     assert turned.method_name.values.tolist() == ["nearest", "linear"]
     for name in scores.data_vars:
         np.testing.assert_array_equal(turned[name].values[::-1], scores[name].values)
+
+
+@pytest.mark.parametrize("alone", ["linear", resolve("linear"), type(resolve("linear"))])
+def test_a_method_alone_is_a_list_of_one(cube: xr.Dataset, alone: MethodLike) -> None:
+    listed = self_test(cube, ["linear"], seed=4)
+    xr.testing.assert_identical(self_test(cube, alone, seed=4), listed)
+    scored = compare(alone, cube, Transplant(), resamples=0)
+    assert scored.method_name.values.tolist() == ["linear"]
+    assert list(_rows(alone)) == ["linear"]
+
+
+def test_a_name_alone_that_is_unknown_is_refused_whole(cube: xr.Dataset) -> None:
+    with pytest.raises(MethodError, match=r"'liner'.*linear"):
+        self_test(cube, "liner")
 
 
 def test_the_seed_decides(cube: xr.Dataset, scores: xr.Dataset) -> None:
