@@ -67,7 +67,8 @@ def synthetic_cube(
     from odc.geo.xr import assign_crs
 
     rng = np.random.default_rng(seed)
-    when = _days(rng, dates) if days is None else np.asarray(days, np.float64)
+    apart = np.cumsum(rng.integers(2, 8, dates)) - 2 if days is None else days
+    when = np.asarray(apart, np.float64)
     time = np.datetime64("2023-03-01T10:56:19", "ns") + (when * 86_400e9).astype("m8[ns]")
     shape = (len(when), *size)
     valid = _clear(rng, shape, gap)
@@ -79,7 +80,8 @@ def synthetic_cube(
     if dem:
         height = 100 + 5 * np.add.outer(np.arange(size[0]), np.arange(size[1]))
         data["DEM"] = (("y", "x"), height.astype(np.float32), {"units": "m"})
-    ds = xr.Dataset(data, {"time": time, "y": _northing(size[0]), "x": _easting(size[1])})
+    y, x = 5_600_005.0 - 10 * np.arange(size[0]), 500_005.0 + 10 * np.arange(size[1])
+    ds = xr.Dataset(data, {"time": time, "y": y, "x": x})
     if sar:
         hours = rng.uniform(-60, 60, len(when)).astype(np.float32)
         ds = ds.assign_coords(sar_gap_hours=("time", hours))
@@ -87,18 +89,6 @@ def synthetic_cube(
     for variable in ds.data_vars.values():
         variable.encoding["grid_mapping"] = "spatial_ref"
     return ds.assign_attrs(boa_offset_harmonized=1, history="made by synthetic_cube")
-
-
-def _days(rng: np.random.Generator, dates: int) -> NDArray[np.float64]:
-    return np.cumsum(rng.integers(2, 8, dates)).astype(np.float64) - 2
-
-
-def _northing(n: int) -> NDArray[Any]:
-    return 5_600_005.0 - 10 * np.arange(n)
-
-
-def _easting(n: int) -> NDArray[Any]:
-    return 500_005.0 + 10 * np.arange(n)
 
 
 def _clear(rng: np.random.Generator, shape: tuple[int, ...], gap: float) -> NDArray[np.bool_]:

@@ -20,6 +20,7 @@ from cubefill.errors import CubeError, StoreError
 from cubefill.formats.earthnet import CleanWindow
 from cubefill.gaps import Gaps
 from cubefill.imports import renamed
+from cubefill.methods.contract import Needs
 from cubefill.ownership import (
     ID,
     WRITER,

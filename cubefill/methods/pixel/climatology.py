@@ -14,11 +14,10 @@ from cubefill.methods.pixel.kernel import (
     TABLES,
     VALID,
     Array,
-    keep_clear,
+    give,
     kernel,
     load,
     row,
-    store,
 )
 from cubefill.methods.pixel.method import Axes, Classic
 
@@ -76,17 +75,6 @@ def _mean(s: Array, near: Array, k: int, total: Array, weight: Array, r: Array) 
 
 
 @row
-def _sort(a: Array, n: int) -> None:
-    for i in range(1, n):
-        v = a[i]
-        k = i
-        while k > 0 and a[k - 1] > v:
-            a[k] = a[k - 1]
-            k -= 1
-        a[k] = v
-
-
-@row
 def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
     for level in range(near.shape[0]):
         n = 0
@@ -95,8 +83,7 @@ def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
                 work[n] = s[i, j]
                 n += 1
         if n > 0:
-            _sort(work, n)
-            return np.float32((work[(n - 1) // 2] + work[n // 2]) / 2)
+            return np.float32(np.median(work[:n]))
     return NAN
 
 
@@ -122,9 +109,7 @@ def climatology(
                     r[j] = _median_of(s, j, near, k, work)
             else:
                 _mean(s, near, k, total, weight, r)
-            if keep:
-                keep_clear(s[k], r)
-            store(r, k, p0, n, out)
+            give(s, r, k, keep, p0, n, out)
     return lost
 
 

@@ -331,10 +331,12 @@ def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
 
 
 @row
-def keep_clear(s: Array, r: Array) -> None:
-    """Puts the observations of the row `s` back into `r`."""
-    for j in range(r.shape[0]):
-        r[j] = s[j] if s[j] == s[j] else r[j]
+def give(s: Array, r: Array, k: int, keep: bool, p0: int, n: int, out: Array) -> None:
+    """`store`, after the observations of step `k` of `s` are put back into `r` if they are kept."""
+    if keep:
+        for j in range(r.shape[0]):
+            r[j] = s[k, j] if s[k, j] == s[k, j] else r[j]
+    store(r, k, p0, n, out)
 
 
 @row
@@ -352,32 +354,6 @@ def weigh_clear(valid: Array, w: Array) -> None:
 
 
 @row
-def middle(a: Array, n: int) -> float:
-    """The lower median of the first `n` values, which it reorders."""
-    k = (n - 1) // 2
-    lo, hi = 0, n - 1
-    while lo < hi:
-        pivot = a[(lo + hi) // 2]
-        i, j = lo, hi
-        while i <= j:
-            while a[i] < pivot:
-                i += 1
-            while a[j] > pivot:
-                j -= 1
-            if i <= j:
-                a[i], a[j] = a[j], a[i]
-                i += 1
-                j -= 1
-        if k <= j:
-            hi = j
-        elif k >= i:
-            lo = i
-        else:
-            break
-    return float(a[k])
-
-
-@row
 def bisquare(s: Array, y: Array, w: Array, work: Array) -> None:
     """Weights `w (time, pixel)` of the observations `s`, from their distance to the curve `y`."""
     count = s.shape[0]
@@ -387,7 +363,9 @@ def bisquare(s: Array, y: Array, w: Array, work: Array) -> None:
             if s[i, j] == s[i, j]:
                 work[n] = abs(np.float64(s[i, j]) - y[i, j])
                 n += 1
-        reach = BISQUARE * max(MAD * middle(work, n), FLOOR) if n > 0 else 1.0
+        k = (n - 1) // 2
+        apart = np.partition(work[:n], k)[k] if n > 0 else 0.0
+        reach = BISQUARE * max(MAD * apart, FLOOR)
         for i in range(count):
             u = (np.float64(s[i, j]) - y[i, j]) / reach
             near = (1.0 - u * u) * (1.0 - u * u)
