@@ -75,6 +75,17 @@ def _mean(s: Array, near: Array, k: int, total: Array, weight: Array, r: Array) 
 
 
 @row
+def _sort(a: Array, n: int) -> None:
+    for i in range(1, n):
+        v = a[i]
+        k = i
+        while k > 0 and a[k - 1] > v:
+            a[k] = a[k - 1]
+            k -= 1
+        a[k] = v
+
+
+@row
 def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
     for level in range(near.shape[0]):
         n = 0
@@ -83,7 +94,8 @@ def _median_of(s: Array, j: int, near: Array, k: int, work: Array) -> Any:
                 work[n] = s[i, j]
                 n += 1
         if n > 0:
-            return np.float32(np.median(work[:n]))
+            _sort(work, n)
+            return np.float32((work[(n - 1) // 2] + work[n // 2]) / 2)
     return NAN
 
 
