@@ -4,6 +4,7 @@ The form that Tsardanidis et al. (2024) gave to the fusion of Sentinel-1 and Sen
 detection of mowing. Cells and outputs of their first LSTMs pass a ReLU where torch has a tanh.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,8 @@ class SeriesSizes:
     """Features of the dense layers of a series."""
     units: int = 16
     """Units of each direction of an LSTM."""
+    activations: tuple[str, str] = ("relu", "relu")
+    """What cells and outputs of the two LSTMs pass: "relu" or "tanh"."""
     head: tuple[int, ...] = (32,)
     """Features of the dense layers of a step."""
     dropout: float = 0.0
@@ -45,13 +48,13 @@ class Lstm(nn.Module):
 
     Examples
     --------
-    >>> Lstm(4, 3)(torch.zeros(2, 4), 5).shape
+    >>> Lstm(4, 3, "relu")(torch.zeros(2, 4), 5).shape
     torch.Size([2, 5, 3])
     """
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, inputs: int, units: int, activation: str) -> None:
         super().__init__()
-        self.units = units
+        self.units, self.activation = units, _ACTIVATIONS[activation]
         self.inward = nn.Parameter(torch.empty(4 * units, inputs))
         self.recurrent = nn.Parameter(torch.empty(4 * units, units))
         self.bias = nn.Parameter(torch.zeros(4 * units))
@@ -61,23 +64,34 @@ class Lstm(nn.Module):
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """`(batch, steps, units)` from `(batch, inputs)`."""
-        gates = F.linear(x, self.inward, self.bias)
-        h = c = gates.new_zeros(len(x), self.units)
+        return self.states(F.linear(x, self.inward, self.bias).expand(steps, -1, -1))
+
+    def series(self, x: Tensor) -> Tensor:
+        """`(batch, steps, units)` from `(batch, steps, inputs)`."""
+        return self.states(F.linear(x, self.inward, self.bias).transpose(0, 1))
+
+    def states(self, gates: Tensor) -> Tensor:
+        """Outputs from the input's share of the gates `(steps, batch, 4 units)`."""
+        h = c = gates.new_zeros(gates.shape[1], self.units)
         outputs = []
-        for _ in range(steps):
-            i, f, g, o = (gates + F.linear(h, self.recurrent)).chunk(4, dim=1)
-            c = torch.sigmoid(f) * c + torch.sigmoid(i) * F.relu(g)
-            h = torch.sigmoid(o) * F.relu(c)
+        for gate in gates:
+            i, f, g, o = (gate + F.linear(h, self.recurrent)).chunk(4, dim=1)
+            c = torch.sigmoid(f) * c + torch.sigmoid(i) * self.activation(g)
+            h = torch.sigmoid(o) * self.activation(c)
             outputs.append(h)
         return torch.stack(outputs, dim=1)
+
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"relu": F.relu, "tanh": torch.tanh}
 
 
 class BiLstm(nn.Module):
     """Outputs of two LSTMs, one of which runs backwards in time, for one input that stays."""
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, inputs: int, units: int, activation: str) -> None:
         super().__init__()
-        self.ahead, self.back = Lstm(inputs, units), Lstm(inputs, units)
+        self.ahead = Lstm(inputs, units, activation)
+        self.back = Lstm(inputs, units, activation)
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """`(batch, steps, 2 units)` from `(batch, inputs)`."""
@@ -117,9 +131,10 @@ class Attention(nn.Module):
     0.01 over time, an LSTM) and publish no weights for it.
     """
 
-    def __init__(self, inputs: int, units: int) -> None:
+    def __init__(self, inputs: int, units: int, activations: tuple[str, str]) -> None:
         super().__init__()
-        self.encoder, self.decoder = Lstm(inputs, units), Lstm(2 * units, units)
+        self.encoder = Lstm(inputs, units, activations[0])
+        self.decoder = Lstm(2 * units, units, activations[1])
 
     def forward(self, x: Tensor, steps: int) -> Tensor:
         """`(batch, steps, units)` from `(batch, inputs)`."""
@@ -148,9 +163,10 @@ class SeriesNet(nn.Module):
         joined = sizes.inputs * sizes.branch[-1]
         units = sizes.units
         if sizes.attention:
-            self.attention = Attention(joined, units)
+            self.attention = Attention(joined, units, sizes.activations)
         else:
-            self.encoder, self.decoder = BiLstm(joined, units), BiLstm(2 * units, units)
+            self.encoder = BiLstm(joined, units, sizes.activations[0])
+            self.decoder = BiLstm(2 * units, units, sizes.activations[1])
         widths = (units if sizes.attention else 2 * units, *sizes.head)
         self.dense = nn.ModuleList(map(nn.Linear, widths, widths[1:]))
         self.last = nn.Linear(widths[-1], 1)
