@@ -67,8 +67,8 @@ def synthetic_cube(
     from odc.geo.xr import assign_crs
 
     rng = np.random.default_rng(seed)
-    when = np.cumsum(rng.integers(2, 8, dates)) - 2 if days is None else days
-    when = np.asarray(when, np.float64)
+    apart = np.cumsum(rng.integers(2, 8, dates)) - 2 if days is None else days
+    when = np.asarray(apart, np.float64)
     time = np.datetime64("2023-03-01T10:56:19", "ns") + (when * 86_400e9).astype("m8[ns]")
     shape = (len(when), *size)
     valid = _clear(rng, shape, gap)

@@ -9,7 +9,6 @@ of the date included.
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -193,19 +192,11 @@ def _sums(stored: StoredSamples, method: Method) -> dict[str, Terms]:
         for i in range(len(stored)):
             truth, gapped = stored.blocks(i)
             truths.append(truth)
-            yield _given(method, gapped)
+            yield gapped.of(method.needs)
 
     for filled in method.fill(shown()):
         _add(sums, filled, truths.pop(0))
     return sums
-
-
-def _given(method: Method, block: Block) -> Block:
-    """The block with the bands and layers that the method asks for."""
-    needs = method.needs
-    bands = {b: block.bands[b] for b in needs.bands or BANDS}
-    sar, dem = (block.sar if needs.sar else {}), (block.dem if needs.dem else None)
-    return replace(block, bands=bands, sar=sar, dem=dem)
 
 
 def _add(sums: dict[str, Terms], filled: Filled, truth: Block) -> None:

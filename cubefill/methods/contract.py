@@ -1,7 +1,7 @@
 """What a method is: what it needs, what it is given and what it gives back."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -109,6 +109,15 @@ class Block:
     def shape(self) -> tuple[int, int, int]:
         """Shape of an output array: `(out_time, y, x)`."""
         return (len(self.out_time), *self.valid.shape[1:])
+
+    def of(self, needs: Needs) -> "Block":
+        """The block with the bands and layers that a method needs, bands in the method's order."""
+        return replace(
+            self,
+            bands={n: self.bands[n] for n in needs.bands or self.bands},
+            sar=self.sar if needs.sar else {},
+            dem=self.dem if needs.dem else None,
+        )
 
     @cached_property
     def optical(self) -> Float:

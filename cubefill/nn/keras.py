@@ -46,7 +46,7 @@ def read(path: str | Path) -> dict[str, Float]:
     >>> read(path)
     {'dense/bias:0': array([1., 2.], dtype=float32)}
     """
-    h5py = _h5py()
+    h5py = hdf5("Keras weights are HDF5 files")
     path = Path(path)
     _check_head(path)
     try:
@@ -108,13 +108,19 @@ def renamed(weights: Mapping[str, NDArray[Any]], names: Mapping[str, str]) -> di
 # ------------------------------------------------------------------ the file
 
 
-def _h5py() -> Any:
+def hdf5(what: str) -> Any:
+    """The module h5py, which `what` asks for.
+
+    Raises
+    ------
+    CubefillError
+        It is not installed.
+    """
     try:
         import h5py
     except ImportError as error:
         raise CubefillError(
-            "Keras weights are HDF5 files, and h5py is not installed. "
-            "Use pip install cubefill[convert]"
+            f"{what}, and h5py is not installed. Use pip install cubefill[convert]"
         ) from error
     return h5py
 

@@ -19,6 +19,7 @@ from cubefill.errors import CubeError, StoreError
 from cubefill.formats.earthnet import CleanWindow
 from cubefill.gaps import Gaps
 from cubefill.imports import renamed
+from cubefill.methods.contract import Needs
 from cubefill.ownership import (
     ID,
     WRITER,
@@ -221,7 +222,7 @@ def open(
     Raises
     ------
     StoreError
-        The path holds no samples, or the split is unknown or empty.
+        The path holds no samples, the split is unknown or empty, or the method needs other bands.
     """
     group = opened(path)
     if split not in SPLITS:
@@ -232,6 +233,12 @@ def open(
         raise StoreError(
             f"{path} has no {split} samples (it holds {counts}): expected a split with a share. "
             "Use samples.make(..., splits=(0.8, 0.05, 0.15))."
+        )
+    wanted = getattr(method, "needs", Needs()).bands
+    if not set(wanted) <= set(held := found.form.bands):
+        raise StoreError(
+            f"{path} holds samples of {', '.join(held)}: expected {', '.join(wanted)}, which "
+            f"{type(method).__name__} needs. Use samples.make(..., bands={wanted}) to write them."
         )
     return found
 

@@ -15,7 +15,7 @@ from cubefill import layout as layouts
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
-from cubefill.methods.contract import Block
+from cubefill.methods.contract import Block, Needs
 from cubefill.samples.form import KIND, Form, decoded
 from cubefill.samples.patches import gapped
 from cubefill.samples.places import SPLITS
@@ -56,11 +56,12 @@ class StoredSamples:
         if self.method is None:
             sample = _plain(self.form, parts, self._times(number))
         else:
-            truth, gapped = self._blocks(number, parts)
+            truth, gapped = (b.of(self._needs) for b in self._blocks(number, parts))
             sample = dict(self.method.encode(gapped) | self.method.target(truth, gapped))
         if len(self._real):
             window = np.asarray(self._group["real"][int(rng.choice(self._real))])  # type: ignore[index]
-            sample["real"] = np.nan_to_num(decoded(window))
+            shown = [self.form.bands.index(b) for b in self._needs.bands or self.form.bands]
+            sample["real"] = np.nan_to_num(decoded(window))[:, shown]
         return sample
 
     def at(self, epoch: int) -> "StoredSamples":
@@ -119,6 +120,12 @@ class StoredSamples:
         return xr.Dataset(found, {"date": list(self.form.dates)})
 
     # -------------------------------------------------------------- parts
+
+    @property
+    def _needs(self) -> Needs:
+        """What a sample holds: what the method needs, or all that is stored."""
+        form = self.form
+        return getattr(self.method, "needs", Needs(form.bands, sar=any(form.sar), dem=form.dem))
 
     def __getstate__(self) -> dict[str, Any]:
         return {n: self.__dict__[n] for n in _NAMES}

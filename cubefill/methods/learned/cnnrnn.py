@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.errors import MethodError, StoreError
 from cubefill.methods.contract import Block, Bool, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.series import Grid, SeriesMethod, on_grid
@@ -242,13 +242,7 @@ class Hdf5Samples:
         return {"x": x, "target": target[..., None], "where": where[..., None]}
 
     def _open(self) -> Any:
-        try:
-            import h5py
-        except ImportError as error:
-            raise CubefillError(
-                "The authors' data are HDF5, and h5py is not installed. "
-                "Use pip install cubefill[convert]"
-            ) from error
+        h5py = keras.hdf5("The authors' data are HDF5")
         try:
             return h5py.File(self.path, "r")
         except OSError as error:

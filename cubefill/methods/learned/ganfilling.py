@@ -33,13 +33,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block, Filled, Float, Needs
+from cubefill.methods.contract import Block, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod, even_windows
 from cubefill.methods.windows import Span, Whole
-from cubefill.nn import losses
 from cubefill.nn.convlstm import MULTIPLE, Discriminator, Generator, GeneratorSizes, original_names
-from cubefill.nn.objective import Adversarial, Learning, Objective, Supervised
+from cubefill.nn.objective import Adversarial, Learning, Objective
 from cubefill.nn.original import check_shapes, original_pt, shapes_of
 
 
@@ -120,10 +119,6 @@ class GeneratorMethod(WindowMethod):
         """Windows of the length that the net was trained on, `keep` dates apart."""
         return even_windows(len(cloudy), self.config.dates, self.config.keep)
 
-    def decode(self, output: Float, block: Block) -> Filled:
-        """The net's answer `(date, band, y, x)` by the names of its bands."""
-        return Filled({n: output[:, i] for i, n in enumerate(self.config.bands)})
-
     # -------------------------------------------------------------- the authors' weights
 
     @classmethod
@@ -184,10 +179,6 @@ class Seq2Seq(GeneratorMethod):
     """
 
     name: ClassVar[str] = "seq2seq"
-
-    def objective(self, net: nn.Module, recipe: Learning) -> Objective:
-        """Clear values, hidden or not, by the loss that the recipe names."""
-        return Supervised(net, losses.named(recipe.loss), recipe)
 
 
 def sizes_of(config: Any) -> GeneratorSizes:

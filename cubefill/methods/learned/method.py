@@ -297,9 +297,10 @@ class TorchMethod:
 
     def _fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         waiting: deque[tuple[Block, int]] = deque()
+        needs = self.needs
 
         def parts() -> Iterator[Block]:
-            for block in blocks:
+            for block in (b.of(needs) for b in blocks):
                 split = self.split(block)
                 waiting.append((block, len(split)))
                 yield from split

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from cubefill.errors import DeviceError, MethodError, PlanError
 from cubefill.machine import cores
+from cubefill.nn.update import autocast
 
 # ------------------------------------------------------------------ device and precision
 
@@ -172,7 +173,7 @@ class Pass:
                 _admission(str(self.device)),
                 torch.inference_mode(),
                 _exact(self.device),
-                self._autocast(),
+                autocast(self.device, self.precision),
             ):
                 answer: Tensor = self.net(**{n: self._moved(a) for n, a in arrays.items()})
                 return answer
@@ -202,10 +203,6 @@ class Pass:
         here.wait_stream(upload)
         moved.record_stream(here)
         return moved
-
-    def _autocast(self) -> torch.autocast:
-        wanted = self.precision == "bfloat16"
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=wanted)
 
 
 @lru_cache(maxsize=16)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from cubefill.errors import MethodError, StoreError
-from cubefill.methods.contract import Block, Filled, Flag, Float, Needs
+from cubefill.methods.contract import Block, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
 from cubefill.methods.learned.time_windows import Places, WindowMethod
 from cubefill.methods.windows import Span
@@ -73,7 +73,6 @@ class STpconv(WindowMethod):
 
     name: ClassVar[str] = "stpconv"
     Config: ClassVar[type] = ConfigSTpconv
-    flag: ClassVar[Flag] = Flag.LEARNED
     complete: ClassVar[bool] = False
     rows: ClassVar[int] = 1
 

@@ -14,11 +14,10 @@ from cubefill.methods.pixel.kernel import (
     TABLES,
     VALID,
     Array,
-    keep_clear,
+    give,
     kernel,
     load,
     row,
-    store,
 )
 from cubefill.methods.pixel.method import Axes, Classic
 
@@ -122,9 +121,7 @@ def climatology(
                     r[j] = _median_of(s, j, near, k, work)
             else:
                 _mean(s, near, k, total, weight, r)
-            if keep:
-                keep_clear(s[k], r)
-            store(r, k, p0, n, out)
+            give(s, r, k, keep, p0, n, out)
     return lost
 
 

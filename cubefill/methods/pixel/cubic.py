@@ -16,11 +16,10 @@ from cubefill.methods.pixel.kernel import (
     NAN,
     VALID,
     Array,
-    keep_clear,
+    give,
     kernel,
     load,
     row,
-    store,
 )
 from cubefill.methods.pixel.method import Axes, Classic
 
@@ -187,9 +186,7 @@ def through(
         for j in range(n):
             _pixel(mode, s, j, days, out_days, x, v, m, d, r)
         for k in range(len(out_days)):
-            if keep:
-                keep_clear(s[k], r[k])
-            store(r[k], k, p0, n, out)
+            give(s, r[k], k, keep, p0, n, out)
     return lost
 
 

@@ -23,13 +23,12 @@ from cubefill.methods.pixel.kernel import (
     Array,
     as_row,
     bisquare,
-    keep_clear,
+    give,
     kernel,
     load,
     reach,
     rounded,
     row,
-    store,
     weigh_clear,
 )
 from cubefill.methods.pixel.method import Axes, Classic
@@ -228,9 +227,7 @@ def harmonic(
         for k in range(len(xo)):
             _predict(xo, k, c, a)
             rounded(a, r)
-            if keep:
-                keep_clear(s[k], r)
-            store(r, k, p0, n, out)
+            give(s, r, k, keep, p0, n, out)
     return lost
 
 
@@ -307,9 +304,7 @@ def apply_factors(
         for k in range(len(xo)):
             _predict(xo, k, c, a)
             rounded(a, r)
-            if keep:
-                keep_clear(s[k], r)
-            store(r, k, p0, n, out)
+            give(s, r, k, keep, p0, n, out)
     return lost
 
 

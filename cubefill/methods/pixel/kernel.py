@@ -331,10 +331,12 @@ def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
 
 
 @row
-def keep_clear(s: Array, r: Array) -> None:
-    """Puts the observations of the row `s` back into `r`."""
-    for j in range(r.shape[0]):
-        r[j] = s[j] if s[j] == s[j] else r[j]
+def give(s: Array, r: Array, k: int, keep: bool, p0: int, n: int, out: Array) -> None:
+    """`store`, after the observations of step `k` of `s` are put back into `r` if they are kept."""
+    if keep:
+        for j in range(r.shape[0]):
+            r[j] = s[k, j] if s[k, j] == s[k, j] else r[j]
+    store(r, k, p0, n, out)
 
 
 @row

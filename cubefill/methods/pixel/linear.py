@@ -83,23 +83,6 @@ def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> 
 
 
 @row
-def _backwards_between(pv: Array, pt: Array, day: Any, v: Array, t: Array, out: Array) -> None:
-    """`_backwards` and `_between` in one pass, for a date that is given and asked for."""
-    for j in range(out.shape[0]):
-        a, last = pv[j], pt[j]
-        clear = last == day
-        b = a if clear else v[j]
-        c = day if clear else t[j]
-        v[j] = b
-        t[j] = c
-        w = np.float32(np.int32(day - last)) / np.float32(np.int32(c - last))
-        r = a + (b - a) * w
-        r = r if r == r else (a if a == a else b)
-        r = a if clear else r
-        out[j] = encode(r, out)
-
-
-@row
 def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -139,9 +122,13 @@ def _combine(mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out:
 
 
 @row
-def _scan_forwards(
+def scan_forwards(
     band: Array, valid: Array, s: Array, p0: int, n: int, v: Array, t: Array, pv: Array, pt: Array
 ) -> int:
+    """Value and time of the last clear observation of `n` pixels at every date, in `pv` and `pt`.
+
+    Gives the number of clear values that held no data.
+    """
     lost = 0
     v[:] = NAN
     t[:] = -FAR
@@ -159,36 +146,27 @@ def _scan_forwards(
 
 
 @row
-def _scan_backwards(
+def scan_backwards(
     s: Array, so: Array, lo: Array, p0: int, n: int,
     v: Array, t: Array, pv: Array, pt: Array, mode: int, out: Array,
 ) -> None:  # fmt: skip
+    """What `n` pixels of `out` say, from the rows that `scan_forwards` filled."""
     none = pv.shape[0] - 1
     v[:] = NAN
     t[:] = FAR
     i = len(s) - 1
     for k in range(len(so) - 1, -1, -1):
-        while i >= 0 and s[i] > so[k]:
+        while i >= 0 and s[i] >= so[k]:
             _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
             i -= 1
-        given = i >= 0 and s[i] == so[k]
-        at_once = given and mode == LINEAR
-        if given and not at_once:
-            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
-        i -= given
         before = lo[k] if lo[k] >= 0 else none
         j = 0
         while j < n:
             y, x, m = reach(p0 + j, n - j, out.shape[2])
             if k > 0:
                 fetch(as_row(out[k - 1, y, x : x + m]))
-            e = j + m
-            o = as_row(out[k, y, x : x + m])
-            a, b = pv[before, j:e], pt[before, j:e]
-            if at_once:
-                _backwards_between(a, b, so[k], v[j:e], t[j:e], o)
-            else:
-                _combine(mode, a, b, v[j:e], t[j:e], so[k], o)
+            e, o = j + m, as_row(out[k, y, x : x + m])
+            _combine(mode, pv[before, j:e], pt[before, j:e], v[j:e], t[j:e], so[k], o)
             j += m
 
 
@@ -211,8 +189,8 @@ def scan(
     lost = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
-        lost += _scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
-        _scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
+        lost += scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
+        scan_backwards(s, so, lo, p0, n, v, t, pv, pt, mode, out)
     return lost
 
 
@@ -417,9 +395,8 @@ class Linear(_Scan):
     def curves(
         self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
     ) -> tuple[Codes, list[int]]:
-        """Flags and all bands in one pass on the dates given, where no limit is set."""
-        free = self.max_gap is None and self.max_extrapolate is None
-        if not (free and axes.same and len(bands) > 1):
+        """Flags and all bands in one pass on the dates given."""
+        if not axes.same:
             return super().curves(bands, valid, axes, outs)
         flag = np.empty(valid.shape, np.uint8)
         lost = np.zeros(len(bands), np.int64)
@@ -428,7 +405,7 @@ class Linear(_Scan):
         lines(like.dtype, *args)
         for i in map(int, np.flatnonzero(lost)):
             self.curve(bands[i], valid, axes, outs[i])
-        return flag, lost.tolist()
+        return flag if self.complete else self.flags(valid, axes), lost.tolist()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -258,7 +258,7 @@ def _spread(errors: Errors, name: str, valid: Bool, axes: Axes, flag: Codes) -> 
 
 def _held_out(method: Classic, sample: Block) -> Errors:
     """Errors of every observation of the sample, told by the others of its pixel."""
-    axes = Axes(*_same(sample), same=True)
+    axes = Axes.of(replace(sample, out_time=sample.time))
     free = copy.copy(method)
     for name in ("max_gap", "max_extrapolate"):
         object.__setattr__(free, name, None)
@@ -266,11 +266,6 @@ def _held_out(method: Classic, sample: Block) -> Errors:
     return Errors(
         tuple((n, r[0]) for n, r in rows.items()), tuple((n, r[1]) for n, r in rows.items())
     )
-
-
-def _same(block: Block) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-    s = _seconds(block.time, block.time[0])
-    return s, s, np.arange(len(s))
 
 
 def _errors_of(
