@@ -18,7 +18,7 @@ from click.testing import CliRunner
 
 import cubefill
 from cubefill import metrics, samples
-from cubefill.cli.main import main
+from cubefill.cli import main
 from cubefill.gaps import GAPS
 from cubefill.methods.learned.method import TorchMethod
 from cubefill.methods.registry import METHODS, resolve

@@ -4,9 +4,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-COMMAND = "import sys; sys.argv = ['cubefill', {!r}]; from cubefill.cli.main import main; main()"
+COMMAND = "import sys; sys.argv = ['cubefill', {!r}]; from cubefill.cli import main; main()"
 STARTED = ["cubefill", "cubefill.errors", "cubefill.imports"]
-SHELL = ["cubefill.cli", "cubefill.cli.command", "cubefill.cli.main", "cubefill.cli.training"]
+SHELL = ["cubefill.cli", "cubefill.cli.command", "cubefill.cli.commands", "cubefill.cli.training"]
 
 WITHOUT_TORCH = """
 import sys, warnings

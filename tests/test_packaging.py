@@ -121,7 +121,7 @@ def test_wheel_has_types_and_no_tests(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
     assert "cubefill/py.typed" in names
-    assert "cubefill/cli/main.py" in names
+    assert "cubefill/cli/commands.py" in names
     assert any(n.endswith("licenses/LICENSE") for n in names)
     outside = [n for n in names if not n.startswith(("cubefill/", "cubefill-"))]
     assert outside == []

@@ -10,7 +10,7 @@ import xarray as xr
 from click.testing import CliRunner
 
 import cubefill
-from cubefill.cli.main import main
+from cubefill.cli import main
 from cubefill.cube.indices import ndvi
 
 CLASSICAL = [

@@ -1,5 +1,5 @@
 """`python -m cubefill.cli`."""
 
-from cubefill.cli.main import main
+from cubefill.cli.commands import main
 
 main()

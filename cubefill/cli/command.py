@@ -45,7 +45,7 @@ class Commands(click.Group):
     """A group that turns cubefill's errors and Ctrl-C into one line and exit code 1."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of a first day's work."""
+        """Commands in workflow order."""
         return list(self.commands)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -227,7 +227,7 @@ def quiet() -> bool:
 
 
 def show(as_json: bool, machine: Any, human: str) -> None:
-    """Prints JSON for machines, in which what is no number is null, or text."""
+    """Prints JSON for machines, in which NaN and infinity become null, or text."""
     if as_json:
         text = json.dumps(machine, default=str)
         machine = json.loads(text, parse_constant=lambda _: None)

@@ -121,7 +121,7 @@ def limits(encoding: Encoding) -> tuple[int, int]:
 
 
 def is_rounded(array: NDArray[Any], encoding: Encoding) -> bool:
-    """True when values lie between counts, as resampled reflectance does.
+    """True if storing the values as multiples of 1e-4 rounds them.
 
     Looks at a regular sample of at most 65536 values.
     """

@@ -119,7 +119,7 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
         {**base.layers, **parts}, {**base.dependencies, **{part: {name} for part in parts}}
     )
     shape = (len(work.axes.out), *work.shape)
-    chunks = normalize_chunks((-1, plan.tile, plan.tile), shape)  # type: ignore[no-untyped-call]
+    chunks = normalize_chunks((-1, plan.tile, plan.tile), shape)
     return {
         out: da.Array(graph, f"{name}-{out}", chunks, meta=np.empty((0, 0, 0), dtype))
         for out, dtype in work.outputs.items()

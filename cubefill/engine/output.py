@@ -33,7 +33,7 @@ def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
 def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
     if name == "fill_flag":
         return {
-            "long_name": "how each value came to be",
+            "long_name": "how each value was obtained",
             "standard_name": "status_flag",
             "flag_values": np.array(list(Flag), np.uint8),
             "flag_meanings": " ".join(f.name.lower() for f in Flag),

@@ -57,7 +57,7 @@ def pass_bytes(net: nn.Module, inputs: Mapping[str, tuple[int, ...]]) -> int:
 
 
 class _Live(TorchDispatchMode):
-    """Bytes of all tensors that operations made and nobody let go, now and at most; no weights."""
+    """Current and peak bytes of live activations, without weights."""
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -190,7 +190,7 @@ class Supervised:
 
 
 class Adversarial:
-    """The net gives what a discriminator takes for real, and the clear values it was given.
+    """Adversarial loss plus reconstruction of the clear values.
 
     As GANFilling learns. First the discriminator: half the sum of its cross-entropies for real
     clear windows (1) and for a random window of each answer (0). Then the net: the cross-entropy

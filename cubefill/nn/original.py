@@ -28,7 +28,7 @@ def shapes_of(state: "Mapping[str, Tensor]") -> dict[str, Shape]:
 def check_shapes(
     found: Mapping[str, Shape], wanted: Mapping[str, Shape], source: str, name: str
 ) -> None:
-    """Refuses shapes that are not those wanted.
+    """Raises if tensor shapes differ from the expected ones.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Scenes of Sentinel-2, Sentinel-1 and elevation that never were, each with its truth.
+"""Synthetic Sentinel-2, Sentinel-1 and DEM scenes with known truth.
 
 The surface is in `simulate/surface.py`, its spectra in `simulate/spectra.py`, the sky in
 `simulate/clouds.py`, random fields in `simulate/noise.py`; this file draws their numbers and puts

@@ -101,13 +101,18 @@ def _shape(geometry: Any) -> Any:
 
 
 def footprint(item: Any) -> Any | None:
-    """An item's footprint as a shapely geometry in degrees, or None where it has none."""
+    """An item's footprint as a shapely geometry in degrees, or None where nothing tells it.
+
+    An item without geometry and bbox lies where the grid of its first asset does.
+    """
     from shapely.geometry import box, shape
 
     if item.geometry:
         return shape(item.geometry)
     if not item.bbox:
-        return None
+        grids = (native_grid(item, asset) for asset in item.assets.values())
+        grid = next((g for g in grids if g is not None), None)
+        return None if grid is None else outline(grid).shape
     west, south, *_ = item.bbox
     east, north = item.bbox[len(item.bbox) // 2 :][:2]
     return box(west, south, east, north)

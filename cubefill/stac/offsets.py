@@ -1,4 +1,4 @@
-"""A look at the values for an offset of the processing baseline that some dates kept."""
+"""Detects dates whose baseline offset was left in or removed twice."""
 
 import warnings
 from typing import Any
@@ -28,7 +28,7 @@ NEIGHBOURS = 3
 
 
 def offset_jumps(ds: xr.Dataset) -> list[str]:
-    """Dates from which on dark pixels of every visible band lie about 0.1 higher or lower.
+    """Dates at which dark pixels jump by about 0.1 in all visible bands.
 
     None in a cube whose offsets are right. Reads the visible bands; warns where it finds a date.
 

@@ -57,7 +57,7 @@ class Recipe:
     adversary_rate: float = 2e-4
     adversary_betas: tuple[float, float] = (0.5, 0.999)
     weight: float = 100.0
-    """Weight of the reconstruction beside an adversary."""
+    """Weight of the reconstruction loss relative to the adversarial loss."""
 
     epochs: int = 10
     updates: int = 0
@@ -269,7 +269,7 @@ _RANGES: dict[str, _Test] = {
         ),
     ),
 }
-"""What is expected of an entry, in words, and the test of it."""
+"""What an entry must be, in words, and the test of it."""
 
 _TYPED = {"milestones": (50, 100), "method": "utilise"}
 """What to type where the default says nothing."""

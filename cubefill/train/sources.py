@@ -178,9 +178,10 @@ def _checked(entries: Mapping[str, Any], kind: str) -> dict[str, Any]:
                 f"[samples] has unknown key {name!r}: expected one of {', '.join(names)}."
                 f"{did_you_mean(name, names)}"
             )
-        default = defaults[name]
+        default: Any = defaults[name]
         wanted = (list, tuple) if isinstance(default, tuple) else (type(default),)
-        if not isinstance(value, wanted) or (isinstance(value, bool) != isinstance(default, bool)):
+        alike = isinstance(value, wanted) and isinstance(value, bool) == isinstance(default, bool)
+        if not alike:
             raise CubefillError(
                 f"[samples] has {name} = {value!r}: expected a value such as {default!r}."
             )

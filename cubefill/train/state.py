@@ -29,7 +29,7 @@ _SINCE_0_1 = {"stale": "patience_used"}
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a run stands."""
+    """Epoch, update, best score and patience of a run."""
 
     epoch: int = 0
     batch: int = 0

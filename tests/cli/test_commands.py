@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import cubefill
-from cubefill.cli import main as cli
+from cubefill.cli import commands as cli
 from cubefill.cli import run_demo as demo
 from cubefill.cli.command import in_flags
 from cubefill.store.ledger import Ledger

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 import cubefill
 from cubefill import simulate
-from cubefill.cli.main import main
+from cubefill.cli import main
 from cubefill.evaluate.decloud import BANDS
 from cubefill.methods.learned.decloud_nets import SsopUnet
 from tests.shared.decloud import made

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 import cubefill
 from cubefill import simulate
-from cubefill.cli.main import main
+from cubefill.cli import main
 from cubefill.evaluate.decloud import BANDS
 from cubefill.nn import checkpoint
 from tests.methods.learned.test_convert import CASES, write_utilise

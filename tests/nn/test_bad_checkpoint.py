@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 import cubefill
 from cubefill import train
-from cubefill.cli.main import main
+from cubefill.cli import main
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods import resolve
 from cubefill.methods.learned.ganfilling import GanFilling

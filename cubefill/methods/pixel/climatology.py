@@ -127,7 +127,7 @@ def climatology(
 
 @dataclass(frozen=True)
 class Climatology(Classic):
-    """Gaps get what the pixel showed at this time of the year: the mean or median of near days.
+    """Day-of-year climatology of the pixel: mean or median of a window of days.
 
     Clear observations of all years count, those on the same day of the year most, those
     `window / 2` days away or more not at all (the median counts all inside alike); where there is

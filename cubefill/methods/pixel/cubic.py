@@ -204,7 +204,7 @@ class _Through(Classic):
 
 @dataclass(frozen=True)
 class Pchip(_Through):
-    """Gaps lie on a cubic that never overshoots the clear observations beside them.
+    """Monotone cubic (PCHIP): never overshoots the clear observations beside a gap.
 
     Equal to `scipy.interpolate.PchipInterpolator`; two observations give a straight line.
 
@@ -219,7 +219,7 @@ class Pchip(_Through):
 
 @dataclass(frozen=True)
 class Akima(_Through):
-    """Gaps lie on a cubic whose slopes follow the nearer of the neighbouring trends.
+    """Akima spline: little overshoot next to steps.
 
     Equal to `scipy.interpolate.Akima1DInterpolator`; two observations give a straight line.
 
@@ -234,7 +234,7 @@ class Akima(_Through):
 
 @dataclass(frozen=True)
 class Quadratic(_Through):
-    """Gaps lie on the quadratic spline through all clear observations; it may overshoot.
+    """Quadratic spline through all clear observations; it may overshoot.
 
     Equal to `scipy.interpolate.interp1d(kind="quadratic")`; two observations give a straight line.
     """

@@ -313,7 +313,7 @@ def apply_factors(
 
 @dataclass(frozen=True)
 class Harmonic(Classic):
-    """Gaps lie on a sum of yearly waves and a trend, fitted to the pixel's clear observations.
+    """Harmonic regression: yearly waves and a trend fitted to the pixel's clear observations.
 
     Least squares in float64, with a little `ridge` on all terms but the mean so that few
     observations give a calm curve. `robust` is the number of rounds in which observations far

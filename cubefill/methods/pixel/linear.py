@@ -380,7 +380,7 @@ class Next(_Scan):
 
 @dataclass(frozen=True)
 class Linear(_Scan):
-    """Gaps lie on the straight line between the clear observations beside them, in real days.
+    """Linear interpolation between the clear observations beside a gap, in real days.
 
     Before the first and after the last clear observation its value is held.
 
@@ -410,7 +410,7 @@ class Linear(_Scan):
 
 @dataclass(frozen=True)
 class Linear2(_Scan):
-    """Gaps get the two-date formula of Decloud, from the clear dates before and after each pixel.
+    """Two-date linear formula of Decloud, applied per pixel; it never extrapolates.
 
     `a + (b - a) * (t - ta) / (tb - ta)` in float32, in this order of operations. The published
     baseline takes one earlier and one later image that are clear all over; here each pixel has

@@ -19,12 +19,12 @@ from cubefill.methods.pixel.kernel import (
     TABLE,
     VALID,
     Array,
+    give,
     kernel,
+    load,
     rounded,
     row,
-    store,
 )
-from cubefill.methods.pixel.linear import LINEAR, scan_backwards, scan_forwards
 from cubefill.methods.pixel.method import Axes, Classic
 
 TILE = 256
@@ -50,51 +50,83 @@ def polynomial_weights(
 
 
 @row
+def _last(s: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> None:
+    for j in range(s.shape[0]):
+        clear = s[j] == s[j]
+        a = s[j] if clear else v[j]
+        b = day if clear else t[j]
+        v[j] = a
+        t[j] = b
+        pv[j] = a
+        pt[j] = b
+
+
+@row
+def _line(s: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> None:
+    """The straight line at one date, in `pv`."""
+    for j in range(s.shape[0]):
+        clear = s[j] == s[j]
+        a = pv[j]
+        b = s[j] if clear else v[j]
+        c = day if clear else t[j]
+        v[j] = b
+        t[j] = c
+        w = np.float32(np.int32(day - pt[j])) / np.float32(np.int32(c - pt[j]))
+        z = a + (b - a) * w
+        z = z if z == z else (a if a == a else b)
+        pv[j] = a if clear else z
+
+
+@row
 def _add(z: Array, w: float, total: Array) -> None:
     for j in range(z.shape[0]):
         total[j] += w * np.float64(z[j])
 
 
 @row
-def _keep(pv: Array, pt: Array, day: Any, r: Array) -> None:
-    """Puts the observations of a date back into `r`."""
-    for j in range(r.shape[0]):
-        r[j] = pv[j] if pt[j] == day else r[j]
+def _fill_lines(s: Array, seconds: Array, v: Array, t: Array, z: Array, pt: Array) -> None:
+    v[:] = NAN
+    t[:] = -FAR
+    for i in range(s.shape[0]):
+        _last(s[i], seconds[i], v, t, z[i], pt[i])
+    v[:] = NAN
+    t[:] = FAR
+    for i in range(s.shape[0] - 1, -1, -1):
+        _line(s[i], seconds[i], v, t, z[i], pt[i])
 
 
 @kernel("band", VALID, SECONDS, TABLE, types.boolean, "out")
-def savgol(band: Array, valid: Array, s: Array, weights: Array, keep: bool, out: Array) -> int:
+def savgol(
+    band: Array, valid: Array, seconds: Array, weights: Array, keep: bool, out: Array
+) -> int:
     """Fills `out`; gives the number of clear values that held no data."""
-    count, pixels = len(s), band.shape[1] * band.shape[2]
+    count, pixels = band.shape[0], band.shape[1] * band.shape[2]
     width = min(TILE, pixels)
-    z = np.empty((count, 1, width), np.float32)
-    pv = np.full((count + 1, width), NAN, np.float32)
-    pt = np.full((count + 1, width), -FAR, np.int32)
+    s = np.full((count, width), NAN, np.float32)
+    z = np.empty((count, width), np.float32)
+    pt = np.empty((count, width), np.int32)
     v = np.empty(width, np.float32)
     t = np.empty(width, np.int32)
     total = np.empty(width)
     r = np.empty(width, np.float32)
-    every = np.arange(count)
     lost = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
-        lost += scan_forwards(band, valid, s, p0, n, v, t, pv, pt)
-        scan_backwards(s, s, every, 0, n, v, t, pv, pt, LINEAR, z)
-        for k in range(len(weights)):
+        lost += load(band, valid, p0, n, s)
+        _fill_lines(s, seconds, v, t, z, pt)
+        for k in range(weights.shape[0]):
             total[:] = 0.0
             for i in range(count):
                 if weights[k, i] != 0.0:
-                    _add(z[i, 0], weights[k, i], total)
+                    _add(z[i], weights[k, i], total)
             rounded(total, r)
-            if keep:
-                _keep(pv[k, :n], pt[k, :n], s[k], r[:n])
-            store(r, k, p0, n, out)
+            give(s, r, k, keep, p0, n, out)
     return lost
 
 
 @dataclass(frozen=True)
 class Savgol(Classic):
-    """Gaps lie on a polynomial fitted to the `window` days around each date.
+    """Savitzky-Golay on real dates: a polynomial fitted to the `window` days around a date.
 
     The straight line between the clear observations is laid first, as is usual; the polynomial is
     fitted to it at the real acquisition days, so that irregular dates are honoured.

@@ -180,7 +180,7 @@ def v_curve(bands: Iterable[Array], valid: Array, days: NDArray[np.float64]) -> 
 
 @dataclass(frozen=True)
 class Whittaker(Classic):
-    """Gaps lie on the curve that is near the observations and bends as little as `lam` asks.
+    """Whittaker smoother on real dates; `lam` sets the smoothness.
 
     Minimises the squared distance to the clear observations plus `lam` times the integral of the
     squared second derivative over real days, in float64; before the first and after the last
