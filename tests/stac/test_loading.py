@@ -347,6 +347,34 @@ def test_real_20_m_bands_at_20_m(data_folder: Path) -> None:
     np.testing.assert_array_equal(doubled, got["B05"].values.repeat(2, 1).repeat(2, 2))
 
 
+@pytest.mark.parametrize("north_up", [True, False])
+def test_items_without_outline_lie_where_their_grid_does(
+    items: stac.Items, tmp_path: Path, north_up: bool
+) -> None:
+    whole = stac.load(items, bands=BANDS).compute()
+    bare = [i.clone() for i in items if "sentinel-2" in str(i.collection_id)]
+    for one in bare:
+        one.geometry = one.bbox = None
+        for key, asset in one.assets.items():
+            if not north_up and asset.href.endswith(".tif"):
+                turn_over(asset, tmp_path / f"{one.id}-{key}.tif")
+    found = stac.load(bare, bands=BANDS).compute()
+    xr.testing.assert_equal(found[[*BANDS, "SCL"]], whole[[*BANDS, "SCL"]])
+
+
+def turn_over(asset: Any, path: Path) -> None:
+    """The same pixels in a file whose first row is the southernmost."""
+    with rasterio.open(asset.href) as file:
+        values, profile, old = file.read(1)[::-1], file.profile, file.transform
+    new = rasterio.Affine(old.a, 0, old.c, 0, -old.e, old.f + old.e * values.shape[0])
+    plain = {"driver": "GTiff", "transform": new, "tiled": False}
+    profile = {k: v for k, v in profile.items() if k not in ("blockxsize", "blockysize", "layout")}
+    with rasterio.open(path, "w", **{**profile, **plain}) as file:
+        file.write(values, 1)
+    asset.href = str(path)
+    asset.extra_fields["proj:transform"] = list(new)[:6]
+
+
 def test_a_real_safe_granule_comes_out_without_the_tenth(data_folder: Path) -> None:
     safe = next((data_folder / "safe_T29UNU").glob("*.SAFE"))
     one = stac.from_safe(safe)
