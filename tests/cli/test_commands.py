@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -283,7 +284,12 @@ def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path)
     command += ["--method", "slow_linear:Slow", "--tile", "128"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=1.5))
-    job = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    heed = partial(
+        signal.signal, signal.SIGINT, signal.SIG_DFL
+    )  # a shell's background job does not
+    job = subprocess.Popen(
+        command, env=environment, stderr=subprocess.PIPE, text=True, preexec_fn=heed
+    )
     ledger = Ledger(target)
     limit = time.monotonic() + 60
     while time.monotonic() < limit and not (ledger.exists and len(ledger.missing()) < 16):
