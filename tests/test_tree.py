@@ -91,3 +91,13 @@ def _after_docstring(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
     """The line before the first statement."""
     told = ast.get_docstring(function) is not None
     return function.body[0].end_lineno or 0 if told else function.body[0].lineno - 1
+
+
+def test_a_public_class_name_means_one_class() -> None:
+    found: dict[str, list[str]] = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert found
+    assert {name: files for name, files in found.items() if len(files) > 1} == {}

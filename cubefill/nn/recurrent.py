@@ -66,10 +66,6 @@ class Lstm(nn.Module):
         """`(batch, steps, units)` from `(batch, inputs)`."""
         return self.states(F.linear(x, self.inward, self.bias).expand(steps, -1, -1))
 
-    def series(self, x: Tensor) -> Tensor:
-        """`(batch, steps, units)` from `(batch, steps, inputs)`."""
-        return self.states(F.linear(x, self.inward, self.bias).transpose(0, 1))
-
     def states(self, gates: Tensor) -> Tensor:
         """Outputs from the input's share of the gates `(steps, batch, 4 units)`."""
         h = c = gates.new_zeros(gates.shape[1], self.units)

@@ -44,7 +44,7 @@ Encoded = Iterable[tuple[str, Index, NDArray[Any]]]
 """Variables of a tile: name, region and stored values."""
 
 
-class Writer(Protocol):
+class TileWriter(Protocol):
     """What writes any tile; picklable, and the same for all of them."""
 
     @property
@@ -55,12 +55,12 @@ class Writer(Protocol):
         """Variables of a tile, from what the scheduler was given for it, on so many threads."""
 
 
-def written(writer: Writer) -> list[StoreLike]:
+def written(writer: TileWriter) -> list[StoreLike]:
     """Stores that are written, each once."""
     return list({id(t): t for t in writer.targets.values()}.values())
 
 
-def write_tile(writer: Writer, tile: Tile, given: Any, threads: int) -> Tally:
+def write_tile(writer: TileWriter, tile: Tile, given: Any, threads: int) -> Tally:
     """Computes all variables of a tile, writes them, whole shards at once, and marks the tile."""
     regions, tally = writer.encoded(tile, given, threads)
     for name, index, counts in regions:
@@ -80,7 +80,7 @@ def stop(tile: Tile, error: Exception) -> None:
 
 
 def run_tiles(
-    writer: Writer,
+    writer: TileWriter,
     todo: Iterable[Tile],
     bar: Progress,
     *,
@@ -120,7 +120,7 @@ def run_tiles(
 Outcomes = Generator[tuple[Tile, Tally | BaseException], None, None]
 
 
-def _in_turn(writer: Writer, todo: Iterator[Tile], given: Callable[[Tile], Any]) -> Outcomes:
+def _in_turn(writer: TileWriter, todo: Iterator[Tile], given: Callable[[Tile], Any]) -> Outcomes:
     """One tile after the other in this thread, so that an interrupt stops it at once."""
     for tile in todo:
         try:
@@ -130,7 +130,7 @@ def _in_turn(writer: Writer, todo: Iterator[Tile], given: Callable[[Tile], Any])
 
 
 def _on_threads(
-    writer: Writer, todo: Iterator[Tile], given: Callable[[Tile], Any], workers: int
+    writer: TileWriter, todo: Iterator[Tile], given: Callable[[Tile], Any], workers: int
 ) -> Outcomes:
     """Tiles in order of completion; at most `workers` at once, so that memory keeps to the plan."""
     stopped = threading.Event()
@@ -151,7 +151,7 @@ def _on_threads(
 
 
 def _on_cluster(
-    writer: Writer,
+    writer: TileWriter,
     todo: Iterator[Tile],
     given: Callable[[Tile], Any],
     client: Any,
@@ -184,7 +184,7 @@ def _on_cluster(
         client.cancel(list(running))
 
 
-def _on_worker(writer: Writer, tile: Tile, packed: bytes) -> Tally:
+def _on_worker(writer: TileWriter, tile: Tile, packed: bytes) -> Tally:
     with dask.config.set(scheduler="threads"):
         return write_tile(writer, tile, pickle.loads(packed), _threads_here())
 
@@ -229,7 +229,7 @@ def refuse_memory(stores: Iterable[StoreLike], client: Any) -> None:
             )
 
 
-def _say(writer: Writer, tally: Tally) -> None:
+def _say(writer: TileWriter, tally: Tally) -> None:
     """Records, and says once, what encoding did to values."""
     for name, n in tally.clipped.items():
         attrs = zarr.open_array(writer.targets[name], path=name, mode="r+").attrs
