@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 
 from cubefill.cube.bands import BANDS
 from cubefill.stac.area import crs_of_item, footprint, native_grid
-from cubefill.stac.items import Harmonize, band_info, find_asset, is_zarr, name_of, offset_of, when
+from cubefill.stac.items import (
+    Harmonize,
+    band_info,
+    find_asset,
+    is_zarr,
+    name_of,
+    number,
+    offset_of,
+    when,
+)
 from cubefill.stac.reading import GDAL_ENV, Asset, ReadOptions, as_type, gdal_env, read_part
 
 KEY = "cubefill:asset"
@@ -133,8 +142,8 @@ def asset_of(item: Any, key: str, asset: Any, harmonize: Harmonize) -> Asset:
     """What the reader must know of one asset of an item."""
     band = name_of(key, asset) or key
     info = band_info(asset)
-    said = info.get("nodata")
-    nodata = {float(said)} if isinstance(said, int | float) else set()
+    said = number(info.get("nodata"))
+    nodata = set() if said is None else {said}
     counts, scale, rule = 0.0, 1.0, ""
     if band in BANDS:
         offset = offset_of(item, asset, harmonize)

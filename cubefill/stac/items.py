@@ -30,7 +30,19 @@ SAME_ACQUISITION = np.timedelta64(60, "s")
 SAME_PASS = np.timedelta64(300, "s")
 """Sentinel-1 slices of one orbit closer than this are one acquisition."""
 
-_BASELINE = re.compile(r"_N(\d{2})\.?(\d{2})(?:_|$|\.)")
+SINCE = np.datetime64("2022-01-25", "ns")
+"""Whatever was acquired later has baseline 04.00 or later; older scenes may be reprocessed."""
+
+UNKNOWN_BASELINE = "acquired since baseline 04.00"
+"""The rule where no metadata says the baseline of a new item."""
+
+NOTHING = "no metadata"
+"""The same of an old item."""
+
+_BASELINE = re.compile(r"_N(\d{2})\.?(\d{2})(?:_|$|\.|/)")
+_NUMBER = re.compile(r"N?(\d{3,4}|\d{1,2}(?:[.,_]\d{1,2})?)", re.IGNORECASE)
+_STATED = re.compile(r"processing_?baseline", re.IGNORECASE)
+_PIPELINES = ("processing:version", "processorVersion")
 _DATASTRIP = re.compile(r"_S(\d{8}T\d{6})_")
 _TILE = re.compile(r"(?:^|[_-])T?(\d{1,2}[C-HJ-NP-X][A-HJ-NP-Z]{2})(?:_|-|$)")
 _GSD = re.compile(r"[_-](\d+)m$", re.IGNORECASE)
@@ -160,59 +172,108 @@ def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
     """How an asset's counts become reflectance, by the first rule that speaks.
 
     1. `harmonize` itself, where it is False, a number of counts, or a function of the item.
-    2. `earthsearch:boa_offset_applied` is true: 0, whatever the band metadata says.
-    3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset.
+    2. `boa_offset_applied` of any catalogue is true: 0, whatever the band metadata says.
+    3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset; not where integers come
+       with scale 1, which is what tools write that know nothing.
     4. The metadata of a Zarr array, where STAC gives neither scale nor offset.
-    5. Processing baseline 04.00 or later: -1000 counts.
-    6. None.
+    5. Processing baseline 04.00 or later, stored as integers: -1000 counts.
+    6. No baseline and acquired since 25 January 2022: -1000 counts, which `load` warns of.
+    7. None.
     """
     info = band_info(asset)
-    scale = float(info.get("scale") or (1.0 if _is_float(info) else SCALE))
+    said = number(info.get("scale"))
+    if said == 1 and not _is_float(info):
+        info, said = {k: v for k, v in info.items() if k != "offset"}, None
+    scale = said or (1.0 if _is_float(info) else SCALE)
     if harmonize is False:
         return Offset(0.0, scale, "harmonize=False")
     if harmonize is not True:
         counts = harmonize(item) if callable(harmonize) else harmonize
         return Offset(float(counts), scale, "harmonize= of the caller")
-    if item.properties.get("earthsearch:boa_offset_applied") is True:
+    if offset_applied(item):
         return Offset(0.0, scale, "boa_offset_applied")
-    if info.get("offset") is not None:
-        offset = float(info["offset"])
+    offset = number(info.get("offset"))
+    if offset is not None:
         counts = offset if abs(offset) >= 1 else round(offset / scale, 3)
         return Offset(counts, scale, "band metadata")
-    if is_zarr(asset) and info.get("scale") is None:
+    if is_zarr(asset) and said is None:
         return Offset(0.0, 1.0, FROM_FILE)
+    if _is_float(info):
+        return Offset(0.0, scale, "stored as floats")
     version = baseline(item)
-    if version is not None and version >= 4.0 and not _is_float(info):
-        return Offset(BASELINE_OFFSET, scale, "processing baseline >= 04.00")
-    return Offset(0.0, scale, "processing baseline < 04.00" if version else "no metadata")
+    if version is None:
+        new = when(item) >= SINCE
+        return Offset(BASELINE_OFFSET if new else 0.0, scale, UNKNOWN_BASELINE if new else NOTHING)
+    if version < 4.0:
+        return Offset(0.0, scale, "processing baseline < 04.00")
+    return Offset(BASELINE_OFFSET, scale, "processing baseline >= 04.00")
+
+
+def offset_applied(item: Any) -> bool:
+    """True where a catalogue says that it took the offset off the pixels."""
+    said = (v for k, v in item.properties.items() if str(k).endswith("boa_offset_applied"))
+    return any(v is True or str(v).strip().lower() in ("true", "1") for v in said)
 
 
 def baseline(item: Any) -> float | None:
-    """Processing baseline such as 5.09, or None where nothing says it."""
+    """Processing baseline such as 5.09, or None where nothing says it.
+
+    From a property of any catalogue, else from the names of products: in properties, in the id,
+    in addresses of assets.
+    """
     p = item.properties
-    for key in ("s2:processing_baseline", "processing:version", "processing_baseline"):
-        match = re.fullmatch(r"N?(\d{2})\.?(\d{2})", str(p.get(key, "")).strip())
-        if match:
-            return float(f"{match.group(1)}.{match.group(2)}")
-    for text in (p.get("s2:product_uri"), p.get("s2:datastrip_id"), p.get("title"), item.id):
-        found = _BASELINE.search(str(text or ""))
-        if found:
-            return float(f"{found.group(1)}.{found.group(2)}")
-    return None
+    stated = (v for k, v in sorted(p.items()) if _STATED.fullmatch(k.rpartition(":")[2]))
+    texts = (*p.values(), item.id, *(a.href for a in item.assets.values()))
+    names = (t for t in texts if isinstance(t, str) and "L1C" not in t)
+    products = ("".join(m.groups()) for t in names if (m := _BASELINE.search(t)))
+    for found in map(parse_baseline, (*stated, *products)):
+        if found is not None:
+            return found
+    pipelines = [v for k in _PIPELINES if (v := parse_baseline(p.get(k))) is not None]
+    # A version below 4 of what is newer is that of some program, not the baseline.
+    return next((v for v in pipelines if v >= 4.0 or when(item) < SINCE), None)
+
+
+def parse_baseline(value: Any) -> float | None:
+    """A processing baseline however a catalogue writes it, or None where it is none.
+
+    Examples
+    --------
+    >>> [parse_baseline(v) for v in ("05.09", "5.09", 5.09, "N0509", 509, " 04.00 ", 4, "1.2.3")]
+    [5.09, 5.09, 5.09, 5.09, 5.09, 4.0, 4.0, None]
+    """
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    text = str(round(value, 2) if isinstance(value, float) else value)
+    match = _NUMBER.fullmatch(text.strip())
+    if match is None:
+        return None
+    digits = match.group(1).replace(",", ".").replace("_", ".")
+    found = float(digits) if len(digits) < 3 or "." in digits else int(digits) / 100
+    return found if found < 90 else None  # 99.99 is what users process themselves
+
+
+def number(value: Any) -> float | None:
+    """A number of band metadata, also given as text; None where it is none."""
+    try:
+        found = float(value)
+    except (TypeError, ValueError):
+        return None
+    return found if np.isfinite(found) else None
 
 
 def tile_of(item: Any) -> str | None:
-    """MGRS tile such as `31UDS`, or None."""
+    """MGRS tile such as `31UDS`, its zone with two digits, or None."""
     p = item.properties
-    for key in ("s2:mgrs_tile", "grid:code", "tileId"):
-        said = str(p.get(key) or "").upper().removeprefix("MGRS-").removeprefix("T")
-        if said:
-            return said
-    parts = [p.get(f"mgrs:{k}") for k in ("utm_zone", "latitude_band", "grid_square")]
-    if all(parts):
-        return "".join(map(str, parts))
+    keys = ("s2:mgrs_tile", "grid:code", "tileId", "mgrs:tile")
+    said = [str(p.get(k) or "").upper().removeprefix("MGRS-").removeprefix("T") for k in keys]
+    for system in ("mgrs", "sentinel"):
+        parts = [p.get(f"{system}:{k}") for k in ("utm_zone", "latitude_band", "grid_square")]
+        said.append("".join(map(str, parts)) if all(parts) else "")
     found = _TILE.search(item.id)
-    return found.group(1) if found else None
+    said.append(found.group(1) if found else "")
+    tile = next((t for t in said if t), None)
+    return f"0{tile}" if tile and re.match(r"\d\D", tile) else tile
 
 
 def resolve_duplicates(items: Sequence[Any]) -> tuple[list[Any], list[Dropped]]:

@@ -26,13 +26,14 @@ from cubefill.stac.area import (
 from cubefill.stac.driver import Driver
 from cubefill.stac.items import (
     FROM_FILE,
+    UNKNOWN_BASELINE,
     Dropped,
     Harmonize,
-    band_info,
     baseline,
     find_asset,
     kind,
     listed,
+    offset_of,
     resolve_duplicates,
     summary,
 )
@@ -332,6 +333,7 @@ def _attributes(
     )
     if harmonize is True:
         _warn_contradictions(items, names[0])
+        _warn_unknown(steps.assets[names[0]])
     words = "; ".join(f"{n} items: {text}" for text, n in sorted(offsets.items()))
     history = (
         f"cubefill.load: {len(items)} items, {len(steps.items)} dates, {len(left_out)} left out; "
@@ -358,14 +360,29 @@ def _offset_words(assets: list[Asset]) -> str:
     return f"{found.counts:+g} counts ({found.rule})"
 
 
+def _warn_unknown(steps: list[list[Asset]]) -> None:
+    """Says once which items are taken for baseline 04.00 by nothing but their date."""
+    unknown = [a.item for step in steps for a in step if a.rule == UNKNOWN_BASELINE]
+    if unknown:
+        warnings.warn(
+            f"{len(unknown)} items say no processing baseline ({listed(unknown, 3)}): 1000 counts "
+            "are taken off, as ESA adds them since 25 January 2022. Pass harmonize=False where "
+            "the catalogue took them off, harmonize=-1000 to agree.",
+            CubefillWarning,
+            stacklevel=4,
+        )
+
+
 def _warn_contradictions(items: list[Any], name: str) -> None:
     """Says once that band metadata of new items claims no offset while nothing removed it."""
     odd = []
     for item in items:
         found = find_asset(item, name, 10.0)
-        applied = item.properties.get("earthsearch:boa_offset_applied")
         new = (baseline(item) or 0.0) >= 4.0
-        if found and new and applied is not True and band_info(found[1]).get("offset") == 0:
+        if not found or not new:
+            continue
+        taken = offset_of(item, found[1])
+        if taken.rule == "band metadata" and taken.counts == 0:
             odd.append(item.id)
     if odd:
         warnings.warn(

@@ -18,6 +18,9 @@ NO_OFFSET: dict[str, Any] = {"raster:bands": [{"scale": 1e-4, "offset": 0}]}
 BANDS11: dict[str, Any] = {"bands": [{"name": "B02", "raster:scale": 1e-4, "raster:offset": -0.1}]}
 ON_ASSET: dict[str, Any] = {"raster:scale": 1e-4, "raster:offset": -0.1}
 IN_COUNTS: dict[str, Any] = {"raster:bands": [{"scale": 1e-4, "offset": -1000}]}
+UNAWARE: dict[str, Any] = {"raster:bands": [{"data_type": "uint16", "scale": 1.0, "offset": 0.0}]}
+IN_TEXT: dict[str, Any] = {"raster:bands": [{"scale": "0.0001", "offset": "-0.1"}]}
+NO_NUMBERS: dict[str, Any] = {"raster:bands": [{"scale": "?", "offset": "nan", "nodata": "nan"}]}
 NEW: dict[str, Any] = {"s2:processing_baseline": "05.09"}
 OLD: dict[str, Any] = {"s2:processing_baseline": "02.07"}
 APPLIED: dict[str, Any] = {"earthsearch:boa_offset_applied": True}
@@ -41,6 +44,12 @@ NOT_APPLIED: dict[str, Any] = {"earthsearch:boa_offset_applied": False}
         ({"raster:bands": [{"nodata": 0}]}, NEW, -1000, "processing baseline >= 04.00"),
         ({"raster:bands": [{"scale": 1e-4}]}, NEW, -1000, "processing baseline >= 04.00"),
         ({}, {}, 0, "no metadata"),
+        ({}, {"datetime": "2023-05-01T10:50:31Z"}, -1000, "acquired since baseline 04.00"),
+        ({}, {"sentinel:boa_offset_applied": "true"} | NEW, 0, "boa_offset_applied"),
+        (UNAWARE, NEW, -1000, "processing baseline >= 04.00"),
+        (UNAWARE, OLD, 0, "processing baseline < 04.00"),
+        (IN_TEXT, NEW, -1000, "band metadata"),
+        (NO_NUMBERS, NEW, -1000, "processing baseline >= 04.00"),
     ],
 )
 def test_offset_follows_the_rules(
@@ -60,7 +69,7 @@ def test_offset_of_the_caller() -> None:
 
 def test_reflectance_stored_as_float_has_scale_1() -> None:
     one = item(asset={"raster:bands": [{"data_type": "float32"}]}, **NEW)
-    assert offset_of(one, one.assets["blue"]) == Offset(0, 1.0, "processing baseline < 04.00")
+    assert offset_of(one, one.assets["blue"]) == Offset(0, 1.0, "stored as floats")
 
 
 @pytest.mark.parametrize(
@@ -72,15 +81,59 @@ def test_reflectance_stored_as_float_has_scale_1() -> None:
         ("S2A_MSIL2A_20221005T115411_N0400_R023_T29UNU_20221005T164454", {}, 4.0),
         ("a", {"s2:product_uri": "S2B_MSIL2A_20180101T1_N0206_R051_T31UDS_2.SAFE"}, 2.06),
         ("S2A_31UDS_20210501_0_L2A", {}, None),
+        ("a", {"sentinel:product_id": "S2A_MSIL2A_20230501T105031_N0509_R051_T31UDS_1"}, 5.09),
+        ("a", {"s2:l1c": "S2A_MSIL1C_20180101T1_N0206_R051_T31UDS_2.SAFE"}, None),
+        ("a", {"processing:version": "02.11", "s2:x": "S2A_MSIL2A_1_N0500_R051_T31UDS_2"}, 5.0),
+        ("a", {"processing:version": "02.11", "datetime": "2023-01-01T00:00:00Z"}, None),
+        ("a", {"processing:version": "02.11"}, 2.11),
+        ("a", {"s2:processing_baseline": "99.99"}, None),
+        ("a", {"s2:processing_baseline": True}, None),
+        ("a", {"s2:processing_baseline": "Sen2Cor 2.11.0"}, None),
     ],
 )
 def test_baseline(name: str, properties: dict[str, Any], want: float | None) -> None:
     assert stac_items.baseline(item(name, **properties)) == want
 
 
+PROPERTIES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+PROPERTIES += ("sentinel2:processing_baseline", "processing_baseline", "processingBaseline")
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    major=st.sampled_from([4, 5]),
+    minor=st.integers(0, 99),
+    key=st.sampled_from(PROPERTIES),
+    spelling=st.sampled_from([str.upper, str.lower, "{:>8} ".format, "{} ".format]),
+    form=st.sampled_from(
+        ["{:02d}.{:02d}", "{}.{:02d}", "N{:02d}{:02d}", "{:02d}{:02d}", "{}{:02d}"]
+    ),
+    as_number=st.booleans(),
+)
+def test_a_baseline_is_read_however_it_is_written(
+    major: int, minor: int, key: str, spelling: Any, form: str, as_number: bool
+) -> None:
+    value = major + minor / 100 if as_number else spelling(form.format(major, minor))
+    one = item(**{key: value})
+    assert stac_items.baseline(one) == pytest.approx(major + minor / 100)
+    assert offset_of(one, one.assets["blue"]).counts == -1000
+
+
+def test_the_address_of_an_asset_says_the_baseline() -> None:
+    one = item("mine")
+    one.assets["red"].href = "s3://b/S2B_MSIL2A_20180501T105031_N0500_R051_T31UDS_2.SAFE/B04.jp2"
+    assert stac_items.baseline(one) == 5.0
+
+
 @pytest.mark.parametrize(
     ("name", "properties", "want"),
     [
+        ("x", {"grid:code": "MGRS-1CCV"}, "01CCV"),
+        (
+            "x",
+            {"sentinel:utm_zone": 1, "sentinel:latitude_band": "C", "sentinel:grid_square": "CV"},
+            "01CCV",
+        ),
         ("x", {"grid:code": "MGRS-31UDS"}, "31UDS"),
         ("x", {"s2:mgrs_tile": "31UDS"}, "31UDS"),
         (
