@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import zarr
@@ -17,6 +16,7 @@ from zarr.core.sync import sync
 from zarr.errors import NodeNotFoundError
 from zarr.storage import LocalStore, StorePath
 
+from cubefill.addresses import local
 from cubefill.errors import CubefillError, StoreError
 
 ID = "cubefill_id"
@@ -127,12 +127,6 @@ def document(path: Path) -> dict[str, Any] | None:
 
 
 # ------------------------------------------------------------------ is it the same place
-
-
-def local(url: str) -> str:
-    """A `file://` URL as a path; any other text as it is."""
-    parts = urlsplit(url)
-    return unquote(parts.path) if parts.scheme in ("file", "local") else url
 
 
 def where(store: Any) -> tuple[str, str]:

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubeError
 from cubefill.plot.drawing import figure
 
@@ -268,7 +269,7 @@ def write(ds: xr.Dataset, path: str | Path, metric: str = "mae") -> Path:
     CubeError
         The suffix is unknown.
     """
-    path = Path(path)
+    path = local_path(path)
     suffix, pictures = path.suffix.lower(), () if "test_set" in ds.dims else PICTURES
     if suffix in pictures:
         plot(ds, metric).savefig(path, dpi=130)

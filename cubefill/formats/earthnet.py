@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.addresses import local_path
 from cubefill.cube.bands import BANDS
 from cubefill.errors import CubeError, StoreError
 
@@ -102,7 +103,7 @@ def read(path: str | Path, *, nir: str = "B08", clip: bool = True) -> xr.Dataset
     >>> read(path).sizes["time"]
     3
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise StoreError(f"No file {path}: expected a minicube (.npz or .nc).")
     if path.suffix == ".npz":
@@ -316,7 +317,7 @@ def read_landcover(path: str | Path) -> xr.DataArray:
     StoreError, CubeError
         The file is absent, or holds no `landcover` of one map.
     """
-    path = Path(path)
+    path = local_path(path)
     if not path.is_file():
         raise StoreError(f"No file {path}: expected the land cover of a minicube (.npz).")
     codes = np.squeeze(_array(path, "landcover", 3))
@@ -361,7 +362,7 @@ def read_clean_windows(path: str | Path) -> dict[str, tuple[CleanWindow, ...]]:
         An entry lacks `path`, `kernel size`, `bbox` or `time steps`.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(local_path(path).read_text())
     except (OSError, ValueError) as error:
         raise StoreError(f"{path} cannot be read ({error}): expected JSON.") from error
     if not isinstance(found, dict):

@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.addresses import local_path
 from cubefill.cube import crs_of, spectral
 from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import CubeError, StoreError
@@ -79,7 +80,7 @@ def to_geotiff(
         A file is there, or the folder cannot be written.
     """
     ds = _at(ds, time)
-    images = _images(ds, Path(folder), _names(ds, bands))
+    images = _images(ds, local_path(folder), _names(ds, bands))
     claim_files((i.path for i in images), "image", _is_ours)
     there = [i.path for i in images if i.path.exists()]
     if there and not overwrite:
@@ -88,7 +89,7 @@ def to_geotiff(
             "overwrite=True to replace them."
         )
     try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
+        local_path(folder).mkdir(parents=True, exist_ok=True)
         _write(ds, images)
     except OSError as error:
         raise StoreError(

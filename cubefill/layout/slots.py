@@ -17,6 +17,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 
+from cubefill.addresses import local_path
 from cubefill.errors import MethodError, did_you_mean
 
 TARGET = "target"
@@ -326,7 +327,7 @@ def load(name: str | Path) -> Layout:
         return read(json.loads((_folder() / f"{name}.json").read_text()), name)
     if isinstance(name, str) and name.lstrip().startswith("{"):
         return _parsed(name, "given")
-    path = Path(name)
+    path = local_path(name)
     if not path.is_file():
         raise MethodError(
             f"No layout {str(name)!r}: expected a JSON file or one of {', '.join(names())}."

@@ -17,6 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
 from cubefill.imports import current
 from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of
@@ -102,7 +103,7 @@ def save(
     import torch
     from safetensors.torch import save_file
 
-    folder = Path(folder)
+    folder = local_path(folder)
     admit(folder, overwrite)
     folder.mkdir(parents=True, exist_ok=True)
     floats = getattr(torch, precision)
@@ -129,7 +130,7 @@ def save(
 
 def admit(folder: str | Path, overwrite: bool) -> None:
     """Refuses to write over files that no `save` wrote; over a checkpoint without `overwrite`."""
-    folder = Path(folder)
+    folder = local_path(folder)
     if folder.exists() and not folder.is_dir():
         claim(folder, "checkpoint", ours=False)
     there = [p for p in (folder / CARD, folder / WEIGHTS) if p.exists() or p.is_symlink()]
@@ -153,7 +154,7 @@ def load(folder: str | Path) -> tuple[StateDict, Card]:
     """
     from safetensors.torch import load_file
 
-    path, card = Path(folder) / WEIGHTS, read_card(folder)
+    path, card = local_path(folder) / WEIGHTS, read_card(folder)
     with _whole(path, card):
         state: StateDict = load_file(str(path))
     return state, replace(card, digest=_signed(folder, card))
@@ -171,7 +172,7 @@ def check(folder: str | Path, name: str = "", shapes: Mapping[str, Shape] | None
     """
     from safetensors import safe_open
 
-    path, card = Path(folder) / WEIGHTS, read_card(folder)
+    path, card = local_path(folder) / WEIGHTS, read_card(folder)
     with _whole(path, card), safe_open(str(path), framework="numpy") as file:
         found = {n: tuple(file.get_slice(n).get_shape()) for n in file.keys()}  # noqa: SIM118
     if shapes is None or found == shapes:
@@ -182,7 +183,7 @@ def check(folder: str | Path, name: str = "", shapes: Mapping[str, Shape] | None
 
 def _signed(folder: str | Path, card: Card) -> str:
     """Digest of the weights; refuses weights that are not those of the card."""
-    found, path = digest(folder), Path(folder) / WEIGHTS
+    found, path = digest(folder), local_path(folder) / WEIGHTS
     if card.digest and found != card.digest:
         raise StoreError(
             f"{path} has SHA-256 {found[:12]}...: expected {card.digest[:12]}... as {CARD} says. "
@@ -216,7 +217,7 @@ def read_card(folder: str | Path) -> Card:
         The folder or the card is absent, or the card is not a JSON object with a card's entries,
         each of its kind.
     """
-    folder = Path(folder)
+    folder = local_path(folder)
     path = folder / CARD
     if not folder.is_dir():
         raise StoreError(
@@ -257,7 +258,7 @@ def digest(folder: str | Path) -> str:
     StoreError
         The folder holds no weights.
     """
-    path = Path(folder) / WEIGHTS
+    path = local_path(folder) / WEIGHTS
     key = _stamp(path)
     if key not in _DIGESTS:
         _DIGESTS[key] = _sha256(path)
@@ -395,7 +396,7 @@ def load_net(
     import torch
 
     with _LOCK:
-        card = _checked(Path(folder))
+        card = _checked(local_path(folder))
         if expected and card.digest != expected:
             raise StoreError(
                 f"{folder} changed: its weights have SHA-256 {card.digest[:12]}..., expected "
@@ -406,7 +407,7 @@ def load_net(
         if key not in _NETS:
             state, card = load(folder)
             net = build(card)
-            load_state(net, state, str(Path(folder) / WEIGHTS))
+            load_state(net, state, str(local_path(folder) / WEIGHTS))
             net.eval().requires_grad_(False)
             if channels_last:
                 net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

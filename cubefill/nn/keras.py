@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubefillError, StoreError
 from cubefill.nn.original import published
 
@@ -47,7 +48,7 @@ def read(path: str | Path) -> dict[str, Float]:
     {'dense/bias:0': array([1., 2.], dtype=float32)}
     """
     h5py = hdf5("Keras weights are HDF5 files")
-    path = Path(path)
+    path = local_path(path)
     _check_head(path)
     try:
         with h5py.File(path, "r") as file:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def original_pt(
     MethodError
         A tensor is missing, unexpected or of another shape.
     """
-    path = Path(path)
+    path = local_path(path)
     found = _restricted(path)
     held = found.get(key) if key and isinstance(found, dict) else found
     if not isinstance(held, dict) or not all(hasattr(t, "shape") for t in held.values()):

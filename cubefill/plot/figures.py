@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubeError
 from cubefill.methods.contract import Flag
 from cubefill.plot.curves import curve, location
@@ -248,7 +249,7 @@ def animate(
         _stamp(image, date_text(t), zoom)
         for image, t in zip(images, small["time"].values, strict=True)
     ]
-    target = Path(path)
+    target = local_path(path)
     first, *rest = stamped
     first.save(
         target, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, disposal=1
@@ -265,7 +266,7 @@ def preview(
         if "fill_flag" in ds
         else rgb(ds, time, bands=colour_bands(ds), max_px=max_px)
     )
-    target = Path(path)
+    target = local_path(path)
     fig.savefig(target, dpi=dpi, format="png")
     return target
 

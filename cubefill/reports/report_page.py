@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from cubefill.addresses import local_path
 from cubefill.cube import describe
 from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
@@ -52,7 +53,7 @@ class Report:
 
     def save(self, path: str | Path) -> Path:
         """Writes one self-contained HTML file, and returns its path."""
-        target = Path(path)
+        target = local_path(path)
         claim_files([target], "report", _is_report)
         target.write_text(self.html(), encoding="utf-8")
         return target

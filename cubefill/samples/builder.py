@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cubefill.addresses import local_path
 from cubefill.cube.bands import COHERENCE
 from cubefill.errors import CubeError, StoreError
 from cubefill.formats.earthnet import CleanWindow
@@ -27,7 +28,6 @@ from cubefill.ownership import (
     claim_files,
     document,
     foreign_in_store,
-    local,
     marks,
     refuse_source,
     remove_store,
@@ -320,7 +320,7 @@ def _thinned(search: Search, split: Mapping[int, int]) -> dict[int, Chosen]:
 
 def _new(target: str | Path, overwrite: bool) -> Path:
     """The path, once all that would be replaced is known to be ours."""
-    path = Path(local(str(target)))
+    path = local_path(target)
     path = path.resolve() if path.is_symlink() else path
     for place, again in ((path, overwrite), (path.with_name(path.name + ".part"), True)):
         if place.is_dir() and not any(place.iterdir()):

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import CleanWindow, parse_name
 from cubefill.samples.places import Site
@@ -169,8 +170,9 @@ def region_of(site: Site) -> str:
 def write_clean_windows(path: str | Path, windows: ClearWindows) -> Path:
     """The JSON list of clean windows that `minicube.read_clean_windows` reads."""
     text = json.dumps({region: list(_entries(found)) for region, found in windows.items()})
-    Path(path).write_text(text)
-    return Path(path)
+    target = local_path(path)
+    target.write_text(text)
+    return target
 
 
 def _entries(windows: Iterable[CleanWindow]) -> Iterable[dict[str, Any]]:

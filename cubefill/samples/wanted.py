@@ -201,7 +201,7 @@ def _opened(cube: Any, bands: Sequence[str], sar: bool, dem: bool) -> xr.Dataset
         return cube
     local = Path(cube) if isinstance(cube, str | Path) else None
     if local is not None and (local.suffix == ".zarr" or (local / "zarr.json").exists()):
-        return open_cube(local)
+        return open_cube(cube)
     if local is not None and local.suffix in (".npz", ".nc"):
         return minicube.read(local)
     return stac.load(cube if local is None else str(cube), bands=bands or BANDS, sar=sar, dem=dem)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from cubefill.addresses import local_path
 from cubefill.errors import CatalogueError
 from cubefill.stac.area import Area, area, extent
 from cubefill.stac.items import Dropped, kind, listed, summary, when
@@ -72,7 +73,7 @@ class Items(list[Any]):
 
     def save(self, path: str | Path) -> Path:
         """Writes the items as one ItemCollection file, which `search` and `load` read."""
-        target = Path(path)
+        target = local_path(path)
         target.write_text(json.dumps(self.to_dict()), encoding="utf-8")
         return target
 

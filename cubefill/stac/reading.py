@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.addresses import bare
 from cubefill.cube.bands import SAR_BANDS
 from cubefill.errors import ReadError
 from cubefill.stac.grid import Fit, Window, everything, fit, grid_of, part
@@ -45,8 +45,6 @@ TOLERANCE = 1e-6
 
 Float = NDArray[np.float32]
 OnError = Literal["raise", "flag", "skip"]
-
-_SECRET = re.compile(r"\?[^\s'\"]*")
 
 
 @dataclass(frozen=True)
@@ -459,11 +457,6 @@ def reach(asset: Asset, grid: Any) -> Window | None:
 
 
 # ------------------------------------------------------------------ why it failed
-
-
-def bare(text: str) -> str:
-    """Text without the query part of URLs, where signatures stand."""
-    return _SECRET.sub("", text)
 
 
 def explain(what: str, href: str, error: str, retries: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from cubefill.addresses import local_path
 from cubefill.cube.bands import BANDS
 from cubefill.errors import CatalogueError
 
@@ -30,7 +31,7 @@ def from_safe(folder: str | Path) -> Any:
     """
     import pystac
 
-    root = Path(folder)
+    root = local_path(folder)
     product, granule = _metadata(root)
     epsg = int(_text(granule, "HORIZONTAL_CS_CODE", root).split(":")[1])
     ring = _ring(product)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
+from cubefill.addresses import bare, is_url, local
 from cubefill.errors import CatalogueError
 from cubefill.stac.items import name_of
 
@@ -36,10 +37,16 @@ def read_source(
 
     `wanted` is the `Query`; only a server is told of it. Items are not yet filtered.
     """
-    if isinstance(source, str | Path):
-        if urlsplit(str(source)).scheme in ("http", "https"):
-            return _remote(str(source), wanted, headers, timeout), str(source)
-        path = _file(Path(source))
+    if isinstance(source, str | os.PathLike):
+        text = local(os.fspath(source))
+        if urlsplit(text).scheme in ("http", "https"):
+            return _remote(text, wanted, headers, timeout), bare(text)
+        if is_url(text):
+            raise CatalogueError(
+                f"{bare(text)} is no address of a catalogue: expected a path or a URL that starts "
+                "with https:// or file://. Download it and pass its path."
+            )
+        path = _file(Path(text).expanduser())
         return _document(_json(path), str(path)), str(path)
     if isinstance(source, Mapping):
         return _document(source, ""), "a dict"
@@ -60,7 +67,7 @@ def item_from(given: Any, base: str, number: int = 0) -> Any:
 
     if isinstance(given, pystac.Item):
         return _absolute(given)
-    where = base or "the list"
+    where = bare(base) or "the list"
     try:
         item = pystac.Item.from_dict(dict(given), migrate=False)
     except KeyError as error:
@@ -93,7 +100,7 @@ def absolute(href: str, base: str) -> str:
         return urljoin(base, href)
     if not base or href.startswith("/"):
         return href
-    return os.path.normpath(Path(base).parent / href)
+    return os.path.normpath(Path(local(base)).parent / href)
 
 
 def _items(source: Any) -> Iterator[Any]:
@@ -157,13 +164,13 @@ def _document(doc: Any, base: str, read: Any = None, seen: set[str] | None = Non
                 yield from _document(read(href), href, read, seen)
     else:
         raise CatalogueError(
-            f"{base or 'The dict'} is no STAC document (type {sort!r}): expected Catalog, "
+            f"{bare(base) or 'The dict'} is no STAC document (type {sort!r}): expected Catalog, "
             "Collection, Feature or FeatureCollection."
         )
 
 
 def _linked(href: str) -> Any:
-    path = Path(href.removeprefix("file://"))
+    path = Path(local(href))
     if not path.is_file():
         raise CatalogueError(
             f"The catalogue links to ./{path.name}, which is not there: expected the file {path}."
@@ -202,9 +209,9 @@ def _remote(
 
 
 def _unreachable(url: str, error: Exception) -> CatalogueError:
-    text = " ".join(str(error).split())[:300]
+    text = bare(" ".join(str(error).split()))[:300]
     return CatalogueError(
-        f"{url} did not answer as a STAC API or catalogue after {RETRIES} retries: {text}. Check "
+        f"{bare(url)} did not answer as a STAC API or catalogue after {RETRIES} retries: {text}. Check "
         "the address; `curl -I` it; raise timeout= for a slow server."
     )
 
@@ -247,7 +254,7 @@ def _collections(client: Any, url: str) -> list[str]:
     found = [c for c in _KNOWN if c in held] or [c for c in held if _looks_known(c)]
     if not found:
         raise CatalogueError(
-            f"{url} has no collection of Sentinel-2 L2A, Sentinel-1 RTC or a DEM that cubefill "
+            f"{bare(url)} has no collection of Sentinel-2 L2A, Sentinel-1 RTC or a DEM that cubefill "
             f"knows: it holds {', '.join(held[:20]) or 'none'}. Pass collections=['...']."
         )
     return found
@@ -329,7 +336,7 @@ def _safe(item: Any, url: str) -> Any:
     for key, asset in item.assets.items():
         if name_of(key, asset) and urlsplit(asset.href).scheme not in REMOTE:
             raise CatalogueError(
-                f"Item {item.id} of {url} points to {asset.href!r} for {key!r}: expected "
+                f"Item {item.id} of {bare(url)} points to {bare(asset.href)!r} for {key!r}: expected "
                 f"{', '.join(sorted(REMOTE))}. A server must not name files of this machine; "
                 "download its items and pass them as a list if you trust them."
             )

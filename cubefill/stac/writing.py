@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.addresses import local_path
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.cube.counts import SCALE
 from cubefill.errors import CatalogueError, CubeError
@@ -113,7 +114,7 @@ def write_catalogue(
         raise CatalogueError(f"quirk={quirk!r}: expected one of {', '.join(QUIRKS)}, or None.")
     place = _place(cube)
     bands = _bands(cube)
-    root = _claim(Path(folder), overwrite, cube)
+    root = _claim(local_path(folder), overwrite, cube)
     try:
         with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
             items = list(pool.map(lambda make: make(), _makers(cube, bands, root, place, quirk)))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
+from cubefill.addresses import bare, local, unopened
 from cubefill.cube.counts import Counts, Encoding, decode
 from cubefill.errors import StoreError
-from cubefill.ownership import local
 
 Index = tuple[slice, ...]
 StoreLike = str | Store
@@ -244,7 +244,8 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Stor
     Raises
     ------
     StoreError
-        `target` is none of these, or storage options came with something that takes none.
+        `target` is none of these, a URL that no installed package opens, or storage options came
+        with something that takes none.
     """
     if isinstance(target, LocalStore) and not target.read_only:
         return str(Path(target.root).absolute())
@@ -256,7 +257,10 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Stor
         )
     text = local(os.fspath(target))
     if "://" in text:
-        return FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        try:
+            return FsspecStore.from_url(text, storage_options=dict(storage_options or {}))
+        except Exception as error:  # each kind of store has classes of its own
+            raise unopened(text, error) from error
     if storage_options:
         raise StoreError(
             f"storage_options came with the path {text!r}: expected a URL such as "
@@ -270,7 +274,7 @@ def describe(store: StoreLike) -> str:
     if isinstance(store, str):
         return store
     inner = getattr(store, "path", None) or getattr(store, "root", None)
-    return f"{type(store).__name__}({inner})" if inner else type(store).__name__
+    return f"{type(store).__name__}({bare(str(inner))})" if inner else type(store).__name__
 
 
 class _Reader:

@@ -20,6 +20,7 @@ import xarray as xr
 from torch import nn
 from tqdm import tqdm
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubefillError, MethodError, StoreError
 from cubefill.methods import resolve
 from cubefill.methods.learned import TorchMethod, card_of, check_precision, device_of
@@ -84,7 +85,7 @@ def fit(
     >>> fit(Mine(), CubeSamples(cubes, Mine(), Blobs()), recipe, "net")  # doctest: +SKIP
     PosixPath('net')
     """
-    folder, data = Path(folder), str(getattr(samples, "digest", ""))
+    folder, data = local_path(folder), str(getattr(samples, "digest", ""))
     run = Run(folder / "training", recipe, data)
     with _processes(recipe) as device:
         learner = _learner(method, recipe)

@@ -11,6 +11,7 @@ from math import cos, isfinite, pi
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubefillError, MethodError, did_you_mean
 from cubefill.methods.registry import listed
 
@@ -198,7 +199,7 @@ def read(path: str | Path) -> Recipe:
     >>> read("utilise").batch
     3
     """
-    found = Path(path)
+    found = local_path(path)
     if not found.is_file():
         found = SHIPPED / f"{path}.toml"
     if not found.is_file():

@@ -9,6 +9,7 @@ from typing import Any
 import xarray as xr
 
 from cubefill import samples as stored
+from cubefill.addresses import local_path
 from cubefill.errors import CubefillError, MethodError, StoreError, did_you_mean
 from cubefill.formats import earthnet as minicube
 from cubefill.gaps import FORMER, GAPS
@@ -236,4 +237,4 @@ class CleanWindows:
     def __getitem__(self, index: int) -> xr.Dataset:
         """One window, as `minicube.read` gives it."""
         window = self.listed[index]
-        return window.cut(minicube.read(Path(self.path).parent / window.path))
+        return window.cut(minicube.read(local_path(self.path).parent / window.path))

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
 from cubefill.methods.contract import Block, Bool, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
@@ -197,7 +198,7 @@ class Hdf5Samples:
     """
 
     def __init__(self, path: str | Path, part: str = "training", group: int = 64) -> None:
-        self.path, self.part, self.group = Path(path), part, group
+        self.path, self.part, self.group = local_path(path), part, group
         with self._open() as file:
             missing = [n for n in ("X", "y") if n not in file]
             listed = f"{part}_instances"

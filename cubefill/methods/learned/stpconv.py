@@ -20,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
 from cubefill.methods.contract import Block, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
@@ -166,7 +167,7 @@ def original_config(path: str | Path) -> ConfigSTpconv:
         The file is absent, no JSON, or lacks an entry.
     """
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(local_path(path).read_text())
         levels = int(found["n_conv_layers"])
         t, y, x = (2, 1, 0)
         strides = tuple((int(s[t]), int(s[y]), int(s[x])) for s in found["strides"][:levels])
