@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -64,7 +66,19 @@ def local_path(address: str | os.PathLike[str]) -> Path:
             f"{bare(text)} is a URL: expected a path of this machine here. Use a local path, and "
             "copy the file."
         )
-    return Path(text).expanduser()
+    return Path(os.path.expanduser(text))
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Within the block a file that cannot be written is an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(
+            f"{path} cannot be written ({error.strerror or error}): expected a file in a folder "
+            "that is there. Choose another path."
+        ) from error
 
 
 def is_url(text: str) -> bool:

@@ -14,12 +14,13 @@ from typing import Any
 
 import click
 
+from cubefill.addresses import local_path
 from cubefill.errors import CubefillError
 
 LEVELS = {-1: logging.ERROR, 0: logging.INFO, 1: logging.DEBUG}
 
 _CALL = r"[\w.]*\w\((?:[^()]|\([^()]*\))*\)"
-_LITERAL = r"\[[^\]]*\]|\{[^}]*\}|'[^']*'|True|False|None|-?\d+(?:\.\d+)?(?:e-?\d+)?"
+_LITERAL = r"\[[^\]]*\]|\([^()]*\)|\{[^}]*\}|'[^']*'|True|False|None|-?\d+(?:\.\d+)?(?:e-?\d+)?"
 _VALUE = rf"(?P<value>{_LITERAL})|(?=[,. ]|$)"
 _ARGUMENT = re.compile(rf"{_CALL}|(?P<hint>(?:Pass|Use) )?(?<![\w.])(?P<name>\w+)=(?:{_VALUE})")
 
@@ -42,7 +43,7 @@ class Subcommand(click.Command):
 
 
 class Commands(click.Group):
-    """A group that turns cubefill's errors and Ctrl-C into one line and exit code 1."""
+    """A group that turns errors and Ctrl-C into one line and exit code 1; -v shows where from."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Commands in workflow order."""
@@ -50,16 +51,29 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """What the subcommand returns."""
+        ctx.ensure_object(dict)
+
+        def said(text: object) -> str:
+            return in_flags(str(text), self.commands.get(ctx.invoked_subcommand or ""))
+
         try:
-            with _warnings_in_one_line():
+            with _warnings_in_one_line(said):
                 return super().invoke(ctx)
         except CubefillError as error:
-            chosen = self.commands.get(ctx.invoked_subcommand or "")
-            raise Failure(in_flags(str(error), chosen)) from error
+            raise Failure(said(error)) from error
         except KeyboardInterrupt as stop:
             raise Failure(
                 "interrupted. What is written stays; the same command with --resume finishes it."
             ) from stop
+        except (click.ClickException, click.Abort, click.exceptions.Exit):
+            raise
+        except Exception as error:
+            if ctx.obj.get("verbose") or isinstance(error, BrokenPipeError):
+                raise
+            raise Failure(
+                f"{type(error).__name__}: {error or 'nothing is said of it'}. Use -v to see where "
+                "it comes from."
+            ) from error
 
 
 def in_flags(message: str, chosen: click.Command | None) -> str:
@@ -89,7 +103,7 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
             return start + flags[name] if name in flags else found[0]
         value = literal(found["value"])
         if name in options:
-            if start and (value is None or value is False) and not options[name].secondary_opts:
+            if start and (value is None or value is False) and not _says_no(options[name]):
                 return f"Leave out {_long(options[name])}"
             said = _as_option(options[name], value)
         else:
@@ -99,6 +113,11 @@ def in_flags(message: str, chosen: click.Command | None) -> str:
         return start + said if said else found[0]
 
     return _ARGUMENT.sub(flag, message)
+
+
+def _says_no(option: click.Option) -> bool:
+    """True where an option can be given as false, not only left out."""
+    return bool(option.secondary_opts) or option.default == "true"
 
 
 def _long(option: click.Option) -> str:
@@ -111,8 +130,13 @@ def _as_option(option: click.Option, value: Any) -> str:
         return long if value is True else next(iter(option.secondary_opts), "")
     if value is None or isinstance(value, dict):
         return ""
-    each = value if isinstance(value, list) else [value]
-    return " ".join(f"{long} {shlex.quote(str(v))}" for v in each)
+    if isinstance(value, str) and re.fullmatch(r"\(.*\)", value):
+        value = tuple(part.strip() for part in value[1:-1].split(","))
+    each = value if isinstance(value, list | tuple) else [value]
+    words = ["..." if v is ... else shlex.quote(str(v)) for v in each]
+    if option.multiple:
+        return " ".join(f"{long} {word}" for word in words)
+    return f"{long} {(' ' if option.nargs > 1 else ',').join(words)}"
 
 
 def _as_setting(name: str, value: Any) -> str:
@@ -123,9 +147,9 @@ def _as_setting(name: str, value: Any) -> str:
 
 
 @contextmanager
-def _warnings_in_one_line() -> Iterator[None]:
+def _warnings_in_one_line(said: Callable[[object], str]) -> Iterator[None]:
     def show(message: Warning | str, *_: Any, **__: Any) -> None:
-        click.echo(f"warning: {message}", err=True)
+        click.echo(f"warning: {' '.join(said(message).split())}", err=True)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -205,7 +229,16 @@ def literal(text: str) -> Any:
         return text
 
 
-plain_path = click.Path(path_type=Path)
+class _PlainPath(click.Path):
+    """A path of this machine, also as a `file://` URL."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """The path."""
+        return super().convert(local_path(value), param, ctx)
+
+
+plain_path = _PlainPath(path_type=Path)
+some_file = _PlainPath(path_type=Path, exists=True, dir_okay=False, readable=True)
 resume = click.option(
     "--resume/--no-resume", default=True, help="Finish what was begun (the default)."
 )

@@ -24,6 +24,7 @@ from cubefill.cli.command import (
     quiet,
     resume,
     show,
+    some_file,
 )
 
 OPERATORS = {"<": "lt", "<=": "lte", ">": "gt", ">=": "gte", "=": "eq"}
@@ -48,7 +49,7 @@ def _search_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
             click.option("--bbox", type=float, nargs=4, metavar="W S E N", help="In degrees."),
-            click.option("--intersects", type=click.Path(exists=True), help="A GeoJSON geometry."),
+            click.option("--intersects", type=some_file, help="A GeoJSON geometry."),
             click.option("--datetime", metavar="A/B", help="A date, or two with a slash."),
             click.option("-c", "--collection", "collections", multiple=True),
             click.option("--query", multiple=True, callback=_conditions, metavar="KEY<VALUE"),
@@ -67,10 +68,17 @@ def _search(source: str, options: dict[str, Any]) -> Any:
     intersects = options.pop("intersects")
     given = {k: v for k, v in options.items() if v not in (None, (), {})}
     if intersects:
-        given["geometry"] = json.loads(Path(intersects).read_text())
+        given["geometry"] = _json(intersects.read_bytes(), f"--intersects {intersects}")
     if "collections" in given:
         given["collections"] = list(given["collections"])
-    return cubefill.search(json.load(sys.stdin) if source == "-" else source, **given)
+    return cubefill.search(_json(sys.stdin.read(), "-") if source == "-" else source, **given)
+
+
+def _json(text: str | bytes, name: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise click.UsageError(f"{name} is no JSON ({error}): expected GeoJSON.") from error
 
 
 def _show_store(as_json: bool, store: str) -> None:
@@ -117,9 +125,11 @@ def search(source: str, save: Path | None, matched: bool, as_json: bool, **optio
 
 
 def _item_line(item: Any) -> str:
+    from cubefill.stac.items import when
+
     cloud = item.properties.get("eo:cloud_cover")
     cover = "" if cloud is None else f"  {cloud:5.1f} % cloud"
-    return f"{item.datetime:%Y-%m-%d}  {item.id}{cover}"
+    return f"{str(when(item))[:10]}  {item.id}{cover}"
 
 
 @command
@@ -128,6 +138,13 @@ def _item_line(item: Any) -> str:
 @_search_options
 @click.option("--bands", default="B02,B03,B04,B08", show_default=True, help="With commas.")
 @click.option("--resolution", type=float, default=10, show_default=True, help="In metres.")
+@click.option("--crs", help="Of the grid, such as EPSG:32631; by default that of the items.")
+@click.option(
+    "--harmonize", default="true", show_default=True, metavar="COUNTS",
+    callback=lambda ctx, param, value: literal(value),
+    help="Counts to add to every item; true follows its metadata, false adds none.",
+)  # fmt: skip
+@click.option("--on-error", type=click.Choice(["raise", "flag"]), default="raise")
 @click.option("--sar", is_flag=True, help="Add Sentinel-1 VV and VH on the nearest date.")
 @click.option("--dem", is_flag=True, help="Add elevation.")
 @resume
@@ -136,7 +153,8 @@ def _item_line(item: Any) -> str:
 def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
     """Load the items of SOURCE into the Zarr store TARGET."""
     writing = {name: options.pop(name) for name in ("resume", "overwrite")}
-    reading = {name: options.pop(name) for name in ("resolution", "sar", "dem")}
+    names = ("resolution", "crs", "harmonize", "on_error", "sar", "dem")
+    reading = {name: options.pop(name) for name in names}
     bands = tuple(options.pop("bands").split(","))
     bbox = options["bbox"]
     items = _search(source, options)

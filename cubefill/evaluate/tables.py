@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import CubeError
 from cubefill.plot.drawing import figure
 
@@ -271,17 +271,18 @@ def write(ds: xr.Dataset, path: str | Path, metric: str = "mae") -> Path:
     """
     path = local_path(path)
     suffix, pictures = path.suffix.lower(), () if "test_set" in ds.dims else PICTURES
-    if suffix in pictures:
-        plot(ds, metric).savefig(path, dpi=130)
-    elif suffix == ".nc":
-        ds.to_netcdf(path, engine="h5netcdf")
-    elif suffix in TABLES:
-        path.write_text(_text_of(ds, suffix, metric), encoding="utf-8")
-    else:
+    if suffix not in (*TABLES, *pictures):
         raise CubeError(
             f"{path.name}: expected a name that ends in {', '.join([*TABLES, *pictures])}, got "
             f"{suffix or 'no suffix'!r}. Use scores.md."
         )
+    with writing(path):
+        if suffix in pictures:
+            plot(ds, metric).savefig(path, dpi=130)
+        elif suffix == ".nc":
+            ds.to_netcdf(path, engine="h5netcdf")
+        else:
+            path.write_text(_text_of(ds, suffix, metric), encoding="utf-8")
     return path
 
 

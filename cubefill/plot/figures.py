@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import CubeError
 from cubefill.methods.contract import Flag
 from cubefill.plot.curves import curve, location
@@ -251,9 +251,9 @@ def animate(
     ]
     target = local_path(path)
     first, *rest = stamped
-    first.save(
-        target, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, disposal=1
-    )
+    timing = {"duration": round(1000 / fps), "loop": 0, "disposal": 1}
+    with writing(target):
+        first.save(target, save_all=True, append_images=rest, **timing)
     return target
 
 
@@ -267,7 +267,8 @@ def preview(
         else rgb(ds, time, bands=colour_bands(ds), max_px=max_px)
     )
     target = local_path(path)
-    fig.savefig(target, dpi=dpi, format="png")
+    with writing(target):
+        fig.savefig(target, dpi=dpi, format="png")
     return target
 
 

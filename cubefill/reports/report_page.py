@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.cube import describe
 from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
@@ -55,7 +55,9 @@ class Report:
         """Writes one self-contained HTML file, and returns its path."""
         target = local_path(path)
         claim_files([target], "report", _is_report)
-        target.write_text(self.html(), encoding="utf-8")
+        text = self.html()
+        with writing(target):
+            target.write_text(text, encoding="utf-8")
         return target
 
     def html(self) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import CubeError
 from cubefill.formats.earthnet import CleanWindow, parse_name
 from cubefill.samples.places import Site
@@ -171,7 +171,8 @@ def write_clean_windows(path: str | Path, windows: ClearWindows) -> Path:
     """The JSON list of clean windows that `minicube.read_clean_windows` reads."""
     text = json.dumps({region: list(_entries(found)) for region, found in windows.items()})
     target = local_path(path)
-    target.write_text(text)
+    with writing(target):
+        target.write_text(text)
     return target
 
 

@@ -8,11 +8,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.stac.grid import Bounds, grid_of, straight
 from cubefill.stac.items import find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
+
+
+_MOMENTS = ("datetime", "start_datetime")
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,8 @@ def _box(bbox: Any) -> Any:
 
     try:
         w, s, e, n = (float(v) for v in bbox)
+        if not np.isfinite((w, s, e, n)).all():
+            raise ValueError("not finite")
     except (TypeError, ValueError) as error:
         raise CatalogueError(
             f"bbox={bbox!r}: expected four numbers, west, south, east, north in degrees, such as "
@@ -84,6 +91,7 @@ def _box(bbox: Any) -> Any:
 
 def _shape(geometry: Any) -> Any:
     from shapely import union_all
+    from shapely.errors import ShapelyError
     from shapely.geometry import shape
 
     if getattr(geometry, "crs", None) is not None:
@@ -93,10 +101,11 @@ def _shape(geometry: Any) -> Any:
         if given["type"] == "FeatureCollection":
             return union_all([shape(f["geometry"]) for f in given["features"]])
         return shape(given["geometry"] if given["type"] == "Feature" else given)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError, ShapelyError) as error:
         raise CatalogueError(
-            f"geometry of type {type(geometry).__name__} is not understood: expected GeoJSON (a "
-            "dict) or an object with __geo_interface__, in degrees. Pass geometry=shape.geojson."
+            f"geometry of type {type(geometry).__name__} is not understood ({error!r}): expected "
+            "GeoJSON, a dict with type and coordinates in degrees, or an object with "
+            "__geo_interface__."
         ) from error
 
 
@@ -123,7 +132,8 @@ def extent(items: Sequence[Any]) -> str:
     from shapely import union_all
 
     shapes = [s for s in map(footprint, items) if s is not None]
-    dates = sorted(str(i.datetime or i.properties.get("datetime"))[:10] for i in items)
+    given = ((i.datetime, *(i.properties.get(k) for k in _MOMENTS)) for i in items)
+    dates = sorted(str(next((t for t in times if t), "no date"))[:10] for times in given)
     where = ", ".join(f"{v:.4f}" for v in union_all(shapes).bounds) if shapes else "nowhere"
     return f"bbox {where}; {dates[0]} to {dates[-1]}" if dates else "nothing"
 
@@ -157,24 +167,41 @@ def choose_crs(items: Sequence[Any], crs: Any, where: Area | None) -> tuple[Any,
     CubeError
         The CRS is in degrees.
     """
-    from odc.geo.crs import CRS
-
     count = Counter(c for i in items if (c := crs_of_item(i)))
     if crs is None and not count:
         raise CatalogueError(
             f"No item says its CRS ({listed([i.id for i in items])}): expected proj:code, "
             "proj:epsg or an MGRS tile. Pass crs='EPSG:32631' with your UTM zone."
         )
-    chosen = CRS(crs) if crs is not None else CRS(_vote(count, where))
+    chosen = parse_crs(crs if crs is not None else _vote(count, where))
     if chosen.geographic:
         raise CubeError(
             f"crs={crs or chosen!s} is in degrees: expected a projected CRS in metres, so that "
             "resolution and dilation mean metres. Pass crs='EPSG:326xx' with your UTM zone, or "
             "crs=None."
         )
-    other = sum(n for c, n in count.items() if CRS(c) != chosen)
+    other = sum(n for c, n in count.items() if parse_crs(c) != chosen)
     how = "given" if crs is not None else "of every item" if len(count) == 1 else "chosen"
     return chosen, f"{chosen} ({how}; {other} of {len(items)} items are reprojected)"
+
+
+def parse_crs(text: Any) -> Any:
+    """The CRS (`odc.geo.crs.CRS`) of a code, WKT or whatever odc-geo takes.
+
+    Raises
+    ------
+    CubeError
+        It is none.
+    """
+    from odc.geo.crs import CRS
+
+    try:
+        return CRS(text)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise CubeError(
+            f"{str(text)[:60]!r} is no CRS: expected a code of EPSG or WKT. Pass crs='EPSG:32631' "
+            "with your UTM zone."
+        ) from error
 
 
 def _vote(count: Counter[str], where: Area | None) -> str:
@@ -195,14 +222,12 @@ def grid_options(
 
     Raises
     ------
-    CubeError
-        The resolution is not a positive number of metres.
+    CatalogueError
+        An item says nothing of its place and no area is given.
     """
     from odc.geo.geom import Geometry
     from odc.geo.types import xy_
 
-    if not resolution > 0:
-        raise CubeError(f"resolution={resolution}: expected metres above 0, such as 10.")
     anchor = xy_(*_anchor(items, crs, resolution, bands))
     options = {"crs": crs, "resolution": resolution, "anchor": anchor}
     if where is not None:

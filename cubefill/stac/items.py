@@ -257,7 +257,7 @@ def number(value: Any) -> float | None:
     """A number of band metadata, also given as text; None where it is none."""
     try:
         found = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return found if np.isfinite(found) else None
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import xarray as xr
 
 from cubefill.cube import valid as clear_pixels
 from cubefill.cube.bands import BANDS, require
 from cubefill.cube.valid import UserValid
-from cubefill.errors import CatalogueError, CubefillWarning
+from cubefill.errors import CatalogueError, CubeError, CubefillWarning
 from cubefill.stac.area import (
     Area,
     area,
@@ -33,6 +34,7 @@ from cubefill.stac.items import (
     find_asset,
     kind,
     listed,
+    number,
     offset_of,
     resolve_duplicates,
     summary,
@@ -184,6 +186,7 @@ def load(
     {'y': 20, 'x': 24, 'time': 12}
     """
     names = _band_names(bands, resampling, on_error)
+    _check_numbers(resolution, dilate, harmonize)
     found = _items(items)
     box = _given_grid(geobox, like)
     where = area(bbox, geometry if geopolygon is None else geopolygon)
@@ -243,6 +246,21 @@ def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[s
     if on_error not in ("raise", "flag"):
         raise CatalogueError(f"on_error={on_error!r}: expected 'raise' or 'flag'.")
     return spectral
+
+
+def _check_numbers(resolution: Any, dilate: Any, harmonize: Any) -> None:
+    def finite(value: Any) -> bool:
+        return isinstance(value, int | float | np.number) and number(value) is not None
+
+    if not finite(resolution) or not 0 < resolution < 1e6:
+        raise CubeError(f"resolution={resolution}: expected metres above 0. Pass resolution=10.")
+    if not finite(dilate) or not 0 <= dilate < 1e6:
+        raise CubeError(f"dilate={dilate}: expected metres, 0 or more. Pass dilate=30.")
+    if not finite(harmonize) and not callable(harmonize):
+        raise CatalogueError(
+            f"harmonize={harmonize!r}: expected True, False, a number of counts such as -1000, or "
+            "a function of an item. Pass harmonize=True to follow the metadata."
+        )
 
 
 def _items(items: Any) -> Items:

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import CatalogueError
 from cubefill.stac.area import Area, area, extent
 from cubefill.stac.items import Dropped, kind, listed, summary, when
@@ -74,7 +75,8 @@ class Items(list[Any]):
     def save(self, path: str | Path) -> Path:
         """Writes the items as one ItemCollection file, which `search` and `load` read."""
         target = local_path(path)
-        target.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+        with writing(target):
+            target.write_text(json.dumps(self.to_dict()), encoding="utf-8")
         return target
 
 
@@ -199,6 +201,7 @@ def search(
         max_cloud=max_cloud,
         query=query or {},
     )
+    _check_numbers(max_cloud, max_items, timeout, query)
     found, label = read_source(source, wanted, headers=headers, timeout=timeout)
     kept, dropped, seen = _sift(found, wanted, max_items)
     if not kept:
@@ -206,6 +209,24 @@ def search(
     out = Items(kept, source=label, dropped=dropped, sign=sign, area=wanted.where)
     log.info("%s", out.report())
     return out
+
+
+def _check_numbers(max_cloud: Any, max_items: Any, timeout: Any, query: Any) -> None:
+    for name, value, least, most in (
+        ("max_cloud", max_cloud, 0, 100), ("max_items", max_items, 1, 1e9),
+        ("timeout", timeout, 1e-3, 1e6),
+    ):  # fmt: skip
+        number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
+        if value is not None and not (number and least <= value <= most):
+            raise CatalogueError(
+                f"{name}={value!r}: expected a number from {least:g} to {most:g}. Pass "
+                f"{name}={50 if name != 'max_items' else 10}."
+            )
+    if not isinstance(query or {}, Mapping):
+        raise CatalogueError(
+            f"query={query!r}: expected conditions by property. Pass "
+            "query={'eo:cloud_cover': {'lt': 30}}."
+        )
 
 
 def interval(text: str | None) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
@@ -244,6 +265,8 @@ def _moment(text: str, last: bool) -> pd.Timestamp | None:
         return None
     if len(text) <= 10:
         period = pd.Period(text)
+        if period is pd.NaT:
+            raise ValueError("no date")
         stamp = period.end_time.floor("us") if last else period.start_time
     else:
         stamp = pd.Timestamp(text)
@@ -274,11 +297,16 @@ def _sift(
 def _nothing(label: str, wanted: Query, seen: list[Any], dropped: list[Dropped]) -> str:
     reasons = Counter(d.reason for d in dropped)
     why = "; ".join(f"{n} {r}" for r, n in reasons.most_common())
-    held = f"It holds {summary(seen)}; {extent(seen)}." if seen else "It returned no item."
+    if not seen:
+        return (
+            f"{label} holds no item: expected some that match {wanted}. Check the address, and "
+            "bbox=, datetime= or max_cloud= where it is a server."
+        )
+    ids = sorted({str(i.collection_id) for i in seen if i.collection_id})[:3]
     return (
-        f"No item of {label} matches {wanted}. {held} "
-        + (f"Left out: {why} ({listed([d.item for d in dropped], 3)}). " if dropped else "")
-        + "Widen bbox=, datetime= or max_cloud=, or name collections=[...]."
+        f"No item of {label} matches {wanted}. It holds {summary(seen)}; {extent(seen)}. Left "
+        f"out: {why} ({listed([d.item for d in dropped], 3)}). Widen bbox=, datetime= or "
+        f"max_cloud={f', or pass collections={ids}' if ids else ''}."
     )
 
 
@@ -289,6 +317,13 @@ def _fails(item: Any, key: str, tests: Mapping[str, Any]) -> str | None:
             raise CatalogueError(
                 f"query={{{key!r}: {{{name!r}: ...}}}}: expected one of {', '.join(_TESTS)}."
             )
-        if value is None or not _TESTS[name](value, bound):
+        try:
+            met = value is not None and _TESTS[name](value, bound)
+        except TypeError as error:
+            raise CatalogueError(
+                f"query={{{key!r}: {{{name!r}: {bound!r}}}}} cannot be compared with the item's "
+                f"{value!r}: expected a {type(value).__name__}."
+            ) from error
+        if not met:
             return f"{key} not {name} {bound}"
     return None

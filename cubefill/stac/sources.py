@@ -46,7 +46,7 @@ def read_source(
                 f"{bare(text)} is no address of a catalogue: expected a path or a URL that starts "
                 "with https:// or file://. Download it and pass its path."
             )
-        path = _file(Path(text).expanduser())
+        path = _file(Path(os.path.expanduser(text)))
         return _document(_json(path), str(path)), str(path)
     if isinstance(source, Mapping):
         return _document(source, ""), "a dict"
@@ -124,7 +124,7 @@ def _absolute(item: Any) -> Any:
 
 
 def _file(path: Path) -> Path:
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [path / n for n in _FILES if (path / n).is_file()]
         if not found:
             raise CatalogueError(
@@ -132,7 +132,7 @@ def _file(path: Path) -> Path:
                 "Use cubefill.search('folder/your_items.json')."
             )
         return found[0].absolute()
-    if not path.exists():
+    if not os.path.exists(path):
         raise CatalogueError(
             f"No file or folder {path}: expected a catalogue, an ItemCollection, or the URL of a "
             "STAC API that starts with https://."
@@ -151,13 +151,13 @@ def _document(doc: Any, base: str, read: Any = None, seen: set[str] | None = Non
     """Items of a STAC document: an item, an ItemCollection, or a catalogue and what it links to."""
     sort = doc.get("type") if isinstance(doc, Mapping) else None
     if sort == "FeatureCollection":
-        for number, feature in enumerate(doc.get("features", ())):
+        for number, feature in enumerate(doc.get("features") or ()):
             yield item_from(feature, base, number)
     elif sort == "Feature":
         yield item_from(doc, base)
     elif sort in ("Catalog", "Collection"):
         seen, read = set() if seen is None else seen, read or _linked
-        for link in doc.get("links", ()):
+        for link in doc.get("links") or ():
             href = absolute(str(link.get("href")), base)
             if link.get("rel") in ("child", "item", "items") and href not in seen:
                 seen.add(href)
@@ -211,8 +211,8 @@ def _remote(
 def _unreachable(url: str, error: Exception) -> CatalogueError:
     text = bare(" ".join(str(error).split()))[:300]
     return CatalogueError(
-        f"{bare(url)} did not answer as a STAC API or catalogue after {RETRIES} retries: {text}. Check "
-        "the address; `curl -I` it; raise timeout= for a slow server."
+        f"{bare(url)} did not answer as a STAC API or catalogue after {RETRIES} retries: {text}. "
+        "Check the address; `curl -I` it; raise timeout= for a slow server."
     )
 
 
@@ -254,8 +254,8 @@ def _collections(client: Any, url: str) -> list[str]:
     found = [c for c in _KNOWN if c in held] or [c for c in held if _looks_known(c)]
     if not found:
         raise CatalogueError(
-            f"{bare(url)} has no collection of Sentinel-2 L2A, Sentinel-1 RTC or a DEM that cubefill "
-            f"knows: it holds {', '.join(held[:20]) or 'none'}. Pass collections=['...']."
+            f"{bare(url)} has no collection of Sentinel-2 L2A, Sentinel-1 RTC or a DEM that "
+            f"cubefill knows: it holds {', '.join(held[:20]) or 'none'}. Pass collections=['...']."
         )
     return found
 
@@ -336,8 +336,8 @@ def _safe(item: Any, url: str) -> Any:
     for key, asset in item.assets.items():
         if name_of(key, asset) and urlsplit(asset.href).scheme not in REMOTE:
             raise CatalogueError(
-                f"Item {item.id} of {bare(url)} points to {bare(asset.href)!r} for {key!r}: expected "
-                f"{', '.join(sorted(REMOTE))}. A server must not name files of this machine; "
-                "download its items and pass them as a list if you trust them."
+                f"Item {item.id} of {bare(url)} points to {bare(asset.href)!r} for {key!r}: "
+                f"expected {', '.join(sorted(REMOTE))}. A server must not name files of this "
+                "machine; download its items and pass them as a list if you trust them."
             )
     return item

@@ -10,8 +10,9 @@ from uuid import uuid4
 import numpy as np
 import xarray as xr
 import zarr
-from zarr.errors import NodeNotFoundError
+from zarr.errors import ContainsArrayError, NodeNotFoundError
 
+from cubefill.addresses import bare
 from cubefill.cube import check
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
@@ -110,6 +111,16 @@ def _group(where: StoreLike) -> zarr.Group:
         raise StoreError(
             f"{describe(where)} is no zarr store: expected one that cubefill.write_cube, "
             "cubefill.run or xarray wrote. Check the path."
+        ) from error
+    except ContainsArrayError as error:
+        raise StoreError(
+            f"{describe(where)} is one zarr array: expected a group of arrays, one a band. Use the "
+            "folder above it."
+        ) from error
+    except Exception as error:  # each kind of store has classes of its own
+        raise StoreError(
+            f"{describe(where)} cannot be read as a zarr store ({type(error).__name__}: "
+            f"{bare(str(error))}). Check the address and storage_options=, or write it again."
         ) from error
 
 

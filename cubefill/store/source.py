@@ -266,7 +266,7 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Stor
             f"storage_options came with the path {text!r}: expected a URL such as "
             "'s3://bucket/cube.zarr'."
         )
-    return str(Path(text).expanduser().absolute())
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def describe(store: StoreLike) -> str:
