@@ -165,7 +165,14 @@ def samples_of(name: str, learner: TorchMethod, cubes: list[xr.Dataset], work: P
         gaps = None if net.real[0] else Transplant(clear=0.3)
         dates = 0 if name in NDVI_ONLY else net.dates
         return CubeSamples(
-            cubes, learner, gaps, count=256, patch=4, dates=dates, augment=True, real=net.real
+            cubes,
+            learner,
+            gaps,
+            count=256,
+            patch=4,
+            dates=dates,
+            augment=True,
+            discriminator_windows=net.real,
         )
     path = work / f"{name}.samples.zarr"
     samples.make(

@@ -108,7 +108,8 @@ def test_its_entries_of_samples_have_the_defaults_of_the_code() -> None:
     made = CubeSamples([synthetic_cube()], None)
     found = re.findall(r"^\| `(\w+)` \| `(.+?)` \|", entries, flags=re.MULTILINE)
     assert [n for n, _ in found] == [
-        "gaps", "count", "patch", "dates", "cloudy", "augment", "drop_impaired", "real"
+        "gaps", "count", "patch", "dates", "cloudy", "augment", "drop_impaired",
+        "discriminator_windows"
     ]  # fmt: skip
     for name, value in found[1:]:
         held = getattr(made, name)

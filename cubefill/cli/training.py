@@ -43,7 +43,7 @@ def _entries() -> dict[str, str]:
 
     from cubefill.train.recipe import Recipe
 
-    samples = ("count", "dates", "drop_impaired", "gaps", "real")
+    samples = ("count", "dates", "discriminator_windows", "drop_impaired", "gaps")
     return {f.name: f.name for f in fields(Recipe)} | {n: f"samples.{n}" for n in samples}
 
 

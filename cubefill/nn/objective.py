@@ -1,9 +1,10 @@
 """How a net learns: one update of its weights from one batch, supervised or against an adversary.
 
 A batch is a dict of tensors on the CPU with samples along the first axis: the arguments of the net
-by name, `target` and `where`, and for an adversary `real`. An update cuts it into passes of `micro`
-samples whose gradients add up to those of the whole batch. Where torch.distributed runs, a process
-sees its share of the batch, and torch's own DistributedDataParallel adds the gradients up.
+by name, `target` and `where`, and for an adversary `discriminator_windows`. An update cuts it into
+passes of `micro` samples whose gradients add up to those of the whole batch. Where
+torch.distributed runs, a process sees its share of the batch, and torch's own
+DistributedDataParallel adds the gradients up.
 """
 
 from collections.abc import Callable, Iterator
@@ -198,14 +199,14 @@ class Adversarial:
     over all values, so that it weighs less under more cloud. The authors cut one window from the
     first sample of a batch; here every sample gives one.
 
-    A batch holds `real` `(sample, time, band, y, x)`, clear windows of the length and size that the
-    discriminator sees; the net's answers are `(sample, time, band, y, x)`. The discriminator gives
-    probabilities.
+    A batch holds `discriminator_windows` `(sample, time, band, y, x)`, clear windows of the length
+    and size that the discriminator sees; the net's answers are `(sample, time, band, y, x)`. The
+    discriminator gives probabilities.
 
     Raises
     ------
     MethodError
-        The recipe names another loss than "l1".
+        The recipe names another loss than "l1", or a batch has no clear windows.
 
     References
     ----------
@@ -229,7 +230,7 @@ class Adversarial:
         """One update of the discriminator, then one of the net."""
         self.net.train()
         self.discriminator.train()
-        parts = list(cut(batch, self.recipe.micro))
+        parts = list(cut(_with_windows(batch), self.recipe.micro))
         weights = shares([float(len(p["target"])) for p in parts])
         seen = self._teach_discriminator(parts, weights)
         return self._teach_net(parts, weights) | seen
@@ -290,11 +291,11 @@ class Adversarial:
                 pred = forward(self.net, there, self.recipe.precision, _NOT_GIVEN)
             judge = self.wrapped_opponent
             with last_syncs(judge, False):
-                loss = self._judged(judge, there["real"], 1.0) * (weight / 2)
+                loss = self._judged(judge, there[_WINDOWS], 1.0) * (weight / 2)
                 loss.backward()
             real_loss += float(loss.detach())
             with last_syncs(judge, i == len(parts) - 1):
-                loss = self._judged(judge, self._window(pred, there["real"]), 0.0) * (weight / 2)
+                loss = self._judged(judge, self._window(pred, there[_WINDOWS]), 0.0) * (weight / 2)
                 loss.backward()
             fake_loss += float(loss.detach())
         clip(self.discriminator, self.recipe.clip)
@@ -313,7 +314,7 @@ class Adversarial:
             there = moved(part, self.net)
             with last_syncs(self.wrapped, i == len(parts) - 1):
                 pred = forward(self.wrapped, there, self.recipe.precision, _NOT_GIVEN)
-                window = self._window(pred, there["real"])
+                window = self._window(pred, there[_WINDOWS])
                 deceit = self._judged(self.discriminator, window, 1.0) * weight
                 kept = mean_of_all(pred, there["target"], there["where"]) * weight
                 (deceit + self.recipe.weight * kept).backward()
@@ -348,7 +349,19 @@ class Adversarial:
         return torch.stack(cuts)
 
 
-_NOT_GIVEN = {"target", "where", "real"}
+_WINDOWS, _FORMER = "discriminator_windows", "real"
+_NOT_GIVEN = {"target", "where", _WINDOWS, _FORMER}
+
+
+def _with_windows(batch: Batch) -> Batch:
+    """The batch with the windows that the discriminator learns from, by either name."""
+    found = batch.get(_WINDOWS, batch.get(_FORMER))
+    if found is None:
+        raise MethodError(
+            f"A batch of {', '.join(batch)}: expected {_WINDOWS} too, which the discriminator "
+            f"learns from. Pass {_WINDOWS}=(4, 64) to the samples."
+        )
+    return {**batch, _WINDOWS: found}
 
 
 def mean_of_all(pred: Tensor, true: Tensor, where: Tensor) -> Tensor:

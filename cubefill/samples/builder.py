@@ -45,7 +45,7 @@ from cubefill.samples.writing import Chosen, attributes, footprints, write_all
 from cubefill.store.source import stores_of
 
 
-@renamed(ways="draws")
+@renamed(ways="draws", real="discriminator_windows")
 def make(
     cubes: Sequence[Any],
     what: Any,
@@ -66,7 +66,7 @@ def make(
     block: int = 0,
     max_per_place: int | Limits = (50, 50, 0),
     seasons: bool = False,
-    real: tuple[int, int] = (0, 0),
+    discriminator_windows: tuple[int, int] = (0, 0),
     dtype: str = "int16",
     seed: int = 0,
     overwrite: bool = False,
@@ -119,7 +119,7 @@ def make(
         Most samples of one place, for all splits or for each; 0 for any number.
     seasons
         True takes the seasons of a place in turns where `max_per_place` leaves some out.
-    real
+    discriminator_windows
         Time steps and edge of the clear windows that an adversary learns from: (4, 64) for
         GANFilling; (0, 0) for none. Each lies in a place, and is shown in its split alone.
     dtype
@@ -157,8 +157,8 @@ def make(
     limits = max_per_place if isinstance(max_per_place, tuple) else (max_per_place,) * 3
     rules = Rules(None, sar, dates, stride, draws, clear_dates, min_clear, drop_impaired)
     asked = Wanted(
-        rules, tuple(bands), dem, patch, gaps, real, seed, splits=splits, block=block,
-        limits=limits, seasons=seasons, dtype=dtype, progress=progress,
+        rules, tuple(bands), dem, patch, gaps, discriminator_windows, seed, splits=splits,
+        block=block, limits=limits, seasons=seasons, dtype=dtype, progress=progress,
     )  # fmt: skip
     wanted = wanted_of(what, asked)
     path = _new(target, overwrite)

@@ -19,6 +19,8 @@ from cubefill.ownership import ID, MEMBERS
 from cubefill.store.encoding import array_options
 
 KIND = "cubefill samples"
+WINDOWS = "discriminator_windows"
+"""Name of the clear windows that an adversary learns from, in a store and in a sample."""
 
 _INT16, _FLOAT32 = np.dtype(np.int16), np.dtype(np.float32)
 _SCALES = {"optical": SCALE, "sar": 2e-3, "coherence": SCALE, "dem": 0.25}
@@ -122,7 +124,7 @@ class Writer:
     form: Form
     rows: list[dict[str, Any]] = field(default_factory=list)
     clipped: int = 0
-    real_codes: list[int] = field(default_factory=list)
+    window_splits: list[int] = field(default_factory=list)
     """Split of each clear window."""
 
     def begin(self, most: int) -> None:
@@ -141,19 +143,18 @@ class Writer:
             **array_options("fast", 3),
         )  # fmt: skip
 
-    def add_real(self, values: NDArray[np.float32], code: int) -> None:
+    def add_window(self, values: NDArray[np.float32], code: int) -> None:
         """Writes one clear window `(time, band, y, x)` of a split."""
-        if not self.real_codes:
-            self._real = self._made(
-                "real", (0, *values.shape), ("window", "step", "band", "v", "u")
-            )
+        if not self.window_splits:
+            names = ("window", "step", "band", "v", "u")
+            self._windows = self._made(WINDOWS, (0, *values.shape), names)
         if self.form.dtype == "int16":
             values, n = encode(values, _encoding("optical"))
             self.clipped += n
-        count = len(self.real_codes)
-        self._real.resize((count + 1, *values.shape))
-        self._real[count] = values
-        self.real_codes.append(code)
+        count = len(self.window_splits)
+        self._windows.resize((count + 1, *values.shape))
+        self._windows[count] = values
+        self.window_splits.append(code)
 
     def add(self, arrays: Mapping[str, NDArray[Any]], facts: dict[str, Any]) -> None:
         """Writes one sample and remembers its facts."""
@@ -167,8 +168,8 @@ class Writer:
         self._array.resize((len(self.rows), *self._array.shape[1:]))
         for name in self.rows[0]:
             self._fact(name, np.array([r[name] for r in self.rows]))
-        if self.real_codes:
-            self._fact("real_split", np.array(self.real_codes, np.int8), "window")
+        if self.window_splits:
+            self._fact(f"{WINDOWS}_split", np.array(self.window_splits, np.int8), "window")
         form = asdict(self.form)
         known = {"kind": KIND, "form": form, "layers": self.form.names, **attrs}
         self._group.attrs.update({**known, MEMBERS: sorted(self._group)})

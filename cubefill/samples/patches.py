@@ -69,7 +69,7 @@ class CubeSamples:
         True puts cloudy values under artificial gaps.
     augment
         True flips and turns patches at random.
-    real
+    discriminator_windows
         Time steps and edge of the clear windows that an adversary learns from; (0, 0) for none.
     drop_impaired
         True leaves out the dates on which a patch is `gaps.impaired`, judged by the cube's
@@ -98,7 +98,7 @@ class CubeSamples:
     dates: int = 0
     cloudy: bool = False
     augment: bool = False
-    real: tuple[int, int] = (0, 0)
+    discriminator_windows: tuple[int, int] = (0, 0)
     epoch: int = 0
     drop_impaired: bool = False
     donors: Sequence[xr.Dataset] = ()
@@ -116,8 +116,8 @@ class CubeSamples:
     @cached_property
     def digest(self) -> str:
         """A word that changes with the cubes' grids and dates, the gaps and the seed."""
-        words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates, self.real]
-        words += [self.drop_impaired, self.cloudy, self.augment]
+        words: list[Any] = [self.gaps, self.seed, self.count, self.patch, self.dates]
+        words += [self.discriminator_windows, self.drop_impaired, self.cloudy, self.augment]
         if len(self.clear):
             words += [str(getattr(self.clear, "path", len(self.clear)))]
         for ds in (*self.cubes, *self.donors):
@@ -140,8 +140,8 @@ class CubeSamples:
         sample = self.method.encode(gapped) | self.method.target(truth, gapped)
         if self._pads:
             sample = self.method.padded(sample, self.dates)
-        if self.real[0]:
-            sample["real"] = self._clear_window(rng)
+        if self.discriminator_windows[0]:
+            sample["discriminator_windows"] = self._clear_window(rng)
         return dict(sample)
 
     def _pair(self, rng: np.random.Generator) -> tuple[Block, Block]:
@@ -217,7 +217,7 @@ class CubeSamples:
 
     def _clear_window(self, rng: np.random.Generator) -> NDArray[np.float32]:
         """Bands `(time, band, y, x)` of a window that is clear all over."""
-        steps, size = self.real
+        steps, size = self.discriminator_windows
         if len(self.clear):
             view, order = viewed(self.clear[int(rng.integers(len(self.clear)))])
             found = clear_corners(view["valid"].values[order], steps, size)
@@ -225,7 +225,7 @@ class CubeSamples:
                 raise CubeError(
                     f"A clear window of {len(order)} dates and {view.sizes['y']} x "
                     f"{view.sizes['x']} px holds no {steps} clear dates of {size} px. Pass "
-                    "real=(steps, size) for smaller ones."
+                    "discriminator_windows=(steps, size) for smaller ones."
                 )
             t, y, x = found[int(rng.integers(len(found)))]
         else:
@@ -261,19 +261,22 @@ class CubeSamples:
         found = [
             (k, *corner)
             for k, (view, days) in enumerate(self._views)
-            for corner in clear_corners(view["valid"].values[days], *self.real)
+            for corner in clear_corners(view["valid"].values[days], *self.discriminator_windows)
         ]
         if not found:
-            steps, size = self.real
+            steps, size = self.discriminator_windows
             raise CubeError(
                 f"No window of {steps} time steps and {size} px is clear all over in "
-                f"{len(self.cubes)} cubes. Pass a smaller real=(steps, size), or give more cubes."
+                f"{len(self.cubes)} cubes. Pass a smaller "
+                "discriminator_windows=(steps, size), or give more cubes."
             )
         return found
 
 
 # Their former names; runs that version 0.1 began find the same digest.
-CubeSamples.__init__ = renamed(turns="augment", lenders="donors")(CubeSamples.__init__)  # type: ignore[method-assign]
+CubeSamples.__init__ = renamed(  # type: ignore[method-assign]
+    turns="augment", lenders="donors", real="discriminator_windows"
+)(CubeSamples.__init__)
 
 _CACHED = ("digest", "_borrowed", "_shares", "_views", "_windows")
 

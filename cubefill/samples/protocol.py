@@ -22,9 +22,9 @@ class Cubes(Protocol):
 class Samples(Protocol):
     """Training samples by index; each a dict of arrays, equal in shape from sample to sample.
 
-    The arrays are the arguments of the net by name, `target` and `where`, and `real` for an
-    adversary. Two optional members: `at(epoch) -> Samples`, other samples for another epoch;
-    `digest`, a word that changes with the data.
+    The arrays are the arguments of the net by name, `target` and `where`, and
+    `discriminator_windows` for an adversary. Two optional members: `at(epoch) -> Samples`, other
+    samples for another epoch; `digest`, a word that changes with the data.
     """
 
     def __len__(self) -> int:

@@ -16,7 +16,7 @@ from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.errors import StoreError
 from cubefill.layout import TARGET, Layout
 from cubefill.methods.contract import Block, Needs
-from cubefill.samples.form import KIND, Form, decoded
+from cubefill.samples.form import KIND, WINDOWS, Form, decoded
 from cubefill.samples.patches import gapped
 from cubefill.samples.places import SPLITS
 from cubefill.samples.protocol import Sample
@@ -58,10 +58,10 @@ class StoredSamples:
         else:
             truth, gapped = (b.of(self._needs) for b in self._blocks(number, parts))
             sample = dict(self.method.encode(gapped) | self.method.target(truth, gapped))
-        if len(self._real):
-            window = np.asarray(self._group["real"][int(rng.choice(self._real))])  # type: ignore[index]
+        if len(self._windows):
+            window = np.asarray(self._group[self._named][int(rng.choice(self._windows))])  # type: ignore[index]
             shown = [self.form.bands.index(b) for b in self._needs.bands or self.form.bands]
-            sample["real"] = np.nan_to_num(decoded(window))[:, shown]
+            sample[WINDOWS] = np.nan_to_num(decoded(window))[:, shown]
         return sample
 
     def at(self, epoch: int) -> "StoredSamples":
@@ -142,11 +142,16 @@ class StoredSamples:
         return self._group["data"]
 
     @cached_property
-    def _real(self) -> NDArray[np.int64]:
+    def _named(self) -> str:
+        """Name of the array of clear windows; version 0.1 called it "real"."""
+        return "real" if "real" in self._group else WINDOWS
+
+    @cached_property
+    def _windows(self) -> NDArray[np.int64]:
         """Positions of the clear windows of the split."""
-        if "real_split" not in self._group:
+        if self._named not in self._group:
             return np.zeros(0, np.int64)
-        codes = np.asarray(self._group["real_split"][...])  # type: ignore[index]
+        codes = np.asarray(self._group[f"{self._named}_split"][...])  # type: ignore[index]
         return np.flatnonzero(codes == SPLITS.index(self.split))
 
     @cached_property

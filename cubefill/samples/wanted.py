@@ -43,7 +43,7 @@ class Wanted:
     dem: bool
     patch: int
     gaps: Gaps | None
-    real: tuple[int, int]
+    discriminator_windows: tuple[int, int]
     """Time steps and edge of clear windows for an adversary; (0, 0) for none."""
     seed: int
     coherence: bool = False

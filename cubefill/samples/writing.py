@@ -51,14 +51,14 @@ def write_all(writer: Writer, search: Search, chosen: Mapping[int, Chosen]) -> N
             p = search.where[i]
             gaps = _given(wanted.gaps, borrowed, p.group)
             _place(writer, search, area.at(p, rows, cols, wanted.patch), i, chosen[i], gaps)
-            if wanted.real[0]:
-                _real(writer, search.sites[k], p, chosen[i].split, wanted)
+            if wanted.discriminator_windows[0]:
+                _clear_window(writer, search.sites[k], p, chosen[i].split, wanted)
     trained = any(c.split == 0 for c in chosen.values())
-    if wanted.real[0] and trained and 0 not in writer.real_codes:
-        steps, size = wanted.real
+    steps, size = wanted.discriminator_windows
+    if steps and trained and 0 not in writer.window_splits:
         raise CubeError(
             f"No place of the {SPLITS[0]} split is clear on {steps} time steps in a row over "
-            f"{size} px. Pass a smaller real=(steps, size), or give more cubes."
+            f"{size} px. Pass a smaller discriminator_windows=(steps, size), or give more cubes."
         )
 
 
@@ -160,12 +160,15 @@ def _place(
         count += 1
 
 
-def _real(writer: Writer, site: Site, p: Patch, code: int, wanted: Wanted) -> None:
+def _clear_window(writer: Writer, site: Site, p: Patch, code: int, wanted: Wanted) -> None:
     """Writes the longest clear window of a place, where there is one of the length."""
-    (steps, size), edge = wanted.real, wanted.patch
+    (steps, size), edge = wanted.discriminator_windows, wanted.patch
     square = site.ds.isel(y=slice(p.row, p.row + edge), x=slice(p.col, p.col + edge))
     if size > edge:
-        raise CubeError(f"real={wanted.real}: expected windows of at most {edge} px, the patch.")
+        raise CubeError(
+            f"discriminator_windows=({steps}, {size}): expected windows of at most {edge} px, the "
+            f"patch. Pass discriminator_windows=({steps}, {edge})."
+        )
     found, _ = clear_squares(square["valid"].values, size, steps, 1)
     for row, col, start, stop in found:
         rng = np.random.default_rng([wanted.seed, 16, p.site, p.row, p.col])
@@ -174,7 +177,7 @@ def _real(writer: Writer, site: Site, p: Patch, code: int, wanted: Wanted) -> No
             time=slice(first, first + steps), y=slice(row, row + size), x=slice(col, col + size)
         )
         part = part.compute()
-        writer.add_real(np.stack([part[b].values for b in wanted.bands], axis=1), code)
+        writer.add_window(np.stack([part[b].values for b in wanted.bands], axis=1), code)
 
 
 def _facts(
@@ -237,6 +240,8 @@ def attributes(search: Search, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
     wanted = search.wanted
     counts = Counter(int(r["split"]) for r in rows)
     words = [wanted, *((r["time"].tolist(), r["bbox"].tolist(), int(r["split"])) for r in rows)]
+    # Version 0.1 called the windows "real": equal samples keep their digest.
+    known = repr(words).replace("discriminator_windows=", "real=")
     return {
         "samples": {n: counts[i] for i, n in enumerate(SPLITS)},
         "gaps": repr(wanted.gaps),
@@ -244,7 +249,7 @@ def attributes(search: Search, rows: Sequence[Mapping[str, Any]]) -> dict[str, A
         "cubes": [s.name for s in search.sites],
         "acquisitions": _acquisitions(search.sites, "time"),
         "sar_acquisitions": _acquisitions(search.sites, "sar_time"),
-        "digest": hashlib.sha256(repr(words).encode()).hexdigest()[:16],
+        "digest": hashlib.sha256(known.encode()).hexdigest()[:16],
     }
 
 

@@ -27,7 +27,7 @@ Parts = tuple[Samples, Samples | None]
 
 MINICUBES = (".npz", ".nc")
 """Endings of files that `minicube.read` reads."""
-FORMER_ENTRIES = {"turns": "augment"}
+FORMER_ENTRIES = {"turns": "augment", "real": "discriminator_windows"}
 """Former name of an entry to that of today; recipes may have either."""
 
 _NO_ENTRIES = ("cubes", "method", "gaps", "seed", "epoch", "donors", "clear")
@@ -108,10 +108,10 @@ def cube_samples(
     values = _checked(entries, "cubes")
     name = values.pop("gaps", "blobs")
     name = FORMER.get(name, name)
-    if "real" in values:
-        values["real"] = tuple(values["real"])
-    if windows := values.pop("clean_windows", ""):
-        values["clear"] = CleanWindows(windows)
+    if windows := values.get("discriminator_windows"):
+        values["discriminator_windows"] = tuple(windows)
+    if listed := values.pop("clean_windows", ""):
+        values["clear"] = CleanWindows(listed)
     values.setdefault("dates", getattr(learner.config, "dates", 0))
     gaps = GAPS[name]() if name != "none" else None
     if name == "borrowed":

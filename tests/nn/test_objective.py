@@ -52,12 +52,12 @@ def batch(samples: int = 4) -> dict[str, Tensor]:
     where = torch.rand(samples, 5, 1, 10, 10, generator=draw) > 0.3
     where[0] &= torch.rand(5, 1, 10, 10, generator=draw) > 0.8  # samples weigh unequally
     real = torch.rand(samples, 3, 2, 6, 6, generator=draw)
-    return {"x": x, "target": 1 - x, "where": where, "real": real}
+    return {"x": x, "target": 1 - x, "where": where, "discriminator_windows": real}
 
 
 def supervised() -> dict[str, Tensor]:
     found = batch()
-    del found["real"]
+    del found["discriminator_windows"]
     return found
 
 
@@ -165,6 +165,15 @@ def adversarial(settings: Any = None) -> Adversarial:
     return Adversarial(Generator(), Discriminator(), settings or Settings())
 
 
+def test_windows_have_a_former_name_and_must_be_there() -> None:
+    former = batch()
+    former["real"] = former.pop("discriminator_windows")
+    assert adversarial().step(former) == adversarial().step(batch())
+    assert adversarial().score(former) == adversarial().score(batch())
+    with pytest.raises(MethodError, match=r"Pass discriminator_windows=\(4, 64\) to the samples"):
+        adversarial().step(supervised())
+
+
 def test_the_steps_of_ganfilling() -> None:
     """One update against the same arithmetic written out."""
     learns = adversarial()
@@ -173,7 +182,7 @@ def test_the_steps_of_ganfilling() -> None:
     b = batch()
     assert isinstance(learns.discriminator, Discriminator)
     real, fake, deceit = learns.discriminator.seen
-    assert torch.equal(real, b["real"])
+    assert torch.equal(real, b["discriminator_windows"])
     assert fake.shape == deceit.shape == real.shape
     adam_d = torch.optim.Adam(judge.parameters(), 1e-2, (0.5, 0.999))
     loss_d = 0.5 * (-judge(real).log().mean() - (1 - judge(fake)).log().mean())
@@ -198,7 +207,7 @@ def test_an_adversary_takes_no_other_loss(loss: str) -> None:
 def test_windows_are_cut_from_the_answers() -> None:
     learns = adversarial()
     answers = learns.net(batch()["x"]).detach()
-    windows = learns._window(answers, batch()["real"])
+    windows = learns._window(answers, batch()["discriminator_windows"])
     for sample, window in zip(answers, windows, strict=True):
         places = sample.unfold(0, 3, 1).unfold(2, 6, 1).unfold(3, 6, 1)
         places = places.permute(0, 2, 3, 4, 1, 5, 6).reshape(-1, *window.shape)

@@ -232,21 +232,29 @@ def test_an_adversary_is_shown_clear_windows_of_its_split(cube: xr.Dataset, tmp_
     clear = cube.assign(valid=cube["valid"] | (np.arange(96) < 80))
     path = tmp_path / "a.zarr"
     options: Any = {"max_per_place": 2, "splits": (0.6, 0.2, 0.2)}
-    made = samples.make([clear], NEEDS, Blobs(keep=0), path, real=(3, 8), **options)
+    made = samples.make(
+        [clear], NEEDS, Blobs(keep=0), path, discriminator_windows=(3, 8), **options
+    )
     for part in every(made):
         corners = zip(part.table["row"].values, part.table["col"].values, strict=True)
         places = {(int(r), int(c)) for r, c in corners}
-        real = part[0]["real"]
+        real = part[0]["discriminator_windows"]
         assert real.shape == (3, 4, 8, 8)
         assert real.dtype == np.float32
         near = np.abs(clear["B02"].values - real[0, 0, 0, 0]) < 6e-5
         at = {(int(r) // 16 * 16, int(c) // 16 * 16) for _, r, c in np.argwhere(near)}
         assert at & places
-    assert "real" not in samples.make([clear], NEEDS, None, tmp_path / "b.zarr", **options)[0]
-    refused("at most 16 px", [clear], NEEDS, None, tmp_path / "c.zarr", real=(3, 64))
+    first = made[0]["discriminator_windows"]
+    for end in ("", "_split"):  # as version 0.1 named them
+        (path / f"discriminator_windows{end}").rename(path / f"real{end}")
+    assert np.array_equal(samples.open(path)[0]["discriminator_windows"], first)
+    without = samples.make([clear], NEEDS, None, tmp_path / "b.zarr", **options)
+    assert "discriminator_windows" not in without[0]
+    refused("at most 16 px", [clear], NEEDS, None, tmp_path / "c.zarr",
+            discriminator_windows=(3, 64))  # fmt: skip
     clouds = clear.assign(valid=clear["valid"] & (np.arange(96) % 5 > 0))
     refused("No place of the train split is clear on 3", [clouds], NEEDS, None,
-            tmp_path / "c.zarr", real=(3, 8))  # fmt: skip
+            tmp_path / "c.zarr", discriminator_windows=(3, 8))  # fmt: skip
 
 
 def test_samples_train_a_net_to_a_checkpoint(cube: xr.Dataset, tmp_path: Path) -> None:

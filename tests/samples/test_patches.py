@@ -99,7 +99,7 @@ def test_samples_that_cannot_be_made() -> None:
     with pytest.raises(CubeError, match=r"No gap in any of .*no clear observation"):
         CubeSamples([cloudy], Demo(), Blobs())[0]
     with pytest.raises(CubeError, match="No window of 3 time steps and 8 px is clear"):
-        CubeSamples([ds], Demo(), Blobs(), real=(3, 8))[0]
+        CubeSamples([ds], Demo(), Blobs(), discriminator_windows=(3, 8))[0]
 
 
 @dataclass(frozen=True)
@@ -301,6 +301,10 @@ def test_former_names_are_accepted_with_a_warning() -> None:
         lent = Lent(share=0.5)
     assert isinstance(lent, Borrowed)
     assert former.digest == replace(former, gaps=lent).digest
-    recipe = Recipe(samples={"gaps": "lent", "turns": True})
+    with pytest.warns(CubefillWarning, match="real= is now discriminator_windows="):
+        windows = CubeSamples([ds], Demo(), real=(1, 4))  # type: ignore[call-arg]
+    assert windows.discriminator_windows == (1, 4)
+    recipe = Recipe(samples={"gaps": "lent", "turns": True, "real": [1, 4]})
     found = cube_samples([ds], Demo(), recipe, recipe.samples)
-    assert (found.gaps, found.augment) == (Borrowed(), True)
+    given = (found.gaps, found.augment, found.discriminator_windows)
+    assert given == (Borrowed(), True, (1, 4))

@@ -102,7 +102,7 @@ class Real(Watched):
 
     def __getitem__(self, index: int) -> Sample:
         found = super().__getitem__(index)
-        return found | {"real": found["target"]}
+        return found | {"discriminator_windows": found["target"]}
 
 
 def two(folder: Path, kind: type[TorchMethod]) -> None:

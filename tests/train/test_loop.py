@@ -93,8 +93,8 @@ def test_a_method_of_pixels_trains(tmp_path: Path) -> None:
 
 
 def test_the_same_loop_trains_against_an_adversary(tmp_path: Path) -> None:
-    given = CubeSamples([smooth_cube()], Opposed(), Blobs(), count=8, real=(1, 4))
-    assert given[0]["real"].shape == (1, 2, 4, 4)
+    given = CubeSamples([smooth_cube()], Opposed(), Blobs(), count=8, discriminator_windows=(1, 4))
+    assert given[0]["discriminator_windows"].shape == (1, 2, 4, 4)
     folder = fit(tmp_path / "net", method=Opposed(), samples=given)
     assert float(log(folder, "update")[-1]["discriminator"]) > 0
     assert np.isfinite(

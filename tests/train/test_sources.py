@@ -40,7 +40,7 @@ def learner() -> TorchMethod:
 
 
 def entries(folder: Path, **more: Any) -> dict[str, Any]:
-    return {"gaps": "none", "count": 2, "real": [4, 64], **more,
+    return {"gaps": "none", "count": 2, "discriminator_windows": [4, 64], **more,
             "clean_windows": str(folder / "clean.json")}  # fmt: skip
 
 
@@ -59,14 +59,14 @@ def test_an_adversary_learns_from_the_windows_that_are_listed(places: Path) -> N
     bands = np.stack([whole[b].values for b in ("B02", "B03", "B04", "B08")], axis=1)
     parts = [bands[t : t + 4, :, 40:104, 24:88] for t in (2, 3, 4)]
     for sample in (given[i] for i in range(len(given))):
-        assert sample["real"].shape == (4, 4, 64, 64)
-        assert any(np.array_equal(sample["real"], p) for p in parts)
+        assert sample["discriminator_windows"].shape == (4, 4, 64, 64)
+        assert any(np.array_equal(sample["discriminator_windows"], p) for p in parts)
     plain = train.cube_samples([places / NAME], learner(), Recipe(), {"gaps": "none"})
     assert given.digest != plain.digest
 
 
 def test_windows_that_are_too_short_or_not_there(places: Path) -> None:
-    short = entries(places, real=[7, 64])
+    short = entries(places, discriminator_windows=[7, 64])
     given = train.cube_samples([places / NAME], learner(), Recipe(), short)
     with pytest.raises(CubeError, match="6 dates and 64 x 64 px holds no 7 clear dates of 64 px"):
         _ = given[0]

@@ -261,7 +261,7 @@ sys.path.insert(0, {root!r})
 from tests.shared.train_runs import *
 torch.set_num_threads(1)
 folder, noted = Path(sys.argv[1]), []
-given = CubeSamples([smooth_cube()], Opposed(), Blobs(), count=8, real=(1, 4))
+given = CubeSamples([smooth_cube()], Opposed(), Blobs(), count=8, discriminator_windows=(1, 4))
 options = dict(method=Opposed(), samples=given)
 window = Adversarial._window
 

@@ -87,7 +87,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Pa
         for path, bands in zip(paths, (BANDS, MIXED), strict=True):
             samples.make(
                 [scene], what, gaps, path, bands=bands, patch=16, splits=(1, 0, 0),
-                min_clear=0.3, max_per_place=2, real=(2, 8) if gaps else (0, 0),
+                min_clear=0.3, max_per_place=2, discriminator_windows=(2, 8) if gaps else (0, 0),
             )  # fmt: skip
         made[name] = paths
     return made

@@ -264,7 +264,7 @@ def test_learns_against_an_adversary() -> None:
     assert isinstance(objective, Adversarial)
     ds = synthetic_cube(dates=5, size=(128, 128), gap=0.3)
     batch = {n: torch.from_numpy(a)[None] for n, a in samples(method, ds).items()}
-    batch["real"] = torch.rand(1, 4, 4, 64, 64)
+    batch["discriminator_windows"] = torch.rand(1, 4, 4, 64, 64)
     losses = [objective.step(batch) for _ in range(3)]
     assert all(np.isfinite(list(step.values())).all() for step in losses)
     assert losses[-1]["reconstruction"] < losses[0]["reconstruction"]
@@ -279,7 +279,7 @@ def test_shipped_recipe_ends_in_a_checkpoint_that_fills(tmp_path: Path) -> None:
     ds = synthetic_cube(dates=12, size=(130, 140), gap=0.0)
     ds["valid"][2, :30] = False
     recipe = replace(read("ganfilling"), config={"width": 1}, batch=2, device="cpu")
-    taken = CubeSamples([ds], GanFilling(), None, count=4, dates=10, real=(4, 64))
+    taken = CubeSamples([ds], GanFilling(), None, count=4, dates=10, discriminator_windows=(4, 64))
     folder = fit(GanFilling, taken, recipe, tmp_path / "net", progress=False)
     out = gapfill(ds, GanFilling(checkpoint=str(folder))).compute()
     assert np.isfinite(out["B08"].values).all()
