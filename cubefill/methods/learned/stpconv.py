@@ -76,7 +76,10 @@ class STpconv(WindowMethod):
     Config: ClassVar[type] = ConfigSTpconv
     complete: ClassVar[bool] = False
     rows: ClassVar[int] = 1
-    published: ClassVar[Mapping[str, str]] = {"quantity": "carbon monoxide", "sensor": "Sentinel-5P"}
+    published: ClassVar[Mapping[str, str]] = {
+        "quantity": "carbon monoxide",
+        "sensor": "Sentinel-5P",
+    }
 
     @property
     def needs(self) -> Needs:
