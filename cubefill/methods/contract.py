@@ -1,15 +1,19 @@
 """What a method is: what it needs, what it is given and what it gives back."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import IntEnum
 from functools import cached_property
-from typing import Any, Protocol, runtime_checkable
+from math import isfinite
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.counts import Counts as Counts
+from cubefill.errors import MethodError
 from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
@@ -18,7 +22,12 @@ Codes = NDArray[np.uint8]
 
 
 class Flag(IntEnum):
-    """Codes of `fill_flag`; 7, 8 and 255 leave NaN."""
+    """Codes of `fill_flag`: the state of a pixel and date over all of its bands.
+
+    7, 8 and 255 leave NaN in every band, 11 in at least one of them, all others in none. Where
+    bands came about in different ways, the code is that of the band least well known: 0 says that
+    every band was observed. 12 stands beside `NDVI` alone, where 8 says that it is not defined.
+    """
 
     OBSERVED = 0
     INTERPOLATED = 1
@@ -30,6 +39,9 @@ class Flag(IntEnum):
     SOURCE_MISSING = 7
     UNFILLABLE = 8
     NOT_ACQUIRED = 9
+    FEW_OBSERVATIONS = 10
+    INCOMPLETE = 11
+    CLIPPED = 12
     NO_DATA = 255
 
 
@@ -226,3 +238,61 @@ def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np
     """Real days, with fractions, from `start` to each time."""
     ns = (time.astype("datetime64[ns]") - start.astype("datetime64[ns]")).astype(np.int64)
     return ns / 86_400e9
+
+
+# ------------------------------------------------------------------ options
+
+
+def check_options(method: Any) -> None:
+    """Refuses an option of a method, a dataclass, of another type than it declares, and no numbers.
+
+    Methods call it when they are made, whoever makes them; the limits of a value are their own.
+
+    Raises
+    ------
+    MethodError
+        The option, what was expected and what can be passed.
+    """
+    hints = get_type_hints(type(method))
+    for f in fields(method):
+        value = getattr(method, f.name)
+        if f.init and not _fits(value, hints[f.name]):
+            given = "" if f.default is MISSING else f"; pass {f.name}={f.default!r}"
+            raise MethodError(
+                f"{type(method).__name__}({f.name}={value!r}): expected {_words(hints[f.name])}"
+                f"{given}."
+            )
+
+
+_NAMES = {
+    NoneType: "None", bool: "True or False", int: "a whole number", float: "a number", str: "text"
+}  # fmt: skip
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of an annotation."""
+    plain = isinstance(hint, type) or get_origin(hint) is Literal
+    return (hint,) if plain or not get_args(hint) else get_args(hint)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    return any(_is(value, kind) for kind in _kinds(hint))
+
+
+def _is(value: Any, kind: Any) -> bool:
+    if get_origin(kind) is Literal:
+        return isinstance(value, str) and value in get_args(kind)
+    if kind is int or kind is float:
+        number = isinstance(value, Integral if kind is int else Real)
+        return number and not isinstance(value, bool) and isfinite(value)
+    return not isinstance(kind, type) or isinstance(value, kind)
+
+
+def _words(hint: Any) -> str:
+    named = [
+        " or ".join(map(repr, get_args(k)))
+        if get_origin(k) is Literal
+        else _NAMES.get(k, getattr(k, "__name__", str(k)))
+        for k in _kinds(hint)
+    ]
+    return " or ".join(named)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
 from cubefill.imports import current
-from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of
+from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of, unwrapped
 from cubefill.nn.original import original_pt as original_pt
 from cubefill.ownership import claim, document
 
@@ -55,6 +55,10 @@ class Card:
     scores: Mapping[str, float] = field(default_factory=dict)
     """Scores at the step that was kept."""
     licence: str = ""
+    quantity: str = ""
+    """What the values were that it was trained on, such as "reflectance"; "" for not known."""
+    sensor: str = ""
+    """What they were taken with, such as "Sentinel-2"; "" for not known."""
     digest: str = ""
     """SHA-256 of the weights file; `save` writes it."""
 
@@ -123,6 +127,7 @@ def save(
             )
             + "\n"
         )
+        weights.chmod(text.stat().st_mode)  # safetensors writes for the owner alone
         os.replace(weights, folder / WEIGHTS)
         os.replace(text, folder / CARD)
     return folder
@@ -140,7 +145,8 @@ def admit(folder: str | Path, overwrite: bool) -> None:
 
 def _is_card(path: Path) -> bool:
     found = document(path)
-    return found is not None and set(found) == {f.name for f in fields(Card)}
+    known = {f.name for f in fields(Card)}
+    return found is not None and {"method", "config", "digest"} <= set(found) <= known
 
 
 def load(folder: str | Path) -> tuple[StateDict, Card]:
@@ -178,7 +184,7 @@ def check(folder: str | Path, name: str = "", shapes: Mapping[str, Shape] | None
     if shapes is None or found == shapes:
         return
     _signed(folder, card)
-    check_shapes(found, shapes, str(path), name)
+    check_shapes(unwrapped(found, shapes), shapes, str(path), name)
 
 
 def _signed(folder: str | Path, card: Card) -> str:
@@ -358,9 +364,10 @@ def load_state(net: "nn.Module", state: Mapping[str, "Tensor"], source: str = "t
     MethodError
         The first tensor that is missing, unexpected or of another shape, by name.
     """
-    name = type(net).__name__
-    check_shapes(shapes_of(state), shapes_of(net.state_dict()), source, name)
-    net.load_state_dict(dict(state))
+    own = net.state_dict()
+    state = unwrapped(state, own)
+    check_shapes(shapes_of(state), shapes_of(own), source, type(net).__name__)
+    net.load_state_dict(state)
 
 
 def load_net(

@@ -3,10 +3,10 @@
 import re
 import warnings
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cubefill.addresses import local_path
 from cubefill.errors import MethodError, StoreError
@@ -56,6 +56,28 @@ def check_shapes(
             )
 
 
+WRAPPERS = ("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""What torch's wrappers of nets (for several devices, compiled) put into the names of tensors."""
+
+Value = TypeVar("Value")
+
+
+def unwrapped(state: Mapping[str, Value], wanted: Iterable[str] = ()) -> dict[str, Value]:
+    """The state under the names of the net itself, without those of wrappers around it or in it.
+
+    As it is where its names are those `wanted`, or where two tensors would get one name.
+
+    Examples
+    --------
+    >>> unwrapped({"module._orig_mod.first.weight": 1, "module.head._orig_mod.bias": 2})
+    {'first.weight': 1, 'head.bias': 2}
+    """
+    if set(state) == set(wanted):
+        return dict(state)
+    found = {".".join(p for p in n.split(".") if p not in WRAPPERS): t for n, t in state.items()}
+    return found if len(found) == len(state) and "" not in found else dict(state)
+
+
 def _more(names: list[str]) -> str:
     return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
@@ -67,6 +89,7 @@ def original_pt(
 ) -> tuple[StateDict, dict[str, Any]]:
     """Tensors of an author's `.pt` file, and what lay beside them; runs no code of the file.
 
+    Names that a wrapper of torch put before those of the net are left out (`unwrapped`).
     Only tensors, plain values and `argparse.Namespace` (given back as a dict) are let in.
 
     Parameters
@@ -92,7 +115,7 @@ def original_pt(
         got = ", ".join(map(str, found)) if isinstance(found, dict) else type(found).__name__
         want = f"a state dict under {key!r}" if key else "a state dict"
         raise StoreError(f"{path} holds {got}: expected {want}.")
-    state: StateDict = dict(held)
+    state: StateDict = unwrapped(held, expected or ())
     if expected is not None:
         check_shapes(shapes_of(state), expected, str(path), "the original")
     others = {n: v for n, v in found.items() if n != key} if key else {}

@@ -89,6 +89,7 @@ class CnnRnn(SeriesMethod):
     """
 
     name: ClassVar[str] = "cnnrnn"
+    quantity: ClassVar[str] = "NDVI"
     Config: ClassVar[type] = ConfigCnnRnn
     gives: ClassVar[tuple[str, ...]] = ("NDVI",)
 

@@ -11,11 +11,13 @@ copied while the device works on the last.
 """
 
 import logging
+import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from itertools import chain
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple, Self
 
@@ -24,8 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from cubefill.errors import MethodError, did_you_mean
-from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch
+from cubefill.errors import CubefillWarning, MethodError, did_you_mean
+from cubefill.methods.contract import Block, Filled, Flag, Needs, Scratch, check_options
 from cubefill.methods.learned.footprint import footprint, on_meta, state_of
 from cubefill.methods.learned.passes import (
     Answer,
@@ -85,17 +87,20 @@ class TorchMethod:
     """"series" where a cube does not hold what the net is to give: see `train.sources`."""
     channels_last: ClassVar[bool] = False
     """True where the net was measured to be faster with its weights channels last."""
+    quantity: ClassVar[str] = "reflectance"
+    """What the values are that it learns from."""
+    sensor: ClassVar[str] = "Sentinel-2"
+    """What takes them."""
+    published: ClassVar[Mapping[str, str]] = {}
+    """`quantity` and `sensor` of the authors' weights, where they differ."""
 
     def __post_init__(self) -> None:
-        if self.precision not in ("float32", "bfloat16"):
-            raise MethodError(
-                f"precision={self.precision!r}: expected 'float32' or 'bfloat16'. "
-                "Pass precision='float32'."
-            )
+        if isinstance(self.checkpoint, PathLike):
+            object.__setattr__(self, "checkpoint", fspath(self.checkpoint))
+        check_options(self)
         if self.batch < 0:
             raise MethodError(f"batch={self.batch}: expected 0 or more blocks. Pass batch=0.")
         if self.checkpoint:
-            object.__setattr__(self, "checkpoint", str(self.checkpoint))
             object.__setattr__(self, "digest", self._card().digest)
             _ = self.config
 
@@ -235,7 +240,7 @@ class TorchMethod:
         found, recipe = cls.original_settings(path)
         method = cls().configured(**{**found, **config})
         state = cls._checked(cls.from_original(path, method.config), method.config, path)
-        card = card_of(method, recipe=recipe, licence=licence)
+        card = card_of(method, recipe=recipe, licence=licence, **cls.published)
         return checkpoint.save(folder, state, card, overwrite=overwrite)
 
     @classmethod
@@ -251,7 +256,22 @@ class TorchMethod:
         """Refuses while planning what `fill` would refuse later.
 
         That is no checkpoint, a broken one or another net's, and a device or precision not there.
+        Warns of a net that learned another quantity, or that of another sensor.
         """
+        self._check_net()
+        card = self._card()
+        known = {n: getattr(card, n) for n in ("quantity", "sensor")}
+        if any(v and v != getattr(type(self), n) for n, v in known.items()):
+            learned, wanted = _taught(**known), _taught(self.quantity, self.sensor)
+            warnings.warn(
+                f"The net in {self.checkpoint} was trained on {learned}, and fills {wanted} here: "
+                "check what it gives against held-out values. Use `cubefill train "
+                f"{self._named()} FOLDER --cube STORE` to train one on {wanted}.",
+                CubefillWarning,
+                stacklevel=2,
+            )
+
+    def _check_net(self) -> None:
         if not self.checkpoint:
             raise MethodError(
                 f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Use "
@@ -291,7 +311,7 @@ class TorchMethod:
         """
         checked = (type(self), self.checkpoint, self.digest, self.device, self.precision)
         if checked not in _READY:
-            self.ready()
+            self._check_net()
             _READY.add(checked)
         return self._fill(blocks)
 
@@ -420,7 +440,12 @@ def path_of(method: type) -> str:
 def card_of(method: TorchMethod, **entries: Any) -> Card:
     """A card for the net of a method; `entries` are further fields of `Card`."""
     needs = {n: str(v) for n, v in asdict(method.needs).items()}
+    entries = {"quantity": method.quantity, "sensor": method.sensor, **entries}
     return Card(method=path_of(type(method)), config=asdict(method.config), needs=needs, **entries)
+
+
+def _taught(quantity: str, sensor: str) -> str:
+    return f"{quantity or 'a quantity not named'} of {sensor or 'a sensor not named'}"
 
 
 def _place(block: Block) -> str:

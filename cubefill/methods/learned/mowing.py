@@ -75,6 +75,7 @@ class Mowing(SeriesMethod):
     """
 
     name: ClassVar[str] = "mowing"
+    quantity: ClassVar[str] = "NDVI"
     Config: ClassVar[type] = ConfigMowing
     gives: ClassVar[tuple[str, ...]] = ("mowing",)
     learns_from: ClassVar[Literal["cubes", "series"]] = "series"

@@ -11,6 +11,7 @@ Dates count as steps: their distance is not seen, as in the original.
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -76,6 +77,10 @@ class STpconv(WindowMethod):
     Config: ClassVar[type] = ConfigSTpconv
     complete: ClassVar[bool] = False
     rows: ClassVar[int] = 1
+    published: ClassVar[Mapping[str, str]] = {
+        "quantity": "carbon monoxide",
+        "sensor": "Sentinel-5P",
+    }
 
     @property
     def needs(self) -> Needs:

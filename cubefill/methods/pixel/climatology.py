@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Flag
+from cubefill.methods.pixel.fit import Fit
 from cubefill.methods.pixel.kernel import (
     NAN,
     TABLES,
@@ -19,21 +20,19 @@ from cubefill.methods.pixel.kernel import (
     load,
     row,
 )
-from cubefill.methods.pixel.method import Axes, Classic
+from cubefill.methods.pixel.method import DAY, Axes
 
 TILE = 256
 YEAR = 365.25
 
 
-def nearness(
-    days: NDArray[np.float64], out_days: NDArray[np.float64], window: float
-) -> NDArray[np.float64]:
+def nearness(axes: Axes, window: float) -> NDArray[np.float64]:
     """`(level, out_time, time)` weights, falling in a straight line with the days apart.
 
     The first level looks `window / 2` days to both sides, each next one twice as far, the last
     one at the whole year.
     """
-    apart = np.abs(out_days[:, None] - days[None, :]) % YEAR
+    apart = np.abs(axes.so[:, None].astype(np.int64) - axes.s) / DAY % YEAR
     apart = np.minimum(apart, YEAR - apart)
     half = [window / 2]
     while half[-1] <= YEAR / 2:
@@ -126,7 +125,7 @@ def climatology(
 
 
 @dataclass(frozen=True)
-class Climatology(Classic):
+class Climatology(Fit):
     """Day-of-year climatology of the pixel: mean or median of a window of days.
 
     Clear observations of all years count, those on the same day of the year most, those
@@ -139,9 +138,10 @@ class Climatology(Classic):
     statistic: str = "mean"
     """"mean" or "median"."""
 
-    fits: ClassVar[bool] = True
     flag: ClassVar[Flag] = Flag.CLIMATOLOGY
     beyond: ClassVar[Flag] = Flag.CLIMATOLOGY
+    fewest: ClassVar[int] = 1  # type: ignore[assignment,misc]
+    """A mean of one is one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -153,7 +153,7 @@ class Climatology(Classic):
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
-        near = nearness(axes.days, axes.out_days, self.window)
+        near = nearness(axes, self.window)
         keep = self.keeps(axes)
         return int(
             climatology(band.dtype, band, valid, near, self.statistic == "median", keep, out)

@@ -1,8 +1,9 @@
 """Pchip, akima and quadratic: curves through the clear observations of a pixel, on real days.
 
 One kernel: the observations of a pixel are gathered, slopes or coefficients found in float64 by
-the formulas of scipy, and the curve read at the dates asked for. Before the first and after the
-last clear observation its value is held.
+the formulas of scipy, and the curve read at the dates asked for, within the range of the pixel's
+observations. Before the first and after the last of them its value is held. Days are counted in
+seconds: their differences are exact.
 """
 
 from dataclasses import dataclass
@@ -139,10 +140,12 @@ def _pixel(
     x: Array, v: Array, m: Array, d: Array, r: Array,
 ) -> None:  # fmt: skip
     n = 0
+    low, high = np.inf, -np.inf
     for i in range(len(days)):
         if s[i, j] == s[i, j]:
             x[n] = days[i]
             v[n] = s[i, j]
+            low, high = min(low, v[n]), max(high, v[n])
             n += 1
     if n > 2:
         if mode == PCHIP:
@@ -163,7 +166,7 @@ def _pixel(
         elif u >= x[n - 1]:
             r[k, j] = np.float32(v[n - 1])
         else:
-            r[k, j] = np.float32(_read(mode, x, v, d, n, i, u))
+            r[k, j] = np.float32(min(max(_read(mode, x, v, d, n, i, u), low), high))
 
 
 @kernel("band", VALID, DAYS, DAYS, types.int64, types.boolean, "out")
@@ -198,7 +201,8 @@ class _Through(Classic):
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
-        args = (band, valid, axes.days, axes.out_days, self.mode, axes.same, out)
+        given, asked = axes.s.astype(np.float64), axes.so.astype(np.float64)
+        args = (band, valid, given, asked, self.mode, axes.same, out)
         return int(through(band.dtype, *args))
 
 
@@ -221,7 +225,8 @@ class Pchip(_Through):
 class Akima(_Through):
     """Akima spline: little overshoot next to steps.
 
-    Equal to `scipy.interpolate.Akima1DInterpolator`; two observations give a straight line.
+    Equal to `scipy.interpolate.Akima1DInterpolator`, held within the range of the pixel's clear
+    observations; two observations give a straight line.
 
     References
     ----------
@@ -234,9 +239,10 @@ class Akima(_Through):
 
 @dataclass(frozen=True)
 class Quadratic(_Through):
-    """Quadratic spline through all clear observations; it may overshoot.
+    """Quadratic spline through all clear observations; it may overshoot those beside a gap.
 
-    Equal to `scipy.interpolate.interp1d(kind="quadratic")`; two observations give a straight line.
+    Equal to `scipy.interpolate.interp1d(kind="quadratic")`, held within the range of the pixel's
+    clear observations; two observations give a straight line.
     """
 
     mode: ClassVar[int] = QUADRATIC

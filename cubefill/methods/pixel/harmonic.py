@@ -1,13 +1,14 @@
 """Harmonic regression: what a pixel does at this time of the year.
 
-Normal equations by Cholesky, a tile of pixels at a time. The matrix follows from when a pixel was
-clear, the right side from its values: bands that share `valid` share the factor. Both ways of
-getting there do the same arithmetic in the same order.
+Normal equations by Cholesky, a tile of pixels at a time. Days are counted from one date, whatever
+the cube: what a date is in the equations does not depend on the others. The matrix follows from
+when a pixel was clear, the right side from its values: bands that share `valid` share the factor.
+Both ways of getting there do the same arithmetic in the same order.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numba import types
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Codes
+from cubefill.methods.pixel.fit import MOST_ROUNDS, Fit
 from cubefill.methods.pixel.kernel import (
     NAN,
     TABLE,
@@ -29,11 +31,16 @@ from cubefill.methods.pixel.kernel import (
     reach,
     rounded,
     row,
+    span,
     weigh_clear,
+    within,
 )
-from cubefill.methods.pixel.method import Axes, Classic
+from cubefill.methods.pixel.method import DAY, Axes
 
 YEAR = 365.25
+MOST_ORDERS = 12
+LEAST_RIDGE = 1e-9
+"""Share of the diagonal below which rounding may make it negative."""
 TOGETHER = 1 << 14
 """Pixels whose factors are kept for all bands."""
 TILE = 256
@@ -43,11 +50,11 @@ EIGHT = 8
 
 def design(days: NDArray[np.float64], orders: int, trend: bool) -> NDArray[np.float64]:
     """`(time, term)`: one, years where `trend`, then cosine and sine of each order."""
-    phase = 2 * np.pi * days / YEAR
-    columns = [np.ones_like(days)] + ([days / YEAR] if trend else [])
-    for k in range(1, orders + 1):
-        columns += [np.cos(k * phase), np.sin(k * phase)]
-    return np.ascontiguousarray(np.stack(columns, axis=1))
+    out = np.ones((len(days), 1 + trend + 2 * orders))
+    for terms, day in zip(out, days.tolist(), strict=True):  # math, not numpy: a date's own bits
+        waves = [k * 2 * math.pi * (day % YEAR) / YEAR for k in range(1, orders + 1)]
+        terms[1:] = [day / YEAR] * trend + [f(w) for w in waves for f in (math.cos, math.sin)]
+    return out
 
 
 def products(x: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -80,12 +87,11 @@ def _weighted(s: Array, w: Array, q: Array, v: Array) -> None:
 
 @row
 def _add(x: Array, q: Array, g: Array) -> None:
-    """Adds eight dates to a sum."""
+    """Adds eight dates to a sum, one after the other: one without weight changes no bit."""
     x0, x1, x2, x3, x4, x5, x6, x7 = x[0], x[1], x[2], x[3], x[4], x[5], x[6], x[7]
     for j in range(g.shape[0]):
-        a = (x0 * q[0, j] + x1 * q[1, j]) + (x2 * q[2, j] + x3 * q[3, j])
-        b = (x4 * q[4, j] + x5 * q[5, j]) + (x6 * q[6, j] + x7 * q[7, j])
-        g[j] += a + b
+        a = g[j] + x0 * q[0, j] + x1 * q[1, j] + x2 * q[2, j] + x3 * q[3, j]
+        g[j] = a + x4 * q[4, j] + x5 * q[5, j] + x6 * q[6, j] + x7 * q[7, j]
 
 
 @row
@@ -213,11 +219,14 @@ def harmonic(
     c = np.empty((terms, width))
     a = np.empty(width)
     r = np.empty(width, np.float32)
+    low = np.empty(width, np.float32)
+    high = np.empty(width, np.float32)
     work = np.empty(count)
     lost = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         lost += load(band, valid, p0, n, s)
+        span(s[:count], low, high)
         for k in range(rounds + 1):
             if k > 0:
                 for i in range(count):
@@ -227,6 +236,7 @@ def harmonic(
         for k in range(len(xo)):
             _predict(xo, k, c, a)
             rounded(a, r)
+            within(r, low, high)
             give(s, r, k, keep, p0, n, out)
     return lost
 
@@ -288,10 +298,13 @@ def apply_factors(
     c = np.empty((terms, width))
     a = np.empty(width)
     r = np.empty(width, np.float32)
+    low = np.empty(width, np.float32)
+    high = np.empty(width, np.float32)
     lost = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         lost += load(band, valid, p0, n, s)
+        span(s, low, high)
         c[:] = 0.0
         for i in range(pairs.shape[0]):
             for b in range(EIGHT):
@@ -304,6 +317,7 @@ def apply_factors(
         for k in range(len(xo)):
             _predict(xo, k, c, a)
             rounded(a, r)
+            within(r, low, high)
             give(s, r, k, keep, p0, n, out)
     return lost
 
@@ -312,12 +326,13 @@ def apply_factors(
 
 
 @dataclass(frozen=True)
-class Harmonic(Classic):
+class Harmonic(Fit):
     """Harmonic regression: yearly waves and a trend fitted to the pixel's clear observations.
 
     Least squares in float64, with a little `ridge` on all terms but the mean so that few
     observations give a calm curve. `robust` is the number of rounds in which observations far
-    from the curve lose weight (bisquare).
+    from the curve lose weight (bisquare). The curve is held within the range of the observations;
+    a pixel with fewer than two of them for each term gets a straight line.
 
     References
     ----------
@@ -334,15 +349,20 @@ class Harmonic(Classic):
     ridge: float = 1e-3
     """Added to the diagonal of the normal equations, the mean's apart."""
 
-    fits: ClassVar[bool] = True
-
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.orders < 1 or self.ridge <= 0 or self.robust < 0:
+        known = 1 <= self.orders <= MOST_ORDERS and 0 <= self.robust <= MOST_ROUNDS
+        if not known or not LEAST_RIDGE <= self.ridge <= 1 / LEAST_RIDGE:
             raise MethodError(
                 f"Harmonic(orders={self.orders}, ridge={self.ridge}, robust={self.robust}): "
-                "expected orders >= 1, ridge > 0 and robust >= 0; pass orders=2, ridge=1e-3."
+                f"expected orders 1 to {MOST_ORDERS}, ridge {LEAST_RIDGE} to {1 / LEAST_RIDGE:g} "
+                f"and robust 0 to {MOST_ROUNDS}; pass orders=2, ridge=1e-3."
             )
+
+    @property
+    def fewest(self) -> int:
+        """Two for each term of the curve."""
+        return 2 * (1 + self.trend + 2 * self.orders)
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""
@@ -376,9 +396,9 @@ class Harmonic(Classic):
 
     def _designs(self, axes: Axes) -> tuple[Array, Array, Array]:
         """The design at the dates given and asked for, and the ridge of each term."""
-        middle = axes.days[-1] / 2
-        x = design(axes.days - middle, self.orders, self.trend)
-        xo = design(axes.out_days - middle, self.orders, self.trend)
+        given, asked = ((axes.start + a.astype(np.int64)) / DAY for a in (axes.s, axes.so))
+        x = design(given, self.orders, self.trend)
+        xo = design(asked, self.orders, self.trend)
         ridge = np.full((1, x.shape[1]), self.ridge)
         ridge[0, 0] = 0
         return x, xo, ridge

@@ -254,7 +254,7 @@ def encode(v: Any, out: Array) -> Any:
 
 def _decode(q: Any) -> Any:
     if isinstance(q, types.Float):
-        return lambda q: q
+        return lambda q: q if q - q == 0 else NAN  # infinite is no observation
     return lambda q: NAN if q == NODATA else np.float32(q) * SCALE
 
 
@@ -344,6 +344,25 @@ def rounded(a: Array, r: Array) -> None:
     """A row of float64 as float32."""
     for j in range(r.shape[0]):
         r[j] = np.float32(a[j])
+
+
+@row
+def span(s: Array, low: Array, high: Array) -> None:
+    """Lowest and highest observation of each pixel of `s (time, pixel)`."""
+    low[:] = np.inf
+    high[:] = -np.inf
+    for i in range(s.shape[0]):
+        for j in range(s.shape[1]):
+            low[j] = s[i, j] if s[i, j] < low[j] else low[j]
+            high[j] = s[i, j] if s[i, j] > high[j] else high[j]
+
+
+@row
+def within(r: Array, low: Array, high: Array) -> None:
+    """Holds a row of the curve within the range of the observations."""
+    for j in range(r.shape[0]):
+        r[j] = low[j] if r[j] < low[j] else r[j]
+        r[j] = high[j] if r[j] > high[j] else r[j]
 
 
 @row

@@ -1,11 +1,14 @@
 """What the methods without learning share: options, axes, flags, limits and expected errors."""
 
 import copy
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import Any, ClassVar, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from cubefill.errors import MethodError
@@ -18,11 +21,12 @@ from cubefill.methods.contract import (
     Flag,
     Float,
     Needs,
-    days_since,
+    check_options,
 )
 from cubefill.methods.pixel.flags import flags
 
 DAY = 86_400
+EPOCH = np.datetime64("2020-01-01", "ns")
 NEVER = -1
 ALWAYS = 2**31 - 1
 WIDTH = 1024
@@ -36,7 +40,11 @@ ENOUGH = 20
 
 @dataclass(frozen=True)
 class Axes:
-    """The dates given and asked for, as kernels want them."""
+    """The dates given and asked for, as kernels want them: in whole seconds.
+
+    Differences of seconds are exact, so that what follows from them does not depend on the date
+    that they are counted from.
+    """
 
     s: NDArray[np.int32]
     """Seconds of the dates given, since the first."""
@@ -46,12 +54,16 @@ class Axes:
     """Last date given that is not after each date asked for, or -1."""
     same: bool
     """True when both are the same dates."""
+    start: int
+    """Seconds of the first date given since `EPOCH`."""
 
     @classmethod
     def of(cls, block: Block) -> "Axes":
         """The axes of a block."""
-        s, so = (_seconds(t, block.time[0]) for t in (block.time, block.out_time))
-        return cls(s, so, np.searchsorted(s, so, side="right") - 1, block.same_axis)
+        given, asked = _seconds(block.time), _seconds(block.out_time)
+        s, so = ((a - given[0]).astype(np.int32) for a in (given, asked))
+        lo = np.searchsorted(s, so, side="right") - 1
+        return cls(s, so, lo, block.same_axis, int(given[0]))
 
     @property
     def days(self) -> NDArray[np.float64]:
@@ -64,8 +76,10 @@ class Axes:
         return self.so / DAY
 
 
-def _seconds(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np.int32]:
-    return np.rint(days_since(time, start) * DAY).astype(np.int32)
+def _seconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Whole seconds since `EPOCH`, each date rounded by itself."""
+    half = np.timedelta64(500, "ms")
+    return ((time - EPOCH + half) // np.timedelta64(1, "s")).astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -87,10 +101,11 @@ class Errors:
 class Classic:
     """A method that works pixel by pixel and band by band, on real days."""
 
-    max_gap: float | None = None
-    """Longest gap between two clear observations that is filled, in days; None for any."""
-    max_extrapolate: float | None = None
-    """Days filled before the first and after the last clear observation; None for any."""
+    max_gap: float | str | timedelta | np.timedelta64 | None = None
+    """Longest gap between two clear observations that is filled, in whole days: a number, "30D" or
+    a Timedelta; None for any."""
+    max_extrapolate: float | str | timedelta | np.timedelta64 | None = None
+    """Whole days filled before the first and after the last clear observation; None for any."""
     smooth: bool = False
     """True gives the fitted curve itself, as `<band>_smooth`."""
     errors: Errors | None = field(default=None, init=False, repr=False)
@@ -108,18 +123,14 @@ class Classic:
     """Whether it fills before the first and after the last clear observation."""
 
     def __post_init__(self) -> None:
+        for name in ("max_gap", "max_extrapolate"):
+            object.__setattr__(self, name, _days(self, name))
+        check_options(self)
         if self.smooth and not self.fits:
             raise MethodError(
                 f"{type(self).__name__} passes through the observations: expected smooth=False, "
                 "got True. Use savgol, whittaker, harmonic or climatology for a fitted curve."
             )
-        for name in ("max_gap", "max_extrapolate"):
-            days = getattr(self, name)
-            if days is not None and not days >= 0:
-                raise MethodError(
-                    f"{type(self).__name__}({name}={days!r}): expected days >= 0 or None; "
-                    f"pass {name}=60 for two months."
-                )
 
     @property
     def suffix(self) -> str:
@@ -180,21 +191,32 @@ class Classic:
         given = list(block.bands.values())
         outs = [block.empty(n + self.suffix, b.dtype) for n, b in block.bands.items()]
         flag, lost = self.curves(given, block.valid, axes, outs)
-        merged = flag
         bands: dict[str, NDArray[Any]] = {}
         std: dict[str, Float] = {}
+        codes = []
+        few = self.few(block.valid)
         for (name, band), out, holes in zip(block.bands.items(), outs, lost, strict=True):
-            valid, own = block.valid, flag
+            valid, own, short = block.valid, flag, few
             if holes:
                 valid = valid & ~_absent(band)
-                own = self.flags(valid, axes)
-                merged = np.maximum(merged, own)
+                own, short = self.flags(valid, axes), self.few(valid)
+            if short is not None:
+                self.replace_few(band, valid, axes, short, out)
+                own[:, short] = _told_few(own[:, short])
+            codes.append(own)
             if not self.complete:
                 out[own == Flag.UNFILLABLE] = Counts().nodata if block.counts else np.nan
             bands[name + self.suffix] = out
             if block.std and self.errors is not None:
                 std[name + self.suffix] = _spread(self.errors, name, valid, axes, own)
-        return Filled(bands, merged, std)
+        return Filled(bands, worst(codes), std)
+
+    def few(self, valid: Bool) -> Bool | None:
+        """Pixels `(y, x)` with too few observations for the curve; None where there are none."""
+        return None
+
+    def replace_few(self, band: Any, valid: Bool, axes: Axes, few: Bool, out: Any) -> None:
+        """Writes what such pixels get instead of the curve to `out`."""
 
     def _check(self, block: Block) -> None:
         if block.std and self.errors is None:
@@ -231,13 +253,56 @@ class Classic:
 _FLOAT = np.dtype(np.float32)
 
 
-def _limit(days: float | None) -> int:
-    return ALWAYS if days is None else min(ALWAYS, round(days * DAY))
+def _days(method: Any, name: str) -> float | None:
+    """An option that is a number of days, "30D" or a Timedelta, as days; None for no limit."""
+    value = days = getattr(method, name)
+    try:
+        if isinstance(value, str) and not _UNIT.search(value):
+            raise ValueError("it has no unit")
+        if isinstance(value, str | timedelta | np.timedelta64):
+            days = pd.Timedelta(value) / pd.Timedelta(days=1)
+        if value is None or (not isinstance(days, bool) and days == np.inf):
+            return None
+        if isinstance(days, bool) or not days >= 0:
+            raise ValueError("it is no number of days from 0 on")
+        return days  # type: ignore[no-any-return]
+    except (ValueError, TypeError, OverflowError) as error:
+        raise MethodError(
+            f"{type(method).__name__}({name}={value!r}): expected days >= 0, such as 60, '60D' or "
+            f"a Timedelta, or None ({error}). Pass {name}=60 for two months."
+        ) from None
+
+
+_UNIT = re.compile("[a-zA-Z]")
+
+
+def _limit(days: Any) -> int:
+    """Seconds up to which two dates are no more than so many whole days apart."""
+    return ALWAYS if days is None else int(min(ALWAYS, (days // 1 + 0.5) * DAY))
+
+
+def _told_few(codes: Codes) -> Codes:
+    """The codes of pixels whose gaps were filled in another way, for lack of observations."""
+    told = np.isin(codes, (Flag.OBSERVED, Flag.UNFILLABLE))
+    return np.where(told, codes, np.uint8(Flag.FEW_OBSERVATIONS))
+
+
+def worst(codes: Sequence[Codes]) -> Codes:
+    """One code for all bands: that of the band least well known, `INCOMPLETE` where one is NaN."""
+    first = codes[0]
+    if all(c is first for c in codes):
+        return first
+    empty = [c == Flag.UNFILLABLE for c in codes]
+    known = [np.where(e, np.uint8(0), c) for c, e in zip(codes, empty, strict=True)]
+    out: Codes = np.maximum.reduce(known)
+    out[np.logical_or.reduce(empty)] = Flag.INCOMPLETE
+    out[np.logical_and.reduce(empty)] = Flag.UNFILLABLE
+    return out
 
 
 def _absent(band: NDArray[Any]) -> Bool:
     if band.dtype.kind == "f":
-        return np.isnan(band)
+        return ~np.isfinite(band)
     absent: Bool = band == Counts().nodata
     return absent
 
@@ -282,6 +347,9 @@ def _errors_of(
         others = clear.copy()
         others[i] = False
         method.curve(value, others, axes, out)
+        few = method.few(others)
+        if few is not None:
+            method.replace_few(value, others, axes, few, out)
         error = (out[i].astype(np.float64) - value[i])[clear[i]]
         past, coming = _neighbours(others[:, clear[i]], axes.days, i)
         _add(square, count, error, past, coming)

@@ -1,11 +1,12 @@
-"""The kernel of the Whittaker smoother: pentadiagonal systems, a tile of pixels at a time.
+"""The kernel of the Whittaker smoother: a smoothing spline through a pixel's own observations.
 
-The matrix is `diag(w) + lam * D'D`; `D'D` is shared by all pixels, `w` is each pixel's own. It is
-factorised as L D L' without pivoting, in float64 (float32 was measured unusable). The factor
-follows from when a pixel was clear: bands that share `valid` share it.
+The curve that minimises the squared distance to the observations plus `lam` times the integral of
+its squared second derivative is a natural cubic spline with its knots at the observations (Reinsch
+1967). Its second derivatives follow from a pentadiagonal system, factorised as L D L' in float64
+(float32 was measured unusable). Nothing but the pixel's own observations goes into it: a date on
+which the pixel is not clear changes no bit. The factor follows from when a pixel was clear: bands
+that share `valid` share it.
 """
-
-from typing import Any
 
 import numpy as np
 from numba import types
@@ -13,160 +14,157 @@ from numba import types
 from cubefill.methods.pixel.kernel import (
     ADDRESSES,
     AHEAD,
-    INDEX,
+    BISQUARE,
+    DAYS,
+    FLOOR,
     LOST,
+    MAD,
     NAN,
-    TABLE,
+    SECONDS,
     VALID,
     Array,
     as_row,
-    bisquare,
-    decode,
     encode,
     fetch,
     kernel,
+    load,
     load_row,
+    middle,
     reach,
     row,
     row_at,
-    weigh_clear,
 )
 
-TILE = 256
+TILE = 64
+PER_DAY = 1 / 86_400
+LEAST = 1e-6
+"""Weight of an observation that a robust round forgets."""
+ROWS = types.Array(types.float64, 3, "C")
 
 
 @row
-def _weights(s: Array, w: Array) -> None:
-    for j in range(w.shape[0]):
-        w[j] = 1.0 if s[j] == s[j] else 0.0
-
-
-@row
-def _first_last(w: Array, i: int, first: Array, last: Array) -> None:
-    for j in range(first.shape[0]):
-        clear = w[j] > 0.0
-        first[j] = np.int32(i) if clear & (last[j] < 0) else first[j]
-        last[j] = np.int32(i) if clear else last[j]
-
-
-@row
-def _ends(w: Array, first: Array, last: Array) -> None:
-    first[:] = np.int32(w.shape[0])
-    last[:] = np.int32(-1)
-    for i in range(w.shape[0]):
-        _first_last(w[i], i, first, last)
-
-
-@row
-def pattern(s: Array, w: Array, first: Array, last: Array) -> None:
-    """Weight 1 where `s` holds an observation, and the first and last of every pixel.
-
-    A pixel without any has first `time` and last -1.
-    """
+def knots(s: Array, j: int, seconds: Array, t: Array) -> int:
+    """Seconds of the observations of pixel `j` of `s (time, pixel)`, in `t`, and their number."""
+    n = 0
     for i in range(s.shape[0]):
-        _weights(s[i], w[i])
-    _ends(w, first, last)
+        t[n] = seconds[i]
+        n += 1 if s[i, j] == s[i, j] else 0
+    return n
 
 
 @row
-def _shared(valid: Array, p0: int, n: int, w: Array, first: Array, last: Array) -> None:
-    """`pattern` of all bands at once."""
-    j = 0
-    while j < n:
-        y, x, m = reach(p0 + j, n - j, valid.shape[2])
-        for i in range(valid.shape[0]):
-            if i + AHEAD < valid.shape[0]:
-                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
-            weigh_clear(as_row(valid[i, y, x : x + m]), w[i, j : j + m])
-        j += m
-    _ends(w, first, last)
+def _shared(valid: Array, p: int, seconds: Array, t: Array) -> int:
+    """`knots` of all bands at once."""
+    n, y = 0, p // valid.shape[2]
+    x = p - y * valid.shape[2]
+    for i in range(valid.shape[0]):
+        t[n] = seconds[i]
+        n += 1 if valid[i, y, x] else 0
+    return n
 
 
 @row
-def _eliminate(
-    w: Array, a0: float, a1: float, a2: float, c2: float,
-    g: Array, e1: Array, f1: Array, f2: Array, e: Array, f: Array, r: Array,
-) -> None:  # fmt: skip
-    """One row of the elimination; `g` becomes its unscaled `e`."""
-    for j in range(w.shape[0]):
-        d = a0 + w[j] - e1[j] * g[j] - f2[j] * c2
-        u = a1 - f1[j] * g[j]
-        o = 1.0 / d
-        g[j] = u
-        e[j] = u * o
-        f[j] = a2 * o
-        r[j] = o
+def steps(t: Array, n: int, h: Array) -> None:
+    """Days between neighbours of `n` observations."""
+    for i in range(n - 1):
+        h[i] = (t[i + 1] - t[i]) * PER_DAY
 
 
 @row
-def _settle(k: int, first: Array, last: Array, e: Array, f: Array, r: Array) -> None:
-    """Lets row `k` hold what comes before the first observation, and keep a lone one exactly.
+def factor(n: int, lam: float, h: Array, v: Array, l1: Array, l2: Array, d: Array) -> None:
+    """Factor of the system of the inner observations; `v` is one over the weight of each.
 
-    Of a pixel without observations it makes NaN.
+    `d` holds one over the diagonal.
     """
-    for j in range(r.shape[0]):
-        before = k < first[j]
-        lone = first[j] == last[j]
-        none = last[j] < 0
-        hold = -1.0 if before else 0.0
-        given = before | lone
-        exact = 1.0 if k == first[j] else 0.0
-        a = hold if given else e[j]
-        e[j] = np.nan if none else a
-        f[j] = 0.0 if given else f[j]
-        r[j] = exact if given else r[j]
+    for i in range(1, n - 1):
+        a, b = 1 / h[i - 1], 1 / h[i]
+        c = -a - b
+        g = (h[i - 1] + h[i]) / 3 + lam * (a * a * v[i - 1] + c * c * v[i] + b * b * v[i + 1])
+        l1[i] = 0.0
+        l2[i] = 0.0
+        if i > 1:
+            q = 1 / h[i - 2]
+            e = h[i - 1] / 6 + lam * ((-q - a) * a * v[i - 1] + a * c * v[i])
+            if i > 2:
+                f = lam * q * a * v[i - 1]
+                l2[i] = f * d[i - 2]
+                e -= f * l1[i - 1]
+                g -= f * l2[i]
+            l1[i] = e * d[i - 1]
+            g -= e * l1[i]
+        d[i] = 1 / g
 
 
 @row
-def factor(bend: Array, w: Array, first: Array, last: Array, e: Array, f: Array, r: Array) -> None:
-    """The factor of every pixel; `e` and `f` have two rows of zeros at the end."""
-    count = w.shape[0]
-    g = np.zeros(w.shape[1])
-    for i in range(count):
-        p, q = (i - 1) % (count + 2), (i - 2) % (count + 2)
-        c2 = bend[2, i - 2] if i > 1 else 0.0
-        _eliminate(
-            w[i], bend[0, i], bend[1, i], bend[2, i], c2,
-            g, e[p], f[p], f[q], e[i], f[i], r[i],
-        )  # fmt: skip
-    head = np.int32(0)
-    for j in range(first.shape[0]):
-        head = max(head, first[j] if first[j] < last[j] else np.int32(count))
-    for i in range(head):
-        _settle(i, first, last, e[i], f[i], r[i])
+def solve(
+    n: int, lam: float, h: Array, v: Array, l1: Array, l2: Array, d: Array,
+    y: Array, g: Array, z: Array,
+) -> None:  # fmt: skip
+    """Second derivatives `g` and values `z` of the curve at `n` observations `y`."""
+    for i in range(n):
+        g[i] = 0.0
+        z[i] = y[i]
+    for i in range(1, n - 1):
+        b = (y[i + 1] - y[i]) / h[i] - (y[i] - y[i - 1]) / h[i - 1]
+        if i > 1:
+            b -= l1[i] * g[i - 1]
+        if i > 2:
+            b -= l2[i] * g[i - 2]
+        g[i] = b
+    for i in range(n - 2, 0, -1):
+        b = g[i] * d[i]
+        if i < n - 2:
+            b -= l1[i + 1] * g[i + 1]
+        if i < n - 3:
+            b -= l2[i + 2] * g[i + 2]
+        g[i] = b
+    before = 0.0
+    for i in range(n - 1):
+        bend = (g[i + 1] - g[i]) / h[i]
+        z[i] -= lam * v[i] * (bend - before)
+        before = bend
+    if n > 0:
+        z[n - 1] += lam * v[n - 1] * before
 
 
 @row
-def _forwards(s: Array, w: Array, e1: Array, f2: Array, z1: Array, z2: Array, z: Array) -> None:
-    for j in range(z.shape[0]):
-        v = np.float64(s[j])
-        x = w[j] * v if v == v else 0.0
-        z[j] = x - e1[j] * z1[j] - f2[j] * z2[j]
+def _reweigh(n: int, y: Array, z: Array, work: Array, v: Array) -> None:
+    """One over the bisquare weight of each observation, from its distance to the curve."""
+    for i in range(n):
+        work[i] = abs(y[i] - z[i])
+    far = BISQUARE * max(MAD * middle(work, n), FLOOR)
+    for i in range(n):
+        u = (y[i] - z[i]) / far
+        near = (1 - u * u) * (1 - u * u) if abs(u) < 1 else 0.0
+        v[i] = 1 / max(near, LEAST)
 
 
 @row
-def forwards(s: Array, w: Array, e: Array, f: Array, y: Array) -> None:
-    """Right side of the back substitution, of observations and their weights."""
-    count, ey, yy = s.shape[0], e.shape[0], y.shape[0]
-    for i in range(count):
-        p, q = (i - 1) % ey, (i - 2) % ey
-        _forwards(s[i], w[i], e[p], f[q], y[(i - 1) % yy], y[(i - 2) % yy], y[i])
-
-
-@row
-def _backwards(e: Array, f: Array, r: Array, y1: Array, y2: Array, y: Array) -> None:
-    for j in range(y.shape[0]):
-        y[j] = y[j] * r[j] - e[j] * y1[j] - f[j] * y2[j]
-
-
-@row
-def backwards(e: Array, f: Array, r: Array, y: Array) -> None:
-    """The curve up to the last observation; `y` has four rows of zeros at the end."""
-    for i in range(r.shape[0] - 1, -1, -1):
-        _backwards(e[i], f[i], r[i], y[i + 1], y[i + 2], y[i])
-
-
-# ------------------------------------------------------------------ a band of a tile
+def _read(
+    so: Array, t: Array, n: int, h: Array, y: Array, g: Array, z: Array, r: Array, j: int
+) -> None:
+    """The curve at the dates asked for, held at its ends, within the range of the observations."""
+    low, high = np.inf, -np.inf
+    for i in range(n):
+        low, high = min(low, y[i]), max(high, y[i])
+    i = 0
+    for k in range(len(so)):
+        while i < n - 2 and t[i + 1] <= so[k]:
+            i += 1
+        if n == 0:
+            a = np.nan
+        elif so[k] <= t[0]:
+            a = z[0]
+        elif so[k] >= t[n - 1]:
+            a = z[n - 1]
+        else:
+            b = (so[k] - t[i]) * PER_DAY / h[i]
+            c = 1 - b
+            bend = (c * c * c - c) * g[i] + (b * b * b - b) * g[i + 1]
+            a = c * z[i] + b * z[i + 1] + bend * h[i] * h[i] / 6
+        a = low if a < low else a
+        a = high if a > high else a
+        r[k, j] = np.float32(a)
 
 
 @row
@@ -187,175 +185,116 @@ def _take(at: Array, like: Array, valid: Array, p0: int, n: int, s: Array) -> in
 
 
 @row
-def _take_forwards(
-    band: Array, valid: Array, e1: Array, f2: Array, z1: Array, z2: Array, s: Array, z: Array
-) -> Any:
-    """`_forwards` of a row of a band where all weights are 1."""
-    lost = np.int32(0)
-    for j in range(z.shape[0]):
-        a = decode(band[j])
-        known = valid[j] & (a == a)
-        lost = np.int32(lost + np.int32(valid[j] & (a != a)))
-        s[j] = a if known else NAN
-        x = np.float64(a) if known else 0.0
-        z[j] = x - e1[j] * z1[j] - f2[j] * z2[j]
-    return lost
-
-
-@row
-def _shared_forwards(
-    at: Array, like: Array, valid: Array, p0: int, n: int, e: Array, f: Array, s: Array, y: Array
-) -> int:
-    """`_take` and `forwards` in one pass, for bands that share `valid`."""
-    count, size, lost, j = valid.shape[0], like.itemsize, 0, 0
-    ey, yy = e.shape[0], y.shape[0]
-    while j < n:
-        b, x, m = reach(p0 + j, n - j, valid.shape[2])
-        k = j + m
-        for i in range(count):
-            here = at[0] + i * at[1] + b * at[2] + x * size
-            if i + AHEAD < count:
-                fetch(row_at(here + AHEAD * at[1], m, like))
-            p, q, p1, q1 = (i - 1) % ey, (i - 2) % ey, (i - 1) % yy, (i - 2) % yy
-            lost += _take_forwards(
-                row_at(here, m, like), as_row(valid[i, b, x : x + m]), e[p, j:k], f[q, j:k],
-                y[p1, j:k], y[q1, j:k], s[i, j:k], y[i, j:k],
-            )  # fmt: skip
-        j = k
-    return lost
-
-
-@row
-def _give(
-    s: Array, e: Array, f: Array, r: Array, y1: Array, y2: Array, y: Array, keep: bool, out: Array
-) -> None:
-    """`_backwards`, and the curve into the output; clear observations put back."""
+def _write(r: Array, out: Array) -> None:
     for j in range(out.shape[0]):
-        z = y[j] * r[j] - e[j] * y1[j] - f[j] * y2[j]
-        y[j] = z
-        a = s[j]
-        out[j] = encode(a if keep & (a == a) else np.float32(z), out)
+        out[j] = encode(r[j], out)
 
 
 @row
-def _hold(k: int, last: Array, y1: Array, y: Array) -> None:
-    """Held after the last observation."""
-    for j in range(last.shape[0]):
-        y[j] = y[j] if k <= last[j] else y1[j]
-
-
-@row
-def _again(s: Array, y: Array, keep: bool, out: Array) -> None:
-    for j in range(out.shape[0]):
-        a = s[j]
-        out[j] = encode(a if keep & (a == a) else np.float32(y[j]), out)
-
-
-@row
-def _give_same(
-    to: Array, like: Array, side: int, p0: int, n: int, last: Array, keep: bool,
-    s: Array, e: Array, f: Array, r: Array, y: Array,
-) -> None:  # fmt: skip
-    """Dates given. Those after the first end of a pixel are written again, held."""
-    count, size, j = s.shape[0], like.itemsize, 0
-    end = count - 1
-    for i in range(n):
-        end = min(end, last[i] if last[i] >= 0 else count)
-    while j < n:
-        b, x, m = reach(p0 + j, n - j, side)
-        k, here = j + m, to[0] + b * to[2] + x * size
-        for i in range(count - 1, end, -1):
-            _backwards(e[i, j:k], f[i, j:k], r[i, j:k], y[i + 1, j:k], y[i + 2, j:k], y[i, j:k])
-        for i in range(end, -1, -1):
-            if i >= AHEAD:
-                fetch(row_at(here + (i - AHEAD) * to[1], m, like))
-            _give(
-                s[i, j:k], e[i, j:k], f[i, j:k], r[i, j:k], y[i + 1, j:k], y[i + 2, j:k],
-                y[i, j:k], keep, row_at(here + i * to[1], m, like),
-            )  # fmt: skip
-        for i in range(end + 1, count):
-            _hold(i, last[j:k], y[i - 1, j:k], y[i, j:k])
-            _again(s[i, j:k], y[i, j:k], keep, row_at(here + i * to[1], m, like))
-        j = k
-
-
-@row
-def _local(w: Array, y0: Array, y1: Array, y2: Array, y3: Array, out: Array) -> None:
-    """A date asked for from four neighbouring dates given."""
-    w0, w1, w2, w3 = w[0], w[1], w[2], w[3]
-    for j in range(out.shape[0]):
-        z = w0 * y0[j] + w1 * y1[j]
-        z += w2 * y2[j] + w3 * y3[j]
-        out[j] = encode(np.float32(z), out)
-
-
-@row
-def _give_other(
-    to: Array, like: Array, side: int, p0: int, n: int, last: Array, start: Array, weights: Array,
-    y: Array,
-) -> None:  # fmt: skip
-    for i in range(1, y.shape[0] - 4):
-        _hold(i, last, y[i - 1], y[i])
+def _put(to: Array, like: Array, side: int, p0: int, n: int, r: Array) -> None:
+    """`store` of all dates, to an address and its strides."""
     j = 0
     while j < n:
-        b, x, m = reach(p0 + j, n - j, side)
-        e, here = j + m, to[0] + b * to[2] + x * like.itemsize
-        for k in range(len(start)):
-            if k + AHEAD < len(start):
+        y, x, m = reach(p0 + j, n - j, side)
+        here = to[0] + y * to[2] + x * like.itemsize
+        for k in range(r.shape[0]):
+            if k + AHEAD < r.shape[0]:
                 fetch(row_at(here + (k + AHEAD) * to[1], m, like))
-            i, o = start[k], row_at(here + k * to[1], m, like)
-            _local(weights[k], y[i, j:e], y[i + 1, j:e], y[i + 2, j:e], y[i + 3, j:e], o)
+            _write(r[k, j : j + m], row_at(here + k * to[1], m, like))
         j += m
 
 
+@row
+def _observed(s: Array, j: int, y: Array) -> None:
+    n = 0
+    for i in range(s.shape[0]):
+        y[n] = np.float64(s[i, j])
+        n += 1 if s[i, j] == s[i, j] else 0
+
+
 @kernel(
-    ADDRESSES, ADDRESSES, "like", VALID, TABLE, INDEX, TABLE, types.boolean, types.int64,
-    types.boolean, types.boolean, LOST, gives=types.void,
+    ADDRESSES, ADDRESSES, "like", VALID, SECONDS, SECONDS, types.float64, types.boolean,
+    types.int64, types.boolean, LOST, gives=types.void,
 )  # fmt: skip
 def whittaker(
-    bands: Array, outs: Array, like: Array, valid: Array, bend: Array, start: Array,
-    weights: Array, own: bool, rounds: int, same: bool, keep: bool, lost: Array,
+    bands: Array, outs: Array, like: Array, valid: Array, seconds: Array, so: Array,
+    lam: float, own: bool, rounds: int, keep: bool, lost: Array,
 ) -> None:  # fmt: skip
     """Fills every output; rows of `bands` and `outs` are `addresses`.
 
-    `bend` is `lam * penalty(days)`. Unless the dates asked for are the `same`, date `k` of them is
-    the sum of dates `start[k] + 0..3` given, with the weights of row `k`. `keep` puts clear
-    observations back. `lost` gets the clear values of each band that hold no data: bands share a
-    factor unless each is to have its `own`, and where it is not 0, a band that shared is wrong.
-    Only an own factor can have `rounds` of robust weights.
+    `keep` puts clear observations back. `lost` gets the clear values of each band that hold no
+    data: bands share a factor unless each is to have its `own`, and where it is not 0, a band that
+    shared is wrong. Only an own factor can have `rounds` of robust weights.
     """
     count, side, pixels = valid.shape[0], valid.shape[2], valid.shape[1] * valid.shape[2]
     width = min(TILE, pixels)
     s = np.full((count, width), NAN, np.float32)
-    w = np.empty((count, width))
-    e = np.zeros((count + 2, width))
-    f = np.zeros((count + 2, width))
-    r = np.empty((count, width))
-    y = np.zeros((count + 4, width))
-    first = np.empty(width, np.int32)
-    last = np.empty(width, np.int32)
-    work = np.empty(count)
+    r = np.empty((len(so), width), np.float32)
+    t = np.empty((width, count + 1), np.int32)
+    many = np.empty(width, np.int64)
+    h = np.empty((width, count + 1))
+    l1, l2, d = np.empty_like(h), np.empty_like(h), np.empty_like(h)
+    v = np.ones(count + 1)
+    y, g, z = np.empty(count + 1), np.empty(count + 1), np.empty(count + 1)
+    work = np.empty(count + 1)
     lost[:] = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         if not own:
-            _shared(valid, p0, n, w, first, last)
-            factor(bend, w, first, last, e, f, r)
+            for j in range(n):
+                many[j] = _shared(valid, p0 + j, seconds, t[j])
+                steps(t[j], many[j], h[j])
+                factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
         for b in range(bands.shape[0]):
-            if own:
-                lost[b] += _take(bands[b], like, valid, p0, n, s)
-                pattern(s, w, first, last)
-                factor(bend, w, first, last, e, f, r)
-                forwards(s, w, e, f, y)
-                for _ in range(rounds):
-                    backwards(e, f, r, y)
-                    bisquare(s, y, w, work)
-                    factor(bend, w, first, last, e, f, r)
-                    forwards(s, w, e, f, y)
-            else:
-                lost[b] += _shared_forwards(bands[b], like, valid, p0, n, e, f, s, y)
-            if same:
-                _give_same(outs[b], like, side, p0, n, last, keep, s, e, f, r, y)
-            else:
-                backwards(e, f, r, y)
-                _give_other(outs[b], like, side, p0, n, last, start, weights, y)
+            lost[b] += _take(bands[b], like, valid, p0, n, s)
+            for j in range(n):
+                _observed(s, j, y)
+                if own:
+                    many[j] = knots(s, j, seconds, t[j])
+                    steps(t[j], many[j], h[j])
+                    v[:] = 1.0
+                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
+                solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
+                for _ in range(rounds if many[j] > 0 else 0):
+                    _reweigh(many[j], y, z, work, v)
+                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
+                    solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
+                _read(so, t[j], many[j], h[j], y, g, z, r, j)
+            if keep:
+                for i in range(count):
+                    for j in range(n):
+                        r[i, j] = s[i, j] if s[i, j] == s[i, j] else r[i, j]
+            _put(outs[b], like, side, p0, n, r)
+
+
+@kernel("band", VALID, SECONDS, DAYS, ROWS, gives=types.void)
+def sweep(band: Array, valid: Array, seconds: Array, lams: Array, out: Array) -> None:
+    """Misfit and roughness `(2, lam, pixel)` of the curve of every pixel for each of `lams`.
+
+    These are the sum of squared distances to the observations and the integral of the squared
+    second derivative.
+    """
+    count, pixels = band.shape[0], band.shape[1] * band.shape[2]
+    width = min(TILE, pixels)
+    s = np.full((count, width), NAN, np.float32)
+    t = np.empty(count + 1, np.int32)
+    v = np.ones(count + 1)
+    h, l1, l2 = np.empty(count + 1), np.empty(count + 1), np.empty(count + 1)
+    d, y, g, z = np.empty_like(h), np.empty_like(h), np.empty_like(h), np.empty_like(h)
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        load(band, valid, p0, n, s)
+        for j in range(n):
+            many = knots(s, j, seconds, t)
+            steps(t, many, h)
+            _observed(s, j, y)
+            for m in range(len(lams)):
+                factor(many, lams[m], h, v, l1, l2, d)
+                solve(many, lams[m], h, v, l1, l2, d, y, g, z)
+                misfit, rough = 0.0, 0.0
+                for i in range(many):
+                    misfit += (y[i] - z[i]) * (y[i] - z[i])
+                for i in range(many - 1):
+                    rough += h[i] / 3 * (g[i] * g[i] + g[i] * g[i + 1] + g[i + 1] * g[i + 1])
+                out[0, m, p0 + j] = misfit
+                out[1, m, p0 + j] = rough
