@@ -25,10 +25,8 @@ FOREIGN_DIMS = {
 """Names of dimensions in other libraries' cubes; case does not matter."""
 
 _STANDARD = {"projection_x_coordinate": "x", "projection_y_coordinate": "y"}
-_OF_COUNTS = frozenset(
-    ("_FillValue", "missing_value", "nodata", "scale_factor", "add_offset", "valid_min")
-    + ("valid_max", "valid_range", "actual_range", "dtype")
-)
+_OF_COUNTS = {"_FillValue", "missing_value", "nodata", "scale_factor", "add_offset", "dtype"}
+_OF_COUNTS |= {"valid_min", "valid_max", "valid_range", "actual_range"}
 """Attributes of digital numbers that are wrong of reflectance."""
 
 DIGITAL = 2.0

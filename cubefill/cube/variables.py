@@ -29,8 +29,7 @@ _BAND_WORDS = re.compile(
     "tir|toa|vnir|yellow"
 )
 _INDICES = re.compile(
-    r"k?nd[a-z]{1,3}\d?|[a-z]{0,4}vi\d?|mndwi|ndsi\d?|nbr\d?|nirv|lai|fapar|fcover|fvc|ireci|s2rep|bsi|"
-    r"psri|tc[bgw]"
+    "k?nd[a-z]{1,3}|[a-z]{0,4}vi|mndwi|nbr|nirv|lai|fapar|fcover|fvc|ireci|s2rep|bsi|psri|tc[bgw]"
 )
 _ANGLES = frozenset({"arc_degree", "deg", "degree", "degrees", "rad", "radian", "radians"})
 _LAYER_STANDARD = re.compile("flag|angle|mask|probability|standard_error|number_of_obs|area_type")

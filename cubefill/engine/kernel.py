@@ -158,7 +158,7 @@ def _check_units(work: Work, arrays: Arrays) -> None:
         slice(None, None, 8),
         slice(None, None, 8),
     )
-    for name in work.bands[:1]:
+    for name in work.bands:
         check_values(name, arrays[name][step][valid[step]])
 
 
