@@ -213,6 +213,48 @@ def from_array(da: xr.DataArray) -> xr.Dataset:
     return xr.Dataset(bands, base.coords, da.attrs)
 
 
+def as_array(out: xr.Dataset, da: xr.DataArray) -> xr.DataArray:
+    """A filled dataset as an array of the dimensions and band names of `da`, which it was made of.
+
+    What was not filled is that of `da`; where the result has other dates, it is left out.
+    """
+    cube, dim = from_array(da), band_dim(da)
+    names = foreign_names(cube)
+    back = {own: d for d, own in names.items() if d in da.dims}
+    rest, time = [d for d in da.dims if d != dim], back.get("time", "time")
+    same = np.array_equal(out["time"].values, in_own_names(cube)["time"].values)
+
+    def there(v: xr.Variable) -> xr.Variable:
+        dims = [back.get(str(d), d) for d in v.dims]
+        return xr.Variable(dims, v.data, v.attrs).transpose(*rest)
+
+    def stacked(given: Mapping[str, xr.Variable]) -> xr.Variable:
+        values = [v.astype(np.float32) for v in given.values()]
+        return values[0] if dim is None else xr.Variable.concat(values, dim).transpose(*da.dims)
+
+    made = {str(n): _made_of(out, names.get(str(n), str(n))) for n in cube.data_vars}
+    labels = [n for n, name in made.items() if name or same]
+    bands = {n: there(out.variables[m]) if (m := made[n]) else cube.variables[n] for n in labels}
+    gone = {dim} if len(labels) < len(made) else set()
+    gone |= set() if same else {time}
+    coords = {n: c.variable for n, c in da.coords.items() if not gone & set(c.dims)}
+    coords |= {dim: xr.Variable(dim, labels)} if dim in gone else {}
+    coords |= {} if same else {time: xr.Variable(time, out["time"].values)}
+    coords["fill_flag"] = there(out.variables["fill_flag"])
+    if any(f"{m}_std" in out for m in made.values()):
+        none = np.full((), np.nan, np.float32)
+        stds = {n: out.variables.get(f"{made[n]}_std") for n in labels}
+        coords["fill_std"] = stacked(
+            {n: bands[n] * none if v is None else there(v) for n, v in stds.items()}
+        )
+    return xr.DataArray(stacked(bands), coords, name=da.name, attrs=out.attrs)
+
+
+def _made_of(out: xr.Dataset, band: str) -> str | None:
+    """What a result has of a band: its values, or those of its smooth curve."""
+    return next((n for n in (band, f"{band}_smooth") if n in out.data_vars), None)
+
+
 # ------------------------------------------------------------------ values
 
 

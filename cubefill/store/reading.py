@@ -12,7 +12,7 @@ import xarray as xr
 import zarr
 from zarr.errors import NodeNotFoundError
 
-from cubefill.cube import check
+from cubefill.cube import accept
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
 from cubefill.store.ledger import Ledger
@@ -71,7 +71,7 @@ def open_cube(
             CubefillWarning,
             stacklevel=2,
         )
-    return check(ds)
+    return accept(ds)
 
 
 def opened(where: StoreLike, chunks: Chunks) -> xr.Dataset:
