@@ -132,6 +132,7 @@ class GapfillArrayAccessor:
 
     def _valid(self, valid: Any) -> Any:
         names = conforming.foreign_names(conforming.from_array(self._da))
+        valid = valid(self._da) if callable(valid) else valid
         return conforming.mask_in_own_names(valid, self._da, names)
 
     def __repr__(self) -> str:

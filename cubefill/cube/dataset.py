@@ -149,12 +149,11 @@ def _dims_advice(ds: xr.Dataset, missing: list[str]) -> str:
     others = [str(d) for d in ds.dims if d not in DIMS]
     if own:
         return f"Use cubefill.cube.conform(ds) to rename {', '.join(own)}."
-    if missing == ["time"]:
-        date = "numpy.datetime64('2024-06-01')"
-        return f"Use ds.expand_dims(time=[{date}]) for a single date."
-    if len(missing) == len(others) == 1:
-        return f"Use ds.rename({{{others[0]!r}: {missing[0]!r}}})."
-    return f"Use ds.rename with a name for each of {', '.join(missing)}."
+    if others and len(others) == len(missing):
+        return f"Use ds.rename({dict(zip(others, missing, strict=True))!r})."
+    if "time" in missing and "time" not in ds.coords:
+        return "Use ds.expand_dims(time=[numpy.datetime64('2024-06-01')]) with the date of yours."
+    return f"Use ds.expand_dims({missing!r})."
 
 
 def _check_time(ds: xr.Dataset) -> None:
