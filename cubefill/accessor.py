@@ -1,4 +1,4 @@
-"""The accessor `ds.gapfill`: every method is one call of a plain function."""
+"""The accessors `ds.gapfill` and `da.gapfill`: every method is one call of a plain function."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 import cubefill
+from cubefill.cube import conforming
 
 if TYPE_CHECKING:
     from cubefill.engine import Plan
@@ -85,3 +86,54 @@ class GapfillAccessor:
 
     def _repr_html_(self) -> str:
         return cubefill.reports.summary_html(self._ds)
+
+
+@xr.register_dataarray_accessor("gapfill")
+class GapfillArrayAccessor:
+    """`da.gapfill(...)` fills an array on time, y, x and perhaps a dimension of bands.
+
+    The coordinate of that dimension names the bands (`B04`, `red`); a layer among them, such as
+    SCL, says what is clear and comes back as it is. An array without the dimension is one index or
+    band, and `valid=` says where it is clear.
+
+    Examples
+    --------
+    >>> import cubefill
+    >>> from cubefill.testing import synthetic_cube
+    >>> da = synthetic_cube()[["B04", "B08", "SCL"]].to_array("band")
+    >>> out = da.gapfill("linear")
+    >>> out.dims, out.band.values.tolist(), out.fill_flag.dims
+    (('band', 'time', 'y', 'x'), ['B04', 'B08', 'SCL'], ('time', 'y', 'x'))
+    """
+
+    def __init__(self, da: xr.DataArray) -> None:
+        self._da = da
+
+    def __call__(self, method: Any = "auto", *, valid: Any = None, **options: Any) -> xr.DataArray:
+        """The filled array, lazy, in float32 with the same dimensions.
+
+        `fill_flag` on time, y and x is a coordinate, and with `std=True` so is `fill_std` on the
+        dimensions of the array. A callable as `valid` is given the array. With other dates
+        (`times=`) bands that are not filled are left out. See `cubefill.gapfill`.
+        """
+        out = cubefill.gapfill(self._cube(), method, valid=self._valid(valid), **options)
+        return conforming.as_array(out, self._da)
+
+    def plan(self, method: Any = "auto", *, valid: Any = None, **options: Any) -> "Plan":
+        """What a fill will read, hold and write; see `cubefill.plan`."""
+        return cubefill.plan(self._cube(), method, valid=self._valid(valid), **options)
+
+    def ndvi(self, **options: Any) -> xr.DataArray:
+        """NDVI of the array on time, y and x; see `cubefill.ndvi`."""
+        return cubefill.ndvi(self._cube(), **options)
+
+    def _cube(self) -> xr.Dataset:
+        return conforming.in_own_names(conforming.from_array(self._da))
+
+    def _valid(self, valid: Any) -> Any:
+        names = conforming.foreign_names(conforming.from_array(self._da))
+        valid = valid(self._da) if callable(valid) else valid
+        return conforming.mask_in_own_names(valid, self._da, names)
+
+    def __repr__(self) -> str:
+        return f"<gapfill: {cubefill.cube.describe(self._cube())}>"

@@ -174,6 +174,7 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
 @click.argument("target")
 @click.option("--method", default="auto", show_default=True, help="See `cubefill methods`.")
 @click.option("--option", "choices", multiple=True, callback=pairs, metavar="KEY=VALUE")
+@click.option("--bands", help="Variables to fill, with commas; others are copied beside them.")
 @click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
 @click.option("--nir", default="B08", show_default=True, help="Near infrared of NDVI.")
 @click.option("--times", help="Dates to give: 5D for a regular axis, or dates with commas.")
@@ -194,11 +195,12 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
         raise click.UsageError(f"--option {name}={choices[name]}: pass --{name} {choices[name]}")
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
+    options["bands"] = options["bands"].split(",") if options["bands"] else None
     if dry_run:
         from cubefill.engine import planning, request
         from cubefill.machine import cores
 
-        asking = {name: options[name] for name in ("method", "times", "std", "device")}
+        asking = {name: options[name] for name in ("method", "times", "std", "device", "bands")}
         limits = {name: options[name] for name in ("memory", "tile")}
         limits["workers"] = options["workers"] or cores()
         asked = request.request(cubefill.open_cube(source), **asking, options=choices)

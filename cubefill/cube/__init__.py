@@ -9,19 +9,23 @@ from typing import TYPE_CHECKING
 from cubefill.imports import on_first_use
 
 if TYPE_CHECKING:
+    from cubefill.cube.conforming import conform as conform
+    from cubefill.cube.dataset import accept as accept
     from cubefill.cube.dataset import check as check
     from cubefill.cube.dataset import check_values as check_values
-    from cubefill.cube.dataset import conform as conform
     from cubefill.cube.dataset import crs_of as crs_of
     from cubefill.cube.dataset import describe as describe
     from cubefill.cube.dataset import resolution_of as resolution_of
-    from cubefill.cube.dataset import spectral as spectral
     from cubefill.cube.indices import ndvi as ndvi
     from cubefill.cube.indices import with_ndvi as with_ndvi
+    from cubefill.cube.variables import chosen_bands as chosen_bands
+    from cubefill.cube.variables import spectral as spectral
 else:
     _PUBLIC = {
-        "dataset": "check check_values conform crs_of describe resolution_of spectral",
+        "conforming": "conform",
+        "dataset": "accept check check_values crs_of describe resolution_of",
         "indices": "ndvi with_ndvi",
+        "variables": "chosen_bands spectral",
     }
-    _PACKAGES = "axes bands counts dataset indices rows valid"
+    _PACKAGES = "axes bands conforming counts dataset indices rows valid variables"
     __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

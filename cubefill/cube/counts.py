@@ -56,9 +56,9 @@ class Encoding:
 def encode(array: NDArray[Any], encoding: Encoding) -> tuple[NDArray[Any], int]:
     """Stored values of an array and the number of values that had to be clipped.
 
-    Counts are `rint(clip(value * float32(1e4), low, high))` in float32 arithmetic, NaN becomes
-    `nodata`; `low` and `high` leave `nodata` out: ±32767 for int16, 0 and 65534 for uint16. An
-    array that has the stored type already passes through.
+    Counts are `rint(clip(value * float32(1e4), low, high))` in float32 arithmetic; NaN and infinity
+    become `nodata`. `low` and `high` leave `nodata` out: ±32767 for int16, 0 to 65534 for uint16.
+    An array that has the stored type already passes through.
 
     Examples
     --------
@@ -84,6 +84,9 @@ def encode(array: NDArray[Any], encoding: Encoding) -> tuple[NDArray[Any], int]:
             part = flat[start : start + _PIECE].astype(np.float32, copy=False)
             counts = part * factor
         top, bottom = np.fmax.reduce(counts), np.fmin.reduce(counts)
+        if np.isinf(top) or np.isinf(bottom):
+            np.copyto(counts, np.float32("nan"), where=np.isinf(counts))
+            top, bottom = np.fmax.reduce(counts), np.fmin.reduce(counts)
         if top > high + 0.5 or bottom < low - 0.5:
             clipped += int(np.count_nonzero((counts > high + 0.5) | (counts < low - 0.5)))
         np.clip(counts, low, high, out=counts)

@@ -1,49 +1,55 @@
 """What a cube is: an ordinary dataset that `check` accepts; `conform` turns foreign names."""
 
 import warnings
-from collections.abc import Hashable
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from cubefill.cube.bands import BANDS, NOT_SPECTRAL, canonical
+from cubefill.cube.bands import BANDS
+from cubefill.cube.conforming import (
+    DIGITAL,
+    band_dim,
+    digital,
+    foreign_names,
+    in_own_names,
+    say_renamed,
+)
+from cubefill.cube.variables import DIMS, chosen_bands, no_band, spectral
 from cubefill.errors import CubeError
 
-DIMS = ("time", "y", "x")
-
-FOREIGN_DIMS = {
-    "t": "time",
-    "timestamp": "time",
-    "date": "time",
-    "northing": "y",
-    "easting": "x",
-    "Y": "y",
-    "X": "x",
-}
-"""Names of dimensions in other libraries' cubes."""
+Bands = Iterable[str] | str | None
 
 _DEGREES = {"lat", "lon", "latitude", "longitude"}
-_DERIVED = ("_std", "_flag")
 
 
-def spectral(ds: xr.Dataset) -> tuple[str, ...]:
-    """Names of the variables that a method may fill, in the dataset's order.
+def accept(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
+    """The cube that a dataset is, in cubefill's names of dimensions and bands; reads no pixel.
 
-    Every variable on time, y and x, except masks, classes, flags, SAR and standard deviations.
+    Every door takes datasets through here. Nothing is scaled.
+
+    Warns
+    -----
+    CubefillWarning
+        Names were changed; says which.
+
+    Raises
+    ------
+    CubeError
+        As `check`.
     """
-    return tuple(
-        str(name)
-        for name, v in ds.data_vars.items()
-        if set(v.dims) == set(DIMS)
-        and name not in NOT_SPECTRAL
-        and not str(name).endswith(_DERIVED)
-        and v.dtype.kind in "iuf"
-    )
+    _check_type(ds)
+    names = foreign_names(ds)
+    cube = check(in_own_names(ds), bands)
+    say_renamed(names)
+    return cube
 
 
-def check(ds: xr.Dataset) -> xr.Dataset:
+def check(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     """The same dataset, if it is a cube; reads no pixel.
+
+    `bands` names the variables that are bands; by default those that plainly are.
 
     Raises
     ------
@@ -57,51 +63,11 @@ def check(ds: xr.Dataset) -> xr.Dataset:
     >>> check(synthetic_cube()).sizes["time"]
     12
     """
-    if not isinstance(ds, xr.Dataset):
-        raise CubeError(
-            f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. "
-            "Use da.to_dataset(dim='band') for a DataArray with a band dimension."
-        )
+    _check_type(ds)
     _check_dims(ds)
     _check_time(ds)
-    _check_bands(ds)
+    _check_bands(ds, bands)
     _check_grid(ds)
-    return ds
-
-
-def conform(ds: xr.Dataset, *, scale: float | None = None) -> xr.Dataset:
-    """The dataset with cubefill's names of dimensions and bands, and reflectance as float32.
-
-    Parameters
-    ----------
-    ds
-        A cube of another library: bands `red`, `b04`, `B04_10m`; dimensions `t`, `timestamp`.
-    scale
-        Factor from digital numbers to reflectance, such as 1e-4; integer bands need it, and their
-        zeros become NaN. Apply an offset of the processing baseline before.
-
-    Examples
-    --------
-    >>> from cubefill.testing import synthetic_cube
-    >>> foreign = synthetic_cube().rename(B04="red", time="t")
-    >>> "B04" in conform(foreign) and "time" in conform(foreign).dims
-    True
-    """
-    names: dict[Hashable, Hashable] = {
-        d: FOREIGN_DIMS[str(d)] for d in ds.dims if str(d) in FOREIGN_DIMS
-    }
-    for name in ds.data_vars:
-        found = canonical(str(name))
-        if found and found != name and found not in ds:
-            names[name] = found
-    ds = ds.rename(names)
-    for name in spectral(ds):
-        if ds[name].dtype.kind in "iu":
-            if scale is None:
-                raise CubeError(_DIGITAL.format(name=name, what=f"dtype {ds[name].dtype}"))
-            ds[name] = (ds[name].where(ds[name] != 0) * np.float32(scale)).astype(np.float32)
-        elif ds[name].dtype != np.float32:
-            ds[name] = ds[name].astype(np.float32)
     return ds
 
 
@@ -143,6 +109,19 @@ def _epsg(ds: xr.Dataset) -> str | None:
     return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)[:40]
 
 
+def _check_type(ds: object) -> None:
+    if isinstance(ds, xr.Dataset):
+        return
+    fix = "Use xarray.open_zarr(...) or xarray.Dataset(...)."
+    if isinstance(ds, xr.DataArray):
+        dim = band_dim(ds)
+        how = f"name={str(ds.name or 'NDVI')!r}" if dim is None else f"dim={str(dim)!r}"
+        fix = f"Use da.gapfill(...), or da.to_dataset({how})."
+    raise CubeError(
+        f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. {fix}"
+    )
+
+
 def _check_dims(ds: xr.Dataset) -> None:
     if _DEGREES & {str(d) for d in ds.dims}:
         raise CubeError(
@@ -151,12 +130,30 @@ def _check_dims(ds: xr.Dataset) -> None:
         )
     missing = [d for d in DIMS if d not in ds.dims]
     if missing:
-        known = {d: FOREIGN_DIMS[str(d)] for d in ds.dims if str(d) in FOREIGN_DIMS}
-        fix = "cubefill.cube.conform(ds)" if known else f"ds.rename({{...: {missing[0]!r}}})"
         raise CubeError(
             f"Missing dimension {', '.join(missing)}: expected time, y, x; found "
-            f"{', '.join(map(str, ds.dims)) or 'none'}. Pass {fix}."
+            f"{', '.join(map(str, ds.dims)) or 'none'}. {_dims_advice(ds, missing)}"
         )
+    empty = [d for d in DIMS if not ds.sizes[d]]
+    if empty:
+        raise CubeError(
+            f"The cube is empty: {' and '.join(empty)} of length 0, as a selection outside of the "
+            "cube or against the order of a coordinate gives it. Expected 1 or more. "
+            "Use ds.sel(y=slice(top, bottom)) where y falls, and look at the cube's coordinates."
+        )
+
+
+def _dims_advice(ds: xr.Dataset, missing: list[str]) -> str:
+    """What to type to get the dimensions of a cube."""
+    own = [d for d in foreign_names(ds) if d in ds.dims]
+    others = [str(d) for d in ds.dims if d not in DIMS]
+    if own:
+        return f"Use cubefill.cube.conform(ds) to rename {', '.join(own)}."
+    if others and len(others) == len(missing):
+        return f"Use ds.rename({dict(zip(others, missing, strict=True))!r})."
+    if "time" in missing and "time" not in ds.coords:
+        return "Use ds.expand_dims(time=[numpy.datetime64('2024-06-01')]) with the date of yours."
+    return f"Use ds.expand_dims({missing!r})."
 
 
 def _check_time(ds: xr.Dataset) -> None:
@@ -179,28 +176,25 @@ def _check_time(ds: xr.Dataset) -> None:
         )
 
 
-_DIGITAL = (
-    "{name} looks like digital numbers ({what}): expected reflectance, 0 to about 1. Use "
-    "cubefill.cube.conform(ds, scale=1e-4) after any offset of the processing baseline is applied."
-)
-
-
-def _check_bands(ds: xr.Dataset) -> None:
-    found = spectral(ds)
+def _check_bands(ds: xr.Dataset, bands: Bands) -> None:
+    found = spectral(ds) if bands is None else chosen_bands(ds, bands)
     if not found:
-        aliases = [str(n) for n in ds.data_vars if canonical(str(n)) in BANDS]
-        fix = (
-            f"Use cubefill.cube.conform(ds) to rename {', '.join(aliases)}."
-            if aliases
-            else "Use ds['B04'] = ... to add a band."
-        )
-        raise CubeError(
-            "No band to fill: expected variables such as B04 on time, y, x; found "
-            f"{', '.join(map(str, ds.data_vars)) or 'none'}. {fix}"
-        )
+        _check_stacked(ds)
+        raise CubeError(no_band(ds))
     for name in found:
         if ds[name].dtype.kind in "iu":
-            raise CubeError(_DIGITAL.format(name=name, what=f"dtype {ds[name].dtype}"))
+            raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands))
+
+
+def _check_stacked(ds: xr.Dataset) -> None:
+    """Refuses bands along a dimension, and bands that have numbers for names."""
+    for name, v in ds.data_vars.items():
+        others = [d for d in v.dims if d not in DIMS]
+        if len(others) == 1 and set(DIMS) < set(v.dims):
+            raise CubeError(
+                f"{name} has its bands along the dimension {others[0]}: expected one variable per "
+                f"band. Use ds[{name!r}].to_dataset(dim={str(others[0])!r})."
+            )
 
 
 def _check_grid(ds: xr.Dataset) -> None:
@@ -227,7 +221,5 @@ def check_values(name: str, values: np.ndarray[Any, np.dtype[np.float32]]) -> No
         The median of the sample is above 2.
     """
     finite = values[np.isfinite(values)]
-    if finite.size and float(np.median(finite)) > 2 and name in BANDS:
-        raise CubeError(
-            _DIGITAL.format(name=name, what=f"median of clear values {np.median(finite):.0f}")
-        )
+    if name in BANDS and finite.size and float(np.median(finite)) > DIGITAL:
+        raise CubeError(digital(name, f"median of clear values {np.median(finite):.0f}"))

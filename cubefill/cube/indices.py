@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.variables import variable_of
 from cubefill.errors import CubeError
 
 NDVI_ATTRS = {
@@ -66,12 +67,7 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
     ----------
     Rouse et al. (1974), Monitoring vegetation systems in the Great Plains with ERTS.
     """
-    for band in (nir, red):
-        if band not in ds:
-            raise CubeError(
-                f"NDVI needs {nir} and {red}: {band} is missing; the cube has "
-                f"{', '.join(map(str, ds.data_vars))}. Load it, or choose nir='B8A'."
-            )
+    nir, red = (_named(ds, b, (nir, red)) for b in (nir, red))
     out = xr.apply_ufunc(
         normalized_difference,
         ds[nir],
@@ -88,6 +84,19 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
     return out
 
 
+def _named(ds: xr.Dataset, band: str, pair: tuple[str, str]) -> str:
+    """The variable that holds a band, in cubefill's name or a catalogue's."""
+    found = variable_of(ds, band)
+    if found is not None:
+        return found
+    other = next((b for b in ("B8A", "B08") if b not in pair and variable_of(ds, b)), None)
+    fix = f"pass nir={other!r}" if other and band == pair[0] else "pass nir= and red= of the cube"
+    raise CubeError(
+        f"NDVI needs {' and '.join(pair)}: {band} is missing; the cube has "
+        f"{', '.join(map(str, ds.data_vars))}. Use cubefill.load(items, bands={pair!r}), or {fix}."
+    )
+
+
 def ndvi_std(ds: xr.Dataset, nir: str, red: str) -> xr.DataArray:
     """Standard deviation of the error of NDVI, from those of two bands of the cube."""
     parts = (ds[nir], ds[red], ds[f"{nir}_std"], ds[f"{red}_std"])
@@ -99,6 +108,7 @@ def ndvi_std(ds: xr.Dataset, nir: str, red: str) -> xr.DataArray:
 
 def with_ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.Dataset:
     """The dataset with `NDVI`, its `NDVI_flag`, and `NDVI_std` where both bands have one."""
+    nir, red = (_named(ds, b, (nir, red)) for b in (nir, red))
     out = ds.assign(NDVI=ndvi(ds, nir=nir, red=red))
     if "fill_flag" in ds:
         out["NDVI_flag"] = ds["fill_flag"].copy()

@@ -29,3 +29,16 @@ def as_rows(a: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         return a
     with np.errstate(over="ignore"):  # beyond float32 is inf, nothing to warn of
         return np.array(a, dtype, order="C")
+
+
+def has_infinity(a: NDArray[Any]) -> bool:
+    """True where a value is infinite; NaN is none.
+
+    Examples
+    --------
+    >>> has_infinity(np.array([1.0, np.nan])), has_infinity(np.array([1.0, -np.inf]))
+    (False, True)
+    """
+    if not a.size:
+        return False
+    return bool(np.isinf(np.fmax.reduce(a, axis=None)) or np.isinf(np.fmin.reduce(a, axis=None)))

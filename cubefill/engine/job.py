@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
@@ -12,7 +12,7 @@ import xarray as xr
 
 from cubefill.cube import with_ndvi
 from cubefill.cube.counts import Counts
-from cubefill.engine.output import describe_output
+from cubefill.engine.output import describe_output, with_carried
 from cubefill.engine.planning import STEP, plan_work
 from cubefill.engine.request import Request, announce, prepared, request
 from cubefill.engine.tile import Job, dtype_of
@@ -24,7 +24,16 @@ from cubefill.ownership import overlap, refuse_source, same_place
 from cubefill.store import begin, fingerprint_of, open_cube
 from cubefill.store.encoding import Profile, encoding_of
 from cubefill.store.ledger import Ledger, Progress, ProgressCallback, Tile
-from cubefill.store.source import LazySource, StoreLike, StoreSource, describe, place, stores_of
+from cubefill.store.source import (
+    LazySource,
+    Source,
+    StoreLike,
+    StoreSource,
+    describe,
+    find,
+    place,
+    stores_of,
+)
 from cubefill.store.workers import memory_of, refuse_memory, run_tiles, threads_of, written
 from cubefill.store.writing import admit
 
@@ -52,6 +61,7 @@ def run(
     progress: bool | ProgressCallback | None = None,
     on_error: Literal["raise", "skip"] = "raise",
     profile: Profile = "default",
+    bands: Iterable[str] | str | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """The filled cube, opened from the store that the job has written tile by tile.
@@ -65,8 +75,8 @@ def run(
         A store that `write_cube` wrote, or a cube.
     target
         Store to write: a path, a URL, or any zarr store.
-    method, times, valid, std, device, **options
-        As for `gapfill`.
+    method, times, valid, std, device, bands, **options
+        As for `gapfill`; with `bands` all other variables are written beside the result.
     ndvi
         True writes `NDVI`, `NDVI_flag` (and `NDVI_std` with `std`), made from the stored bands;
         into `ndvi_store` where one is given. `nir="B8A"` for the narrow near infrared.
@@ -117,12 +127,17 @@ def run(
     """
     ds = source if isinstance(source, xr.Dataset) else open_cube(source)
     here = place(target)
-    asked = request(ds, method, times=times, valid=valid, std=std, device=device, options=options)
-    bands = (nir, "B04") if ndvi or ndvi_store is not None else None
-    _check_ndvi(asked, bands)
+    asked = request(
+        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
+    )
+    of_ndvi = (nir, "B04") if ndvi or ndvi_store is not None else None
+    _check_ndvi(asked, of_ndvi)
     announce(method, asked)
     asked = replace(asked, work=_sources(asked))
-    targets = _targets(asked, here, bands, ndvi_store)
+    targets = _targets(asked, here, of_ndvi, ndvi_store)
+    asked = replace(asked, carried={n: v for n, v in asked.carried.items() if n not in targets})
+    carried = _carried(asked)
+    targets |= dict.fromkeys(carried, here)
     refuse_memory(targets.values(), client)
     begun = Ledger(here) if not overwrite and Ledger(here).exists else None
     plan = plan_work(
@@ -134,7 +149,7 @@ def run(
     )
     log.info("%s", plan)
     asked = replace(asked, work=_stored_counts(prepared(asked)))
-    job = Job(asked.work, targets, plan.step or plan.tile, bands)
+    job = Job(asked.work, targets, plan.step or plan.tile, of_ndvi, carried)
     _check_targets(ds, job, resume, overwrite)
     chunk = STEP if plan.tile % STEP == 0 else plan.tile
     create = {"profile": profile, "chunk": chunk, "shard": plan.tile}
@@ -172,6 +187,15 @@ def _sources(asked: Request) -> Work:
         n: LazySource(asked.variables[n]) if s is None else s for n, s in work.sources.items()
     }
     return replace(work, sources=sources)
+
+
+def _carried(asked: Request) -> dict[str, tuple[tuple[str, ...], Source]]:
+    """Where the tiles of what is written untouched come from."""
+    return {
+        n: (tuple(map(str, v.dims)), find(v) or LazySource(v))
+        for n, v in asked.carried.items()
+        if {"y", "x"} & set(v.dims)
+    }
 
 
 def _stored_counts(work: Work) -> Work:
@@ -225,10 +249,12 @@ def _begin(
 
     shape = (len(asked.work.axes.out), *asked.work.shape)
     empty = {n: da.zeros(shape, dtype=dtype_of(n), chunks=shape) for n in asked.work.outputs}
-    template = describe_output(asked, empty)
+    template = with_carried(describe_output(asked, empty), asked)
     if job.ndvi:
         template = with_ndvi(template, nir=job.ndvi[0], red=job.ndvi[1])
-    read = xr.Dataset(asked.variables, attrs=asked.ds.attrs).assign_coords(asked.ds.coords)
+    read = xr.Dataset({**asked.carried, **asked.variables}, attrs=asked.ds.attrs).assign_coords(
+        asked.ds.coords
+    )
     fingerprint = fingerprint_of(
         read,
         job="gapfill",
@@ -242,6 +268,8 @@ def _begin(
     missing: dict[str, Tile] = {}
     for where in written(job):
         names = [n for n, one in job.targets.items() if one == where]
+        if where == job.targets["fill_flag"]:  # with what lies on neither y nor x
+            names += [n for n in asked.carried if n not in names]
         todo = begin(
             where,
             template[names],

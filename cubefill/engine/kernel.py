@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cubefill.cube import check_values
 from cubefill.cube.axes import TimeAxes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
-from cubefill.cube.rows import as_rows
+from cubefill.cube.rows import as_rows, has_infinity
 from cubefill.engine.putback import finish
 from cubefill.engine.work import Arrays, Region, Work
 from cubefill.errors import MethodError
@@ -142,11 +142,13 @@ _MASKS = ("valid", "source_missing")
 def _declared(work: Work, name: str, a: NDArray[Any]) -> NDArray[Any]:
     """A read-only array as methods and kernels are promised it, whatever the cube holds.
 
-    Pixels of a row side by side, float32 (int16 for counts) or bool in native byte order; a view
-    where the cube has it so.
+    Pixels of a row side by side, float32 (int16 for counts) or bool in native byte order, NaN for
+    infinity; a view where the cube has it so.
     """
     value = np.int16 if work.counts is not None and name in work.bands else np.float32
     view = as_rows(a, np.dtype(bool if name in _MASKS else value)).view()
+    if view.dtype == np.float32 and has_infinity(view):
+        view = np.where(np.isinf(view), np.float32("nan"), view)
     view.flags.writeable = False
     return view
 
@@ -158,7 +160,7 @@ def _check_units(work: Work, arrays: Arrays) -> None:
         slice(None, None, 8),
         slice(None, None, 8),
     )
-    for name in work.bands[:1]:
+    for name in work.bands:
         check_values(name, arrays[name][step][valid[step]])
 
 

@@ -1,6 +1,7 @@
 """The lazy executor: `gapfill` gives a dataset whose tiles are filled when they are computed."""
 
 import operator
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -10,7 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.engine import kernel
-from cubefill.engine.output import describe_output
+from cubefill.engine.output import describe_output, with_carried
 from cubefill.engine.planning import Plan, plan_work
 from cubefill.engine.request import Request, announce, prepared, request
 from cubefill.engine.work import Region, Work
@@ -30,6 +31,7 @@ def gapfill(
     tile: int | None = None,
     memory: Memory = None,
     device: str = "auto",
+    bands: Iterable[str] | str | None = None,
     **options: Any,
 ) -> xr.Dataset:
     """A lazy dataset with every gap filled that the method can fill, and `fill_flag`.
@@ -40,7 +42,8 @@ def gapfill(
     ----------
     ds
         A cube: bands (reflectance; floating point, read as float32) on time, y and x in any order
-        and any layout in memory, and `valid` or `SCL`.
+        and any layout in memory, and `valid` or `SCL`. Names of other libraries (`red`, `t`) are
+        taken in cubefill's, which the result has; a warning says so.
     method
         A name (`cubefill.list_methods()`), a method object or class, or "package.module:Class".
         "auto" stands for the default method.
@@ -58,6 +61,10 @@ def gapfill(
         Budget of all workers, such as "4GB"; None for 60 % of what is free.
     device
         "auto", "cpu", "cuda", "mps": where a deep method runs.
+    bands
+        Names of the variables to fill; all others come back beside them as they are. None fills
+        what plainly is a band or an index, never masks, classes, angles or probabilities, and gives
+        back what is filled.
     **options
         Options of the method.
 
@@ -79,14 +86,17 @@ def gapfill(
     >>> sorted(out.data_vars)
     ['B02', 'B03', 'B04', 'B08', 'fill_flag']
     """
-    asked = request(ds, method, times=times, valid=valid, std=std, device=device, options=options)
+    asked = request(
+        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
+    )
     plan = plan_work(asked, tile=tile, memory=memory)
     announce(method, asked)
     asked = replace(asked, work=prepared(asked))
     out = describe_output(asked, _lazy(asked, plan))
     first = next(iter(asked.work.bands))
-    out = out.transpose(*(d for d in ds[first].dims if d in ("time", "y", "x")))
-    out.encoding["source_cube"] = ds
+    out = out.transpose(*asked.ds[first].dims, ...)
+    out = with_carried(out, asked)
+    out.encoding["source_cube"] = asked.ds
     return out
 
 

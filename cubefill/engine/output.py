@@ -30,6 +30,18 @@ def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
     return out
 
 
+def with_carried(out: xr.Dataset, asked: Request) -> xr.Dataset:
+    """The result with what is carried along, untouched, and its coordinates."""
+    if not asked.carried:
+        return out
+    same = asked.work.axes.out is asked.work.axes.given
+    found = asked.ds[list(asked.carried)].coords
+    coords = {
+        n: c for n, c in found.items() if n not in out.coords and (same or "time" not in c.dims)
+    }
+    return out.assign_coords(coords).assign(dict(asked.carried))
+
+
 def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
     if name == "fill_flag":
         return {

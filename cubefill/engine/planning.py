@@ -1,6 +1,6 @@
 """The plan before anything runs: needs against the cube, tiles, halo, bytes, tasks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -119,6 +119,7 @@ def plan(
     memory: Memory = None,
     workers: int | None = None,
     device: str = "auto",
+    bands: Iterable[str] | str | None = None,
     **options: Any,
 ) -> Plan:
     """What a fill will read, hold and write, before it does.
@@ -127,7 +128,7 @@ def plan(
     ----------
     ds
         A cube.
-    method, times, valid, std, device, **options
+    method, times, valid, std, device, bands, **options
         As for `gapfill`.
     tile
         Edge of a tile in pixels; chosen to fit the memory where None.
@@ -147,7 +148,9 @@ def plan(
     >>> plan(synthetic_cube(), "linear", memory="1GB").tiles
     1
     """
-    asked = request(ds, method, times=times, valid=valid, std=std, device=device, options=options)
+    asked = request(
+        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
+    )
     return plan_work(asked, tile=tile, memory=memory, workers=workers)
 
 
@@ -171,7 +174,7 @@ def plan_work(
 
     def cost(edge: int) -> tuple[int, Scratch]:
         step = _step(work, edge) if job else edge
-        held = _held(work, edge) if job else 0
+        held = _held(asked, edge) if job else 0
         return held + tile_bytes(work, step), scratch_of(work, step)
 
     edge = _edge(work, tile, job)
@@ -244,10 +247,12 @@ def _step(work: Work, edge: int) -> int:
     return min(edge, STEP if space.pointwise else 2 * STEP)
 
 
-def _held(work: Work, edge: int) -> int:
+def _held(asked: Request, edge: int) -> int:
     """Bytes of a tile that is about to be written: encoded, and twice its largest variable."""
+    work = asked.work
     ny, nx = (min(edge, n) for n in work.shape)
     each = [encoding_of(n, d).dtype.itemsize for n, d in work.outputs.items()]
+    each += [v.dtype.itemsize for v in asked.carried.values() if {"y", "x"} <= set(v.dims)]
     return len(work.axes.out) * ny * nx * (sum(each) + 2 * max(each))
 
 

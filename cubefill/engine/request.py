@@ -1,8 +1,9 @@
 """A request: a cube checked against what a method needs, as both executors take it."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+import warnings
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,10 @@ from cubefill import cube as cubes
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
+from cubefill.cube.conforming import foreign_names, mask_in_own_names
 from cubefill.engine.kernel import sample
 from cubefill.engine.work import Work
-from cubefill.errors import CubefillError, DeviceError, MethodError
+from cubefill.errors import CubefillError, CubefillWarning, DeviceError, MethodError
 from cubefill.imports import import_module
 from cubefill.methods import (
     AUTO,
@@ -38,10 +40,12 @@ class Request:
 
     work: Work
     ds: xr.Dataset
-    """The caller's dataset."""
+    """The caller's dataset, in cubefill's names."""
     variables: Mapping[str, xr.Variable]
     """What the method needs, transposed to `(time, y, x)`."""
     name: str
+    carried: Mapping[str, xr.Variable] = field(default_factory=dict)
+    """What comes back untouched beside the result: with `bands`, all that is not filled."""
 
 
 def request(
@@ -52,21 +56,25 @@ def request(
     valid: Any = None,
     std: bool = False,
     device: str = "auto",
+    bands: Iterable[str] | str | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Request:
     """Checks a cube against what a method needs; reads no pixel of a lazy cube.
+
+    Names of other libraries are taken in cubefill's, and that is said.
 
     Raises
     ------
     CubeError, MethodError, DeviceError
         What is missing or wrong, and what to type.
     """
-    cubes.check(ds)
+    given, ds = ds, cubes.accept(ds, bands)
+    valid = mask_in_own_names(valid, given, foreign_names(given))
     chosen = _on_device(resolve(method, **dict(options or {})), device)
     getattr(chosen, "ready", lambda: None)()
     needs = chosen.needs
-    bands = bands_of(ds, needs, name_of(chosen))
-    what = traits(chosen, bands)
+    filled = bands_of(ds, needs, name_of(chosen), bands)
+    what = traits(chosen, filled)
     if std and not what.gives_std:
         raise MethodError(
             f"Method {name_of(chosen)!r} gives no standard deviation: expected std=False. "
@@ -74,11 +82,12 @@ def request(
         )
     axes = time_axes(ds["time"].values, times)
     _check_lengths(needs, len(axes.groups), name_of(chosen))
-    variables = _variables(ds, needs, bands, valid)
+    variables = _variables(ds, needs, filled, valid)
     found = {n: source.find(v) for n, v in variables.items()}
     shape = (ds.sizes["y"], ds.sizes["x"])
-    work = Work(chosen, what, bands, shape, axes, found, std)
-    return Request(work, ds, variables, name_of(chosen))
+    work = Work(chosen, what, filled, shape, axes, found, std)
+    carried = {} if bands is None else _carried(ds, work)
+    return Request(work, ds, variables, name_of(chosen), carried)
 
 
 def announce(method: Any, asked: Request) -> None:
@@ -104,15 +113,41 @@ def prepared(asked: Request) -> Work:
     return work
 
 
-def bands_of(ds: xr.Dataset, needs: Needs, name: str) -> tuple[str, ...]:
-    """Bands of a cube that a method is given.
+def _carried(ds: xr.Dataset, work: Work) -> dict[str, xr.Variable]:
+    """What is filled by nothing and replaced by nothing; on other dates it has no place."""
+    rest = [str(n) for n in ds.data_vars if n not in work.bands and n not in work.outputs]
+    same = work.axes.out is work.axes.given
+    lost = [n for n in rest if "time" in ds[n].dims and not same]
+    if lost:
+        warnings.warn(
+            f"{', '.join(lost)} left out of the result: expected the dates of the cube, and "
+            "times= gives others. Use ds.interp or ds.sel to bring them there.",
+            CubefillWarning,
+            stacklevel=4,
+        )
+    return {n: ds[n].variable for n in rest if n not in lost}
+
+
+def bands_of(
+    ds: xr.Dataset, needs: Needs, name: str, bands: Iterable[str] | str | None = None
+) -> tuple[str, ...]:
+    """Bands of a cube that a method is given: its own, else `bands`, else those of the cube.
 
     Raises
     ------
+    CubeError
+        Without `bands`, a variable may be a band or not.
     MethodError
         A band, Sentinel-1 or elevation is missing; the message says what would do without.
     """
-    found = cubes.spectral(ds)
+    own = needs.bands and bands is None
+    found = cubes.spectral(ds) if own else cubes.chosen_bands(ds, bands)
+    beyond = [b for b in found if needs.bands and bands is not None and b not in needs.bands]
+    if beyond:
+        raise MethodError(
+            f"Method {name!r} fills {', '.join(needs.bands)}, and not {', '.join(beyond)}. "
+            f"Pass bands={list(needs.bands)!r}, or choose a method that fills any band: 'linear'."
+        )
     missing = [b for b in needs.bands if b not in found]
     if missing:
         raise MethodError(

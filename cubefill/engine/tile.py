@@ -3,7 +3,7 @@
 import math
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,9 @@ from cubefill.engine.kernel import fill_tile
 from cubefill.engine.work import Region, Work
 from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import Tile, tiles
-from cubefill.store.source import Index, StoreLike
+from cubefill.store.source import Index, Source, StoreLike
 from cubefill.store.workers import Tally
+from cubefill.store.writing import index_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,15 @@ class Job:
     step: int
     ndvi: tuple[str, str] | None = None
     """Near infrared and red, where NDVI is written."""
+    carried: Mapping[str, tuple[tuple[str, ...], Source]] = field(default_factory=dict)
+    """Variables that are written as they are read: their dimensions and where they come from."""
 
     def encoded(
         self, tile: Tile, given: Any, threads: int
     ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Tally]:
         """One tile, filled step by step, as it is stored; its arrays serve the next tile again."""
-        encodings = {n: encoding_of(n, dtype_of(n)) for n in self.targets}
+        made = [n for n in self.targets if n not in self.carried]
+        encodings = {n: encoding_of(n, dtype_of(n)) for n in made}
         shape = (len(self.work.axes.out), tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
         buffers = {n: _buffer(n, shape, e.dtype) for n, e in encodings.items()}
         tally = Tally()
@@ -48,7 +52,17 @@ class Job:
                 if lost:
                     tally.add(Tally({name: lost}))
         index = (slice(0, shape[0]), tile.y, tile.x)
-        return [(n, index, buffers[n]) for n in self.targets], tally
+        filled = [(n, index, buffers[n]) for n in made]
+        return [*filled, *(self._carry(n, tile, tally) for n in self.carried)], tally
+
+    def _carry(self, name: str, tile: Tile, tally: Tally) -> tuple[str, Index, NDArray[Any]]:
+        """A tile of a variable that nothing fills, as it is stored."""
+        dims, source = self.carried[name]
+        index = index_of(dims, tile) or ()
+        counts, lost = encode(source.read(index), encoding_of(name, source.dtype))
+        if lost:
+            tally.add(Tally({name: lost}))
+        return name, index, counts
 
 
 def dtype_of(name: str) -> np.dtype[Any]:

@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill import gaps as artificial
-from cubefill.cube import spectral
+from cubefill.cube import accept, spectral
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.cube.indices import ndvi
 from cubefill.cube.valid import apply
@@ -109,6 +109,7 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
     Several places are drawn, at even rows and columns, so that the pixels of a 20 m grid stay
     together; the first that is seen clear as often as the median one is taken.
     """
+    ds = accept(ds)
     if "valid" not in ds:
         ds = ds.assign(valid=apply(ds))
     names = [*spectral(ds), *(n for n in _EXTRA if n in ds)]

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from cubefill.addresses import local_path, writing
-from cubefill.cube import describe
+from cubefill.cube import accept, describe
 from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
 from cubefill.methods import AUTO, Flag, Method, name_of, resolve
@@ -124,6 +124,7 @@ def report(
     >>> report(synthetic_cube(), self_test=False).title
     'Cube before gap filling'
     """
+    ds = accept(ds)
     out = ds if "fill_flag" in ds else None
     source = ds if out is None else source_cube(ds, before)
     cube = source if out is None else aligned(source, ds, given=before is not None)

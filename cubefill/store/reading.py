@@ -13,7 +13,7 @@ import zarr
 from zarr.errors import ContainsArrayError, NodeNotFoundError
 
 from cubefill.addresses import bare
-from cubefill.cube import check
+from cubefill.cube import accept
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
 from cubefill.store.ledger import Ledger
@@ -72,7 +72,7 @@ def open_cube(
             CubefillWarning,
             stacklevel=2,
         )
-    return check(ds)
+    return accept(ds)
 
 
 def opened(where: StoreLike, chunks: Chunks) -> xr.Dataset:

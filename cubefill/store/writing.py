@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube import accept
 from cubefill.cube.counts import Encoding, encode, is_rounded
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
@@ -65,7 +66,7 @@ def write_cube(
     Parameters
     ----------
     ds
-        Cube with y and x; lazy or in memory.
+        Cube, lazy or in memory; names of other libraries are taken in cubefill's.
     store
         Path, URL or zarr store.
     resume
@@ -82,17 +83,19 @@ def write_cube(
     Warns
     -----
     CubefillWarning
-        Values were too large for their type and were clipped.
+        Values were too large for their type and were clipped; names were changed.
 
     Raises
     ------
+    CubeError
+        The dataset is no cube that `open_cube` and `run` would take.
     StoreError
         The store is there and holds something else, cannot be written, or the cube is read from
         it.
     """
     where = place(store)
     refuse_memory([where], client)
-    _require_grid(ds)
+    ds = accept(ds)
     options: dict[str, Any] = {
         "profile": profile,
         "zarr_format": zarr_format,
@@ -296,12 +299,3 @@ def _stable(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 def _crs_text(ds: xr.Dataset) -> str:
     name = grid_mapping_of(ds)
     return str(ds[name].attrs.get("crs_wkt", "")) if name else ""
-
-
-def _require_grid(ds: xr.Dataset) -> None:
-    absent = [d for d in ("y", "x") if d not in ds.sizes]
-    if absent:
-        raise StoreError(
-            f"The dataset has no dimension {', '.join(absent)}: expected y and x, found "
-            f"{', '.join(map(str, ds.sizes)) or 'none'}. Use cubefill.cube.conform(ds)."
-        )
