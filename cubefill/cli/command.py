@@ -109,10 +109,20 @@ def _as_option(option: click.Option, value: Any) -> str:
     long = _long(option)
     if option.is_flag:
         return long if value is True else next(iter(option.secondary_opts), "")
-    if value is None or isinstance(value, dict):
+    if value is None:
         return ""
     each = value if isinstance(value, list) else [value]
+    if isinstance(value, dict):
+        nested = any(isinstance(v, dict) for v in value.values())
+        each = [_rule(n, v) for n, v in value.items()] if option.multiple and not nested else []
     return " ".join(f"{long} {shlex.quote(str(v))}" for v in each)
+
+
+def _rule(name: str, said: Any) -> str:
+    """`SCL=4,5` or `cloud_probability<40`, from a key and its value."""
+    if isinstance(said, str):
+        return name + said.replace(" ", "")
+    return f"{name}={','.join(map(str, said)) if isinstance(said, tuple) else said}"
 
 
 def _as_setting(name: str, value: Any) -> str:

@@ -23,5 +23,5 @@ else:
         "dataset": "check check_values conform crs_of describe resolution_of spectral",
         "indices": "ndvi with_ndvi",
     }
-    _PACKAGES = "axes bands counts dataset indices rows valid"
+    _PACKAGES = "axes bands counts dataset indices masks rows valid"
     __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

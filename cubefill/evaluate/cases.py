@@ -109,8 +109,7 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
     Several places are drawn, at even rows and columns, so that the pixels of a 20 m grid stay
     together; the first that is seen clear as often as the median one is taken.
     """
-    if "valid" not in ds:
-        ds = ds.assign(valid=apply(ds))
+    ds = ds.assign(valid=apply(ds))
     names = [*spectral(ds), *(n for n in _EXTRA if n in ds)]
     ds = ds[names].sortby("time").transpose("time", "y", "x", ...)
     ny, nx = ds.sizes["y"], ds.sizes["x"]
