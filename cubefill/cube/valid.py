@@ -140,7 +140,7 @@ def apply(
     """
     if valid is None:
         return _own(ds)
-    if isinstance(valid, Mapping):
+    if isinstance(valid, Mapping) and not isinstance(valid, xr.Dataset):
         return _ruled(ds, valid)
     if callable(valid):
         return mask.fitted(ds, valid(ds), f"valid={getattr(valid, '__name__', valid)!s}(ds)")
