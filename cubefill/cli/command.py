@@ -128,15 +128,25 @@ def _as_option(option: click.Option, value: Any) -> str:
     long = _long(option)
     if option.is_flag:
         return long if value is True else next(iter(option.secondary_opts), "")
-    if value is None or isinstance(value, dict):
+    if value is None:
         return ""
+    if isinstance(value, dict):
+        nested = any(isinstance(v, dict) for v in value.values())
+        value = [_rule(n, v) for n, v in value.items()] if option.multiple and not nested else []
     if isinstance(value, str) and re.fullmatch(r"\(.*\)", value):
         value = tuple(part.strip() for part in value[1:-1].split(","))
     each = value if isinstance(value, list | tuple) else [value]
     words = ["..." if v is ... else shlex.quote(str(v)) for v in each]
     if option.multiple:
         return " ".join(f"{long} {word}" for word in words)
-    return f"{long} {(' ' if option.nargs > 1 else ',').join(words)}"
+    return f"{long} {(' ' if option.nargs > 1 else ',').join(words)}" if words else ""
+
+
+def _rule(name: str, said: Any) -> str:
+    """`SCL=4,5` or `cloud_probability<40`, from a key and its value."""
+    if isinstance(said, str):
+        return name + said.replace(" ", "")
+    return f"{name}={','.join(map(str, said)) if isinstance(said, tuple) else said}"
 
 
 def _as_setting(name: str, value: Any) -> str:

@@ -45,6 +45,21 @@ def _conditions(ctx: click.Context, param: click.Parameter, value: tuple[str, ..
     return found
 
 
+def _clear(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -> Any:
+    """What `valid=` takes, from names, NAME=CLASSES and NAME<NUMBER."""
+    rules: dict[str, Any] = {}
+    for text in value:
+        parts = re.fullmatch(r"([^<>=!]+)([<>]=?|[=!]=|=)(.+)", text)
+        if parts is None and len(value) > 1:
+            raise click.BadParameter(f"the name {text!r} stands alone", ctx, param)
+        if parts is None:
+            return text
+        name, said, rest = (p.strip() for p in parts.groups())
+        classes = float if name == "dilate" else lambda r: tuple(map(literal, r.split(",")))
+        rules[name] = classes(rest) if said == "=" else f"{said} {rest}"
+    return rules or None
+
+
 def _search_options(function: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
@@ -178,6 +193,14 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
 @click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
 @click.option("--nir", default="B08", show_default=True, help="Near infrared of NDVI.")
 @click.option("--times", help="Dates to give: 5D for a regular axis, or dates with commas.")
+@click.option(
+    "--valid",
+    multiple=True,
+    callback=_clear,
+    metavar="RULE",
+    help="What is clear: SCL=4,5,6,7, cloud_probability<40 (several hold together), finite, a "
+    "variable, or a mask package such as csmask. By default `valid`, else SCL.",
+)
 @click.option("--std", is_flag=True, help="Write the standard deviation of the error.")
 @click.option("--memory", help="Memory budget, such as 4GB.")
 @click.option("--tile", type=int, help="Pixels along a side of a tile.")
@@ -200,7 +223,8 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
         from cubefill.engine import planning, request
         from cubefill.machine import cores
 
-        asking = {name: options[name] for name in ("method", "times", "std", "device", "bands")}
+        names = ("method", "times", "valid", "std", "device", "bands")
+        asking = {name: options[name] for name in names}
         limits = {name: options[name] for name in ("memory", "tile")}
         limits["workers"] = options["workers"] or cores()
         asked = request.request(cubefill.open_cube(source), **asking, options=choices)

@@ -27,5 +27,5 @@ else:
         "indices": "ndvi with_ndvi",
         "variables": "chosen_bands spectral",
     }
-    _PACKAGES = "axes bands conforming counts dataset indices rows valid variables"
+    _PACKAGES = "axes bands conforming counts dataset indices masks rows valid variables"
     __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

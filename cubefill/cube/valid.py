@@ -1,15 +1,20 @@
-"""Which pixels are clear: from the scene classification, or from a user's own mask."""
+"""Which pixels are clear: from classes, thresholds, a mask package, or a user's own mask."""
 
 import math
-from collections.abc import Callable, Iterable
-from functools import partial
+import operator
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.bands import SCL
+from cubefill.cube import given as mask
+from cubefill.cube import masks
+from cubefill.cube.bands import SCL, canonical
+from cubefill.cube.dataset import spectral
 from cubefill.errors import CubeError
 
 CLEAR = (SCL.VEGETATION, SCL.BARE, SCL.WATER, SCL.UNCLASSIFIED)
@@ -19,8 +24,22 @@ SPREADING = (SCL.CLOUD_SHADOW, SCL.CLOUD_MEDIUM, SCL.CLOUD_HIGH, SCL.THIN_CIRRUS
 """Classes that are dilated: clouds and their shadows."""
 
 Bool = NDArray[np.bool_]
-UserValid = str | xr.DataArray | NDArray[Any] | Callable[[xr.Dataset], Any]
-"""What a user may give as `valid`: a variable's name, an array, or a function of the dataset."""
+Rule = str | int | Iterable[int]
+"""What is clear in a layer: class numbers, or a threshold such as "< 40"."""
+UserValid = (
+    str | Mapping[str, Rule | float] | xr.DataArray | NDArray[Any] | Callable[[xr.Dataset], Any]
+)
+"""What a user may give as `valid`, see `apply`."""
+
+OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+"""Comparisons that a threshold may begin with."""
 
 
 def from_scl(
@@ -37,7 +56,7 @@ def from_scl(
     ----------
     scl
         Classes of Sen2Cor on `(..., y, x)`, numpy or dask; dask stays lazy, and the answer is the
-        same for any chunks.
+        same for any chunks. Floating point is taken where its values are whole; NaN is no data.
     snow
         Counts snow (class 11) as clear.
     dilate
@@ -56,7 +75,8 @@ def from_scl(
     Raises
     ------
     CubeError
-        The array has no y and x, no integer classes, or an option is out of range.
+        The array has no y and x, no class numbers, or an option is out of range; for a lazy array
+        of fractions when it is computed.
 
     Examples
     --------
@@ -68,14 +88,17 @@ def from_scl(
     _check_scl(scl, dilate)
     offsets = disk(dilate, *_pixel(scl, resolution, dilate))
     turned = scl.transpose(..., "y", "x")
-    data = _from_classes(turned.data, classes, offsets)
+    find_clear = partial(from_classes, classes=classes, rows=offsets)
+    data = _blockwise(find_clear, turned.data, offsets)
     out = turned.copy(data=data).transpose(*scl.dims).rename("valid")
     out.attrs = attributes(classes, dilate)
     out.encoding = {k: v for k, v in scl.encoding.items() if k == "grid_mapping"}
     return out
 
 
-def apply(ds: xr.Dataset, valid: UserValid | None = None) -> xr.DataArray:
+def apply(
+    ds: xr.Dataset, valid: UserValid | None = None, bands: Sequence[str] | None = None
+) -> xr.DataArray:
     """The clear pixels `(time, y, x)` of a cube, whichever way they are given.
 
     Parameters
@@ -83,26 +106,56 @@ def apply(ds: xr.Dataset, valid: UserValid | None = None) -> xr.DataArray:
     ds
         A cube.
     valid
-        None takes `ds["valid"]`, else makes it from `ds["SCL"]`; a name takes that variable; a
-        callable is given the dataset; an array is broadcast. True is a clear observation.
+        True, or 1, is a clear observation; NaN is none.
+
+        - None: `ds["valid"]`, else made from `ds["SCL"]` by `from_scl`.
+        - A name: that variable of the cube, of true and false.
+        - `{"SCL": (4, 5, 6, 7)}`: clear classes of a layer. SCL is dilated as `from_scl` does it;
+          other layers are not, unless `"dilate": 30` (a radius in m) stands beside them: then
+          every other class grows.
+        - `{"cloud_probability": "< 40"}`: a threshold by <, <=, >, >=, == or !=. What several keys
+          say is joined by "and".
+        - "finite": where any of the bands is finite, for cubes that are NaN where cloudy.
+        - "csmask", "omnicloudmask", "s2cloudless": made by that package, see `cube.masks`.
+        - A callable: is given the dataset and answers with any array.
+        - An array: on the cube's grid and dates, or on fewer of these dimensions; one with
+          coordinates is put in the cube's order.
+    bands
+        The bands of "finite"; by default all of the cube.
 
     Raises
     ------
     CubeError
-        There is neither `valid` nor `SCL`, or what was given is not boolean or does not fit.
+        Nothing says what is clear, or what was given is no mask or does not fit. Values of a lazy
+        mask are looked at when it is computed.
+
+    Examples
+    --------
+    >>> from cubefill.testing import synthetic_cube
+    >>> ds = synthetic_cube()
+    >>> apply(ds, {"SCL": (4, 5), "dilate": 60}).attrs["dilation_m"]
+    60.0
+    >>> apply(ds, "finite").dims
+    ('time', 'y', 'x')
     """
     if valid is None:
         return _own(ds)
+    if isinstance(valid, Mapping) and not isinstance(valid, xr.Dataset):
+        return _ruled(ds, valid)
     if callable(valid):
-        return _fit(ds, valid(ds), f"valid={getattr(valid, '__name__', valid)!s}(ds)")
-    if isinstance(valid, str):
-        if valid not in ds:
-            raise CubeError(
-                f"valid={valid!r}: expected a variable of the cube, found "
-                f"{', '.join(map(str, ds.data_vars))}. Pass valid=None to use SCL."
-            )
-        return _fit(ds, ds[valid], f"valid={valid!r}")
-    return _fit(ds, valid, "valid")
+        return mask.fitted(ds, valid(ds), f"valid={getattr(valid, '__name__', valid)!s}(ds)")
+    if not isinstance(valid, str):
+        return mask.fitted(ds, valid, "valid")
+    if (name := _named(ds, valid)) is not None:
+        return mask.fitted(ds, ds[name], f"valid={valid!r}")
+    if valid == "finite":
+        return _finite(ds, spectral(ds) if bands is None else bands)
+    if valid in masks.PACKAGES:
+        return masks.by_package(ds, valid)
+    raise CubeError(
+        f"valid={valid!r}: expected a variable of the cube ({_listed(ds)}), 'finite', or one of "
+        f"the mask packages {', '.join(masks.PACKAGES)}. Pass valid=None to use SCL."
+    )
 
 
 def clear_fraction(ds: xr.Dataset, valid: UserValid | None = None) -> xr.DataArray:
@@ -152,9 +205,10 @@ def disk(radius: float, step_y: float, step_x: float) -> tuple[int, ...]:
 
 def from_classes(scl: NDArray[Any], classes: tuple[int, ...], rows: tuple[int, ...]) -> Bool:
     """Clear pixels of an array of classes `(..., y, x)`; `rows` describes the disk."""
-    out: Bool = _lookup(scl, classes)
+    numbers = _numbers(scl)
+    out: Bool = _table(classes)[numbers]
     if rows != (0,):
-        out &= ~dilated(_lookup(scl, SPREADING), rows)
+        out &= ~dilated(_table(SPREADING)[numbers], rows)
     return out
 
 
@@ -175,18 +229,36 @@ def dilated(where: Bool, rows: tuple[int, ...]) -> Bool:
     return out
 
 
-def _lookup(scl: NDArray[Any], classes: Iterable[int]) -> Bool:
+def _table(classes: Iterable[int]) -> Bool:
     table = np.zeros(256, bool)
     table[[int(c) for c in classes]] = True
-    return table[scl.astype(np.uint8, copy=False)]
+    return table
 
 
-def _from_classes(data: Any, classes: tuple[int, ...], rows: tuple[int, ...]) -> Any:
+def _numbers(scl: NDArray[Any]) -> NDArray[np.uint8]:
+    """Classes as uint8; what is no class (NaN, a number for no data) becomes 0."""
+    if scl.dtype == np.uint8:
+        return scl
+    inside = (scl >= 0) & (scl < 256)
+    numbers = np.where(inside, scl, 0).astype(np.uint8)
+    _refuse_fractions(scl, inside & (numbers != scl), "SCL")
+    return numbers
+
+
+def _refuse_fractions(values: NDArray[Any], where: Bool, name: str) -> None:
+    if where.any():
+        raise CubeError(
+            f"{name} holds {values[where].flat[0]:g}: expected whole class numbers, or NaN for no "
+            "data. Use nearest resampling, which keeps classes, to bring it to the grid."
+        )
+
+
+def _blockwise(run: Callable[[NDArray[Any]], Bool], data: Any, rows: tuple[int, ...]) -> Any:
+    """A function of `(..., y, x)` that looks as far as a disk, on numpy or on dask."""
     if isinstance(data, np.ndarray):
-        return from_classes(data, classes, rows)
+        return run(data)
     import dask.array as da
 
-    run = partial(from_classes, classes=classes, rows=rows)
     meta = np.empty((0,) * data.ndim, bool)
     if rows == (0,):
         return data.map_blocks(run, dtype=bool, meta=meta)
@@ -199,11 +271,15 @@ def _from_classes(data: Any, classes: tuple[int, ...], rows: tuple[int, ...]) ->
 def _check_scl(scl: xr.DataArray, dilate: float) -> None:
     if not {"y", "x"} <= set(scl.dims):
         raise CubeError(f"SCL: expected dimensions y and x, got {', '.join(map(str, scl.dims))}.")
-    if scl.dtype.kind not in "iu":
+    if scl.dtype.kind not in "iuf":
         raise CubeError(
-            f"SCL has dtype {scl.dtype}: expected integer classes 0 to 11. "
-            "Use scl.fillna(0).astype('uint8'); resample it by nearest only."
+            f"SCL has dtype {scl.dtype}: expected classes 0 to 11. "
+            "Use ds['SCL'] = ds['SCL'].astype('uint8')."
         )
+    _check_radius(dilate)
+
+
+def _check_radius(dilate: float) -> None:
     if not 0 <= dilate < math.inf:
         raise CubeError(f"dilate={dilate}: expected a radius in m, 0 or more.")
 
@@ -215,8 +291,8 @@ def _pixel(scl: xr.DataArray, resolution: float | None, dilate: float) -> tuple[
     known = [s for s in steps if s]
     if not known and dilate > 0:
         raise CubeError(
-            "SCL has no y or x coordinates to read the pixel size from: expected pixel centres in "
-            "m. Use from_scl(scl, resolution=10)."
+            f"{scl.name or 'SCL'} has no y or x coordinates to read the pixel size from: expected "
+            "pixel centres in m. Use from_scl(scl, resolution=10), or dilate=0."
         )
     fallback = known[0] if known else 1.0
     return steps[0] or fallback, steps[1] or fallback
@@ -229,58 +305,134 @@ def _step(scl: xr.DataArray, dim: str) -> float | None:
     return abs(float(values[1] - values[0])) or None
 
 
+# ------------------------------------------------------------------ ways to say what is clear
+
+
+def _named(ds: xr.Dataset, name: str) -> str | None:
+    """The variable or coordinate of that name, or of that name as cubefill calls it."""
+    return next((n for n in (name, canonical(name)) if n is not None and n in ds.variables), None)
+
+
+def _listed(ds: xr.Dataset) -> str:
+    return ", ".join(map(str, ds.data_vars))
+
+
 def _own(ds: xr.Dataset) -> xr.DataArray:
     if "valid" in ds:
-        return _fit(ds, ds["valid"], "ds['valid']")
-    if "SCL" in ds:
-        return _fit(ds, from_scl(ds["SCL"]), "valid from SCL")
+        return mask.fitted(ds, ds["valid"], "ds['valid']")
+    scl = next((n for n in ds.data_vars if canonical(str(n)) == "SCL"), None)
+    if scl is not None:
+        return mask.fitted(ds, from_scl(mask.lazy(ds[scl])), f"valid from {scl}")
     raise CubeError(
         "The cube has neither `valid` nor `SCL`, so nothing says which pixels are clear: expected "
-        "one of them. Use ds['valid'] = ds['B02'].notnull(), or pass valid=your_function."
+        "one of them. Pass valid='finite' where cloudy pixels are NaN, or valid={'layer': (0,)} "
+        "with the clear classes of a layer."
     )
 
 
-def _fit(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
-    sizes = {d: ds.sizes[d] for d in ("time", "y", "x")}
-    if not isinstance(given, xr.DataArray):
-        given = _wrap(given, tuple(sizes.values()), what)
-    given = given.rename({"timestamp": "time"} if "timestamp" in given.dims else {})
-    wrong = [d for d in given.dims if d not in sizes or given.sizes[d] != sizes[str(d)]]
-    if wrong:
-        raise CubeError(
-            f"{what} has sizes {dict(given.sizes)}: expected {sizes}, or fewer of these dimensions."
-        )
-    if given.dtype.kind in "iu":
-        given = given.astype(bool)
-    if given.dtype != bool:
-        raise CubeError(
-            f"{what} has dtype {given.dtype}: expected bool, True where clear. "
-            "Use cloud_probability < 0.4 rather than the probability."
-        )
-    _check_coordinates(ds, given, what)
-    absent = {d: n for d, n in sizes.items() if d not in given.dims}
-    out: xr.DataArray = given.expand_dims(absent).transpose("time", "y", "x").rename("valid")
-    out = out.assign_coords({d: ds[d] for d in sizes if d in ds.coords and d not in out.coords})
-    if not out.attrs.get("source"):
-        out.attrs = {**out.attrs, "long_name": "clear observation", "source": f"given: {what}"}
+def _finite(ds: xr.Dataset, bands: Sequence[str]) -> xr.DataArray:
+    # Any, not all: a pixel that lacks one band is still an observation of the others, and what
+    # it lacks is a gap of that band alone.
+    found = reduce(operator.or_, (np.isfinite(mask.lazy(ds[b])) for b in bands))
+    said = f"True where any of {', '.join(bands)} is finite"
+    found.attrs = {"long_name": "clear observation", "source": "finite", "description": said}
+    return mask.fitted(ds, found, "valid='finite'")
+
+
+def _ruled(ds: xr.Dataset, rules: Mapping[str, Any]) -> xr.DataArray:
+    """What every rule of a mapping calls clear."""
+    rest = dict(rules)
+    dilate = rest.pop("dilate", None)
+    if dilate is not None:
+        _check_radius(dilate)
+    if not rest:
+        raise CubeError(f"valid={rules!r}: expected rules such as {{'SCL': (4, 5, 6, 7)}}.")
+    parts = [_by_rule(ds, str(name), rule, dilate) for name, rule in rest.items()]
+    if len(parts) == 1:
+        return parts[0]
+    out = reduce(operator.and_, parts)
+    said = [str(p.attrs["description"]).removeprefix("True where ") for p in parts]
+    out.attrs = {
+        "long_name": "clear observation",
+        "source": ", ".join(map(str, rest)),
+        "description": f"True where {' and '.join(f'({s})' for s in said)}",
+    }
     return out
 
 
-def _wrap(given: Any, shape: tuple[int, ...], what: str) -> xr.DataArray:
-    array = given if hasattr(given, "dtype") else np.asarray(given)
-    dims = {3: ("time", "y", "x"), 2: ("y", "x"), 1: ("time",)}.get(array.ndim)
-    if dims is None:
-        raise CubeError(f"{what} has {array.ndim} dimensions: expected an array of shape {shape}.")
-    return xr.DataArray(array, dims=dims)
+def _by_rule(ds: xr.Dataset, key: str, rule: Any, dilate: float | None) -> xr.DataArray:
+    name = _named(ds, key)
+    if name is None:
+        raise CubeError(f"valid={{{key!r}: ...}}: the cube has no {key}; it has {_listed(ds)}.")
+    layer = mask.lazy(ds[name])
+    what = f"valid={{{key!r}: {rule!r}}}"
+    if layer.dtype.kind not in "biuf":
+        raise CubeError(f"{what}: {name} has dtype {layer.dtype}; expected numbers.")
+    if isinstance(rule, str):
+        clear, said = _compared(layer, rule, what)
+    else:
+        classes = _classes(rule, what)
+        if canonical(name) == "SCL":
+            found = from_scl(layer, clear=classes, dilate=30.0 if dilate is None else dilate)
+            return mask.fitted(ds, found, what)
+        clear, said = _among(layer, classes), ", ".join(map(str, classes))
+        said = f"{name} is {said}"
+    if dilate:
+        clear = clear & ~_grown(mask.known(layer) & ~clear, dilate)
+        said += f"; the rest is dilated by {dilate:g} m"
+    clear.attrs = {
+        "long_name": "clear observation",
+        "source": name,
+        "dilation_m": float(dilate or 0),
+        "description": f"True where {said}",
+    }
+    return mask.fitted(ds, clear, what)
 
 
-def _check_coordinates(ds: xr.Dataset, given: xr.DataArray, what: str) -> None:
-    for dim in given.dims:
-        if dim in given.coords and dim in ds.coords:
-            mine, theirs = ds[dim].values, given[dim].values
-            if not np.array_equal(mine, theirs):
-                raise CubeError(
-                    f"{what} lies on other {dim} coordinates than the cube "
-                    f"({theirs[0]} to {theirs[-1]}, expected {mine[0]} to {mine[-1]}). "
-                    f"Use mask.reindex_like(ds) or assign the cube's coordinates."
-                )
+def _compared(layer: xr.DataArray, rule: str, what: str) -> tuple[xr.DataArray, str]:
+    parts = re.fullmatch(r"\s*([<>]=?|[=!]=)\s*([-+]?[\d.]+(?:e[-+]?\d+)?)\s*", rule, re.IGNORECASE)
+    try:
+        limit = float(parts[2]) if parts else math.nan
+    except ValueError:
+        limit = math.nan
+    if parts is None or math.isnan(limit):
+        raise CubeError(
+            f"{what}: expected one of {' '.join(OPERATORS)} and a number, such as '< 40', or a "
+            "tuple of class numbers."
+        )
+    clear = OPERATORS[parts[1]](layer, limit) & mask.known(layer)
+    return clear, f"{layer.name} {parts[1]} {limit:g}"
+
+
+def _classes(rule: Any, what: str) -> tuple[int, ...]:
+    try:
+        values = list(rule) if isinstance(rule, Iterable) else [rule]
+        numbers = tuple(sorted({int(v) for v in values}))
+        if numbers and set(numbers) == set(values):
+            return numbers
+    except (TypeError, ValueError):
+        pass
+    raise CubeError(
+        f"{what}: expected class numbers such as (4, 5), or a threshold such as '< 40'."
+    )
+
+
+def _among(layer: xr.DataArray, classes: tuple[int, ...]) -> xr.DataArray:
+    run = partial(_is_among, classes=classes, fill=mask.no_data(layer), name=str(layer.name))
+    return layer.copy(data=_blockwise(run, layer.data, (0,)))
+
+
+def _is_among(values: NDArray[Any], *, classes: tuple[int, ...], fill: Any, name: str) -> Bool:
+    if values.dtype.kind == "f":
+        _refuse_fractions(values, np.isfinite(values) & (values != np.rint(values)), name)
+    clear = np.isin(values, classes)
+    return clear if fill is None else clear & (values != fill)
+
+
+def _grown(where: xr.DataArray, radius: float) -> xr.DataArray:
+    """True grown by a disk of that radius in m."""
+    if not {"y", "x"} <= set(where.dims):
+        raise CubeError(f"dilate={radius}: {where.name} does not lie on y and x. Pass dilate=0.")
+    turned = where.transpose(..., "y", "x")
+    rows = disk(radius, *_pixel(where, None, radius))
+    return turned.copy(data=_blockwise(partial(dilated, rows=rows), turned.data, rows))

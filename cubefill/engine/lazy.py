@@ -51,8 +51,10 @@ def gapfill(
         Dates of the result: None for the acquisition dates, "5D" for a regular axis, or an array.
         A date on the day of an acquisition shows that acquisition.
     valid
-        Where an observation is clear: None for `ds.valid` (or SCL where there is none), an array,
-        a name, or a callable of the dataset.
+        Where an observation is clear: None for `ds.valid` (or SCL where there is none), a name,
+        class numbers `{"SCL": (4, 5, 6, 7)}`, a threshold `{"cloud_probability": "< 40"}`,
+        "finite" where clouds are NaN, a mask package such as "csmask", a callable of the dataset,
+        or an array; see `cubefill.cube.valid.apply`.
     std
         True adds `<band>_std`, the standard deviation of the filling error.
     tile

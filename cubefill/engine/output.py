@@ -73,7 +73,7 @@ def provenance(asked: Request) -> dict[str, Any]:
         "gapfill_method": asked.name,
         "gapfill_parameters": json.dumps(parameters(method), default=str, sort_keys=True),
         "gapfill_version": __version__,
-        "gapfill_valid": _valid_words(ds),
+        "gapfill_valid": _valid_words(asked.variables["valid"].attrs),
         "gapfill_observed_altered": int(bool(work.traits.suffix)),
         "history": "\n".join(filter(None, [str(ds.attrs.get("history", "")), line])),
     }
@@ -85,8 +85,6 @@ def provenance(asked: Request) -> dict[str, Any]:
     return attrs
 
 
-def _valid_words(ds: xr.Dataset) -> str:
-    if "valid" in ds:
-        found = ds["valid"].attrs
-        return str(found.get("description") or found.get("source") or "given by the user")
-    return "made from SCL"
+def _valid_words(said: Mapping[str, Any]) -> str:
+    """How the mask was made, by its own attributes."""
+    return str(said.get("description") or said["source"])

@@ -237,7 +237,7 @@ def _variables(
 ) -> dict[str, xr.Variable]:
     order = ("time", "y", "x")
     chosen = {b: ds[b] for b in bands}
-    chosen["valid"] = validity.apply(ds, valid)
+    chosen["valid"] = validity.apply(ds, valid, bands)
     if needs.sar:
         chosen |= {n: ds[n] for n in (*SAR_BANDS, *COHERENCE) if n in ds}
     if "source_missing" in ds:

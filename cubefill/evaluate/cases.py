@@ -110,8 +110,7 @@ def window(ds: xr.Dataset, side: int, seed: int = 0) -> tuple[xr.Dataset, str]:
     together; the first that is seen clear as often as the median one is taken.
     """
     ds = accept(ds)
-    if "valid" not in ds:
-        ds = ds.assign(valid=apply(ds))
+    ds = ds.assign(valid=apply(ds))
     names = [*spectral(ds), *(n for n in _EXTRA if n in ds)]
     ds = ds[names].sortby("time").transpose("time", "y", "x", ...)
     ny, nx = ds.sizes["y"], ds.sizes["x"]

@@ -12,6 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube import spectral
+from cubefill.cube import valid as validity
 from cubefill.errors import CubeError
 from cubefill.gaps.kinds import Bool, Gaps
 
@@ -159,4 +160,4 @@ def _valid(ds: xr.Dataset) -> xr.DataArray:
             "Expected a cube with `valid`, got none. Use "
             "ds.assign(valid=cubefill.cube.valid.from_scl(ds.SCL))."
         )
-    return ds["valid"].transpose("time", "y", "x")
+    return validity.apply(ds)

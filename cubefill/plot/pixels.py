@@ -169,7 +169,7 @@ def clear_of(ds: xr.Dataset) -> xr.DataArray:
         return ds["fill_flag"] == int(Flag.OBSERVED)
     known = with_valid(ds)
     if "valid" in known:
-        return known["valid"].astype(bool)
+        return apply(known)
     return ds[spectral(ds)[0]].notnull()
 
 
@@ -185,8 +185,8 @@ def covered(ds: xr.Dataset) -> xr.DataArray:
     if "fill_flag" in ds:
         flag = ds["fill_flag"]
         return (flag != int(Flag.NO_DATA)) & (flag != int(Flag.NOT_ACQUIRED))
-    if "SCL" in ds and ds["SCL"].dtype.kind in "iu":
-        return ds["SCL"] != 0
+    if "SCL" in ds:
+        return ds["SCL"].fillna(0) != 0
     return ds[spectral(ds)[0]].notnull()
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from cubefill.addresses import local_path
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.cube.counts import SCALE
+from cubefill.cube.valid import apply
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.formats import write_cog
 from cubefill.ownership import WRITER, claim, document, refuse_source
@@ -220,6 +221,7 @@ def _makers(
 ) -> Iterator[Any]:
     """Functions without arguments, each of which writes one item and returns it."""
     style = QUIRKS[quirk] if quirk else PLAIN
+    cube = cube if "SCL" in cube else cube.assign(valid=apply(cube))
     new = QUIRKS["offset"]
     seen: dict[str, int] = {}
     for i, time in enumerate(cube["time"].values):
@@ -279,7 +281,7 @@ def _optical(
 
 def _classes(step: xr.Dataset, band: str) -> NDArray[np.uint8]:
     if "SCL" in step:
-        return step["SCL"].values.astype(np.uint8)
+        return step["SCL"].fillna(SCL.NO_DATA).values.astype(np.uint8)
     found = np.where(step["valid"].values, SCL.VEGETATION, SCL.CLOUD_HIGH)
     return np.where(np.isnan(step[band].values), SCL.NO_DATA, found).astype(np.uint8)
 
