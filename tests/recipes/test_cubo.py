@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import xarray as xr
 
-import cubefill
 from cubefill.errors import CubeError
 from tests.recipes.clean_cube import (
     BANDS,
@@ -19,6 +18,7 @@ from tests.recipes.clean_cube import (
     assert_right,
     classes,
     counts,
+    recipe,
     said,
     times,
     x_centres,
@@ -62,11 +62,10 @@ def by_hand() -> xr.DataArray:
 
 def test_counts_are_refused_and_the_printed_line_leads_on(tmp_path: Path) -> None:
     da = by_hand()
-    with pytest.raises(CubeError, match=r"Use cubefill.cube.conform\(ds, scale=1e-4\)"):
-        da.gapfill("linear").compute()
+    with pytest.raises(CubeError, match=r"Use cubefill.*conform\(ds, scale=1e-4\)"), said("corner"):
+        da.gapfill().compute()
     with said("corner"):
-        out = cubefill.cube.conform(da, scale=1e-4).gapfill("linear")
-    assert_right(out, tmp_path)
+        assert_right(recipe("cubo", da=da)["out"], tmp_path)
 
 
 def test_the_array_by_hand_has_the_form_of_the_real_one(

@@ -8,8 +8,7 @@ import xarray as xr
 
 import cubefill
 from cubefill.errors import CubeError
-from cubefill.formats import earthnet
-from tests.recipes.clean_cube import BANDS, clear, masked, reflectance
+from tests.recipes.clean_cube import BANDS, clear, masked, recipe, reflectance
 
 NAME = "33SXD_2019-05-16_2019-10-12_4025_4153_3129_3257_62_142_48_128.npz"
 
@@ -25,7 +24,7 @@ def assert_filled(out: xr.Dataset) -> None:
         },
         {c: out[c] for c in ("time", "y", "x")},
     )
-    want = own.gapfill("linear", valid=clear()).compute()
+    want = own.gapfill(valid=clear()).compute()
     for name in BANDS:
         np.testing.assert_allclose(out[name].values, want[name].values, atol=1e-6)
         np.testing.assert_array_equal(out[name].values[clear()], own[name].values[clear()])
@@ -35,7 +34,7 @@ def test_earthnet2021(tmp_path: Path) -> None:
     images = np.concatenate([reflectance(), ~clear()[:, None]], axis=1).transpose(2, 3, 1, 0)
     path = tmp_path / NAME
     np.savez(path, highresdynamic=images.astype(np.float16))
-    out = earthnet.read(path).gapfill("linear")
+    out = recipe("EarthNet2021 and GreenEarthNet", path=path)["out"]
     assert_filled(out)
     files = out.gapfill.to_geotiff(tmp_path / "files")
     assert len(files) == len(clear())
@@ -68,9 +67,9 @@ def minicube(tmp_path: Path) -> Path:
 
 
 def test_greenearthnet(minicube: Path) -> None:
-    assert_filled(earthnet.read(minicube).gapfill("linear"))
+    assert_filled(recipe("EarthNet2021 and GreenEarthNet", path=minicube)["out"])
 
 
 def test_opened_with_xarray_the_error_names_the_reader(minicube: Path) -> None:
     with xr.open_dataset(minicube) as ds, pytest.raises(CubeError, match=r"earthnet\.read"):
-        ds.gapfill("linear")
+        ds.gapfill()

@@ -11,13 +11,13 @@ import pytest
 import xarray as xr
 from pyproj import CRS
 
-import cubefill
 from cubefill.errors import CubeError
 from tests.recipes.clean_cube import (
     BANDS,
     assert_right,
     classes,
     counts,
+    recipe,
     reflectance,
     said,
     times,
@@ -44,25 +44,25 @@ def file(folder: Path) -> xr.Dataset:
 
 def test_counts_are_refused_and_the_printed_line_leads_on(tmp_path: Path) -> None:
     ds = file(tmp_path)
-    with pytest.raises(CubeError, match=r"Use cubefill.cube.conform\(ds, scale=1e-4\)"):
-        ds.gapfill("linear").compute()
+    with (
+        said("t as time"),
+        pytest.raises(CubeError, match=r"Use cubefill.*conform\(ds, scale=1e-4\)"),
+    ):
+        ds.gapfill().compute()
     with said():
-        out = cubefill.cube.conform(ds, scale=1e-4).gapfill("linear")
-    assert_right(out, tmp_path)
+        assert_right(recipe("openEO", ds=ds)["out"], tmp_path)
 
 
 def test_reflectance_with_one_call(tmp_path: Path) -> None:
     ds = file(tmp_path)
     ds = ds.assign({b: ds[b] * np.float32(1e-4) for b in BANDS})
     with said("t as time"):
-        out = ds.gapfill("linear")
-    assert_right(out, tmp_path)
+        assert_right(ds.gapfill(), tmp_path)
 
 
 def test_the_array_of_a_udf(tmp_path: Path) -> None:
     values = np.concatenate([reflectance(), classes()[:, None].astype(np.float32)], axis=1)
     coords = {"t": times(), "bands": [*BANDS, "SCL"], "y": y_centres(), "x": x_centres()}
     array = xr.DataArray(values, coords, ("t", "bands", "y", "x"))
-    with said("t as time", "CRS"):
-        out = array.gapfill("linear")
-        assert_right(out, tmp_path, crs=None)
+    with said("CRS"):
+        assert_right(recipe("openEO", 2, da=array)["out"], tmp_path, crs=None)

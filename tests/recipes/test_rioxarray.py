@@ -21,6 +21,7 @@ from tests.recipes.clean_cube import (
     clear,
     counts,
     masked,
+    recipe,
     said,
     times,
 )
@@ -51,17 +52,15 @@ def rioxarray_stack(folder: Path) -> xr.DataArray:
 def test_a_stack_with_numbers_of_bands(stack: Path, tmp_path: Path) -> None:
     da = rioxarray_stack(stack)
     with pytest.raises(CubeError, match=r"Use da.assign_coords\(band="):
-        da.gapfill("linear", valid="finite")
-    named = da.assign_coords(band=["B02", "B03", "B04", "B08"])
+        da.gapfill(valid="finite")
     with said():
-        out = named.gapfill("linear", valid="finite")
-    assert_right(out, tmp_path, valid=clear())
+        assert_right(recipe("rioxarray", da=da)["out"], tmp_path, valid=clear())
 
 
 def test_the_folder_of_the_same_files(stack: Path, tmp_path: Path) -> None:
     with said():
-        out = cubefill.from_geotiffs(stack).gapfill("linear", valid="finite")
-    assert_right(out, tmp_path, valid=clear())
+        out = cubefill.from_geotiffs(stack).gapfill(valid="finite")
+        assert_right(out, tmp_path, valid=clear())
 
 
 def test_a_folder_of_single_bands_with_scl(tmp_path: Path) -> None:
@@ -71,9 +70,10 @@ def test_a_folder_of_single_bands_with_scl(tmp_path: Path) -> None:
             path = tmp_path / "s2" / f"T31UDS_{stamp:%Y%m%dT%H%M%S}_{name}_10m.tif"
             write_cog(path, values[step], **PLACE)
     with said():
-        out = cubefill.from_geotiffs(tmp_path / "s2", scale=1e-4).gapfill("linear")
-    assert_right(out, tmp_path)
-    with pytest.raises(CubeError, match=r"Use cubefill.cube.conform\(ds, scale=1e-4\)"):
-        cubefill.from_geotiffs(tmp_path / "s2").gapfill("linear")
-    ds = cubefill.cube.conform(cubefill.from_geotiffs(tmp_path / "s2"), scale=1e-4)
-    np.testing.assert_array_equal(ds.gapfill("linear")["B04"], out["B04"])
+        out = recipe("A folder of GeoTIFFs", folder=tmp_path / "s2")["out"]
+        assert_right(out, tmp_path)
+    plain = cubefill.from_geotiffs(tmp_path / "s2")
+    with pytest.raises(CubeError, match=r"Use cubefill.*conform\(ds, scale=1e-4\)"):
+        plain.gapfill()
+    again = cubefill.conform(plain, scale=1e-4).gapfill()
+    np.testing.assert_array_equal(again["B04"], out["B04"])
