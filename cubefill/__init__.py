@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from cubefill.errors import PlanError as PlanError
     from cubefill.errors import ReadError as ReadError
     from cubefill.errors import StoreError as StoreError
+    from cubefill.formats import from_geotiffs as from_geotiffs
     from cubefill.formats import to_geotiff as to_geotiff
     from cubefill.methods import Block as Block
     from cubefill.methods import Filled as Filled
@@ -58,7 +59,7 @@ else:
         "engine": "Plan gapfill plan run",
         "errors": "CatalogueError CubeError CubefillError CubefillWarning DeviceError JobError "
         "MethodError PlanError ReadError StoreError",
-        "formats": "to_geotiff",
+        "formats": "from_geotiffs to_geotiff",
         "methods": "Block Filled Flag Method Needs Span Whole list_methods register",
         "reports": "report",
         "stac": "load search",
