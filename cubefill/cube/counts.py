@@ -85,8 +85,7 @@ def encode(array: NDArray[Any], encoding: Encoding) -> tuple[NDArray[Any], int]:
             counts = part * factor
         top, bottom = np.fmax.reduce(counts), np.fmin.reduce(counts)
         if np.isinf(top) or np.isinf(bottom):
-            np.copyto(counts, np.float32("nan"), where=np.isinf(counts))
-            top, bottom = np.fmax.reduce(counts), np.fmin.reduce(counts)
+            np.copyto(counts, np.float32("nan"), where=np.isinf(part))
         if top > high + 0.5 or bottom < low - 0.5:
             clipped += int(np.count_nonzero((counts > high + 0.5) | (counts < low - 0.5)))
         np.clip(counts, low, high, out=counts)

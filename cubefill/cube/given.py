@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import canonical
-from cubefill.cube.dataset import FOREIGN_DIMS
+from cubefill.cube.conforming import FOREIGN_DIMS
 from cubefill.errors import CubeError
 
 NEAR = 1e-3

@@ -13,7 +13,7 @@ SAME = 0.02
 
 
 @dataclass(frozen=True)
-class Fit:
+class GridFit:
     """How a source grid lies under a target grid."""
 
     source: Window
@@ -56,7 +56,7 @@ def everything(grid: Any) -> Window:
     return slice(0, grid.shape[0]), slice(0, grid.shape[1])
 
 
-def fit(source: Any, target: Any) -> Fit | None:
+def fit(source: Any, target: Any) -> GridFit | None:
     """How a source lies under a target, or None where they do not meet."""
     if source.crs != target.crs or not straight(source) or not straight(target):
         return _fit_bounds(source, target)
@@ -66,7 +66,7 @@ def fit(source: Any, target: Any) -> Fit | None:
     x = _axis(source.shape[1], target.shape[1], to.a / a, (to.c - c) / a)
     if x is None or y is None:
         return None
-    return Fit((y[0], x[0]), (y[1], x[1]), x[2] and y[2], max(x[3], y[3]))
+    return GridFit((y[0], x[0]), (y[1], x[1]), x[2] and y[2], max(x[3], y[3]))
 
 
 def _axis(
@@ -87,7 +87,7 @@ def _axis(
     return slice(first, last), slice(a, b), False, ratio
 
 
-def _fit_bounds(source: Any, target: Any) -> Fit | None:
+def _fit_bounds(source: Any, target: Any) -> GridFit | None:
     """The same for grids of two CRS, from transformed bounds: may be larger than needed."""
     w, s, e, n = there = _bounds(source, target.crs)
     reach, needed = _window(target, there), _window(source, _bounds(target, source.crs))
@@ -97,7 +97,7 @@ def _fit_bounds(source: Any, target: Any) -> Fit | None:
     if e > w and n > s:
         pixels = (e - w) * (n - s) / abs(target.affine.a * target.affine.e)
     rows, cols = source.shape
-    return Fit(needed, reach, False, max((rows * cols / max(pixels, 1e-9)) ** 0.5, 1e-6))
+    return GridFit(needed, reach, False, max((rows * cols / max(pixels, 1e-9)) ** 0.5, 1e-6))
 
 
 def _window(grid: Any, bounds: Bounds) -> Window | None:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from cubefill.addresses import bare
 from cubefill.cube.bands import SAR_BANDS
 from cubefill.errors import ReadError
-from cubefill.stac.grid import Fit, Window, everything, fit, grid_of, part
+from cubefill.stac.grid import GridFit, Window, everything, fit, grid_of, part
 from cubefill.stac.items import FROM_FILE
 
 log = logging.getLogger("cubefill")
@@ -364,7 +364,7 @@ def _grid_of(file: Any) -> Any:
 
 
 def _values_on(
-    file: Any, native: Any, grid: Any, found: Fit | None, asset: Asset, options: ReadOptions
+    file: Any, native: Any, grid: Any, found: GridFit | None, asset: Asset, options: ReadOptions
 ) -> NDArray[Any]:
     """An asset's values on a grid: copied where grids agree, else warped."""
     if found is None or found.exact:

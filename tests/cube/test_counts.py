@@ -54,14 +54,14 @@ def test_a_round_trip_moves_no_value_by_more_than_half_a_count(values: NDArray[A
         assert np.all(np.isnan(values) | (np.abs(decoded - expected) <= allowed))
 
 
-def test_infinities_are_clipped_and_counted() -> None:
+def test_infinity_is_no_data_and_huge_values_are_clipped_and_counted() -> None:
     values = np.array([np.inf, -np.inf, 3e38, -1.0, np.nan], np.float32)
     counts, clipped = encode(values, BAND)
-    assert counts.tolist() == [32767, -32767, 32767, -10000, -32768]
-    assert clipped == 3
+    assert counts.tolist() == [-32768, -32768, 32767, -10000, -32768]
+    assert clipped == 1
     counts, clipped = encode(values, STD)
-    assert counts.tolist() == [65534, 0, 65534, 0, 65535]
-    assert clipped == 4
+    assert counts.tolist() == [65535, 65535, 65534, 0, 65535]
+    assert clipped == 2
 
 
 def test_pieces_do_not_show() -> None:
