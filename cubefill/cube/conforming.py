@@ -95,7 +95,7 @@ def foreign_names(ds: xr.Dataset) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     for d in ds.dims:
-        own = _own_dim(ds, d)
+        own = own_dim(ds, d)
         if own and own not in ds.dims and own not in names.values():
             names[str(d)] = own
     for name in ds.data_vars:
@@ -172,7 +172,7 @@ def band_dim(da: xr.DataArray) -> Hashable | None:
     CubeError
         The array has other dimensions than time, y, x and one more.
     """
-    own = {d: _own_dim(da, d) or str(d) for d in da.dims}
+    own = {d: own_dim(da, d) or str(d) for d in da.dims}
     others = [d for d, name in own.items() if name not in DIMS]
     if len(others) > 1 or set(DIMS) - set(own.values()):
         raise CubeError(
@@ -258,7 +258,7 @@ def _made_of(out: xr.Dataset, band: str) -> str | None:
 # ------------------------------------------------------------------ values
 
 
-def _own_dim(ds: xr.Dataset | xr.DataArray, dim: Hashable) -> str | None:
+def own_dim(ds: xr.Dataset | xr.DataArray, dim: Hashable) -> str | None:
     """The name of a dimension in a cube, None where it has it already or is unknown."""
     if dim in DIMS:
         return None

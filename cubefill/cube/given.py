@@ -8,7 +8,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import canonical
-from cubefill.cube.conforming import FOREIGN_DIMS
+from cubefill.cube.conforming import own_dim
 from cubefill.errors import CubeError
 
 NEAR = 1e-3
@@ -33,7 +33,7 @@ def fitted(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     labelled = isinstance(given, xr.DataArray)
     if not labelled:
         given = _wrap(given, tuple(sizes.values()), what)
-    turned = {d: n for d in given.dims if (n := FOREIGN_DIMS.get(str(d))) and n not in given.dims}
+    turned = {d: n for d in given.dims if (n := own_dim(given, d)) and n not in given.dims}
     given = given.rename(turned)
     for dim in set(given.dims) & set(sizes):
         given = _aligned(ds, given, str(dim), what)

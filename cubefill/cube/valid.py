@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from cubefill.cube import given as mask
 from cubefill.cube import masks
 from cubefill.cube.bands import SCL, canonical
-from cubefill.cube.dataset import spectral
+from cubefill.cube.variables import spectral
 from cubefill.errors import CubeError
 
 CLEAR = (SCL.VEGETATION, SCL.BARE, SCL.WATER, SCL.UNCLASSIFIED)
