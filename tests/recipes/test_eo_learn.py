@@ -20,6 +20,7 @@ from tests.recipes.clean_cube import (
     TOP,
     assert_right,
     clear,
+    recipe,
     reflectance,
     said,
     times,
