@@ -1,9 +1,10 @@
 """Where: an area of interest in degrees, and the one grid in metres that a cube lies on."""
 
+import json
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from cubefill.errors import CatalogueError, CubeError
 from cubefill.stac.grid import Bounds, grid_of, straight
-from cubefill.stac.items import find_asset, listed, tile_of
+from cubefill.stac.items import affine, find_asset, listed, tile_of
 
 log = logging.getLogger("cubefill")
 
@@ -114,17 +115,24 @@ def footprint(item: Any) -> Any | None:
 
     An item without geometry and bbox lies where the grid of its first asset does.
     """
+    from shapely.errors import ShapelyError
     from shapely.geometry import box, shape
 
-    if item.geometry:
-        return shape(item.geometry)
-    if not item.bbox:
-        grids = (native_grid(item, asset) for asset in item.assets.values())
-        grid = next((g for g in grids if g is not None), None)
-        return None if grid is None else outline(grid).shape
-    west, south, *_ = item.bbox
-    east, north = item.bbox[len(item.bbox) // 2 :][:2]
-    return box(west, south, east, north)
+    try:
+        if item.geometry:
+            return shape(item.geometry)
+        if item.bbox:
+            west, south, *_ = item.bbox
+            east, north = item.bbox[len(item.bbox) // 2 :][:2]
+            return box(west, south, east, north)
+    except (ArithmeticError, LookupError, TypeError, ValueError, ShapelyError) as error:
+        raise CatalogueError(
+            f"Item {item.id} lies nowhere: its geometry and bbox are {str(item.geometry)[:60]} and "
+            f"{item.bbox} ({error!r}): expected GeoJSON and four numbers in degrees."
+        ) from error
+    grids = (native_grid(item, asset) for asset in item.assets.values())
+    grid = next((g for g in grids if g is not None), None)
+    return None if grid is None else outline(grid).shape
 
 
 def extent(items: Sequence[Any]) -> str:
@@ -141,17 +149,23 @@ def extent(items: Sequence[Any]) -> str:
 def crs_of_item(item: Any) -> str | None:
     """`EPSG:32631` or another text of an item's CRS, from `proj:` fields or its MGRS tile."""
     sources = [item.properties, *(a.extra_fields for a in item.assets.values())]
-    for p in sources:
-        if p.get("proj:code"):
-            return str(p["proj:code"])
-        if p.get("proj:epsg"):
-            return f"EPSG:{p['proj:epsg']}"
-        if p.get("proj:wkt2"):
-            return str(p["proj:wkt2"])
+    if said := next((c for p in sources if (c := _crs_in(p))), None):
+        return said
     tile = tile_of(item) or ""
     if len(tile) == 5 and tile[:2].isdigit():
         return f"EPSG:{'326' if tile[2] >= 'N' else '327'}{tile[:2]}"
     return None
+
+
+def _crs_in(fields: Mapping[str, Any]) -> str | None:
+    """The CRS that `proj:` fields name, as text."""
+    if fields.get("proj:code"):
+        return str(fields["proj:code"])
+    if fields.get("proj:epsg"):
+        return f"EPSG:{fields['proj:epsg']}"
+    if fields.get("proj:projjson"):
+        return json.dumps(fields["proj:projjson"])
+    return str(fields["proj:wkt2"]) if fields.get("proj:wkt2") else None
 
 
 def choose_crs(items: Sequence[Any], crs: Any, where: Area | None) -> tuple[Any, str]:
@@ -248,6 +262,11 @@ def check_grid(geobox: Any) -> Any:
     CubeError
         It has no CRS, is in degrees, is rotated, or y does not descend.
     """
+    if not hasattr(geobox, "affine") or not hasattr(geobox, "crs"):
+        raise CubeError(
+            f"The grid is a {type(geobox).__name__}: expected an odc.geo.geobox.GeoBox, or a cube "
+            "with a CRS for like=. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+        )
     if geobox.crs is None or geobox.crs.geographic:
         raise CubeError(
             f"The geobox has CRS {geobox.crs}: expected a projected CRS in metres. "
@@ -264,9 +283,9 @@ def check_grid(geobox: Any) -> Any:
 def native_grid(item: Any, asset: Any) -> Any | None:
     """The grid of an asset as its metadata gives it, or None."""
     extra, p = asset.extra_fields, item.properties
-    transform = extra.get("proj:transform") or p.get("proj:transform")
+    transform = affine(extra.get("proj:transform") or p.get("proj:transform"))
     shape = extra.get("proj:shape") or p.get("proj:shape")
-    crs = extra.get("proj:code") or crs_of_item(item)
+    crs = _crs_in(extra) or crs_of_item(item)
     if not transform or not shape or not crs:
         return None
     return grid_of(crs, transform, shape)

@@ -8,9 +8,11 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from cubefill.addresses import is_url, local
 from cubefill.cube.bands import BANDS
 from cubefill.stac.area import crs_of_item, footprint, native_grid
 from cubefill.stac.items import (
+    FROM_FILE,
     Harmonize,
     band_info,
     find_asset,
@@ -18,6 +20,7 @@ from cubefill.stac.items import (
     name_of,
     number,
     offset_of,
+    scale_in,
     when,
 )
 from cubefill.stac.reading import GDAL_ENV, Asset, ReadOptions, as_type, gdal_env, read_part
@@ -144,12 +147,13 @@ def asset_of(item: Any, key: str, asset: Any, harmonize: Harmonize) -> Asset:
     info = band_info(asset)
     said = number(info.get("nodata"))
     nodata = set() if said is None else {said}
-    counts, scale, rule = 0.0, 1.0, ""
+    counts, scale, rule, guessed = 0.0, 1.0, "", False
     if band in BANDS:
         offset = offset_of(item, asset, harmonize)
         counts, scale, rule = offset.counts, offset.scale, offset.rule
         if not str(info.get("data_type", "")).startswith("float"):
             nodata.add(0.0)
+        guessed = not info.get("data_type") and scale_in(info) is None and rule != FROM_FILE
     return Asset(
         "" if asset.href.startswith(ABSENT) else asset.href,
         item.id,
@@ -162,6 +166,7 @@ def asset_of(item: Any, key: str, asset: Any, harmonize: Harmonize) -> Asset:
         native_grid(item, asset),
         rule,
         zarr=is_zarr(asset),
+        guessed=guessed,
     )
 
 
@@ -178,7 +183,7 @@ def named(item: Any, bands: Sequence[str], resolution: float, where: Any) -> Any
     grid = next((g for g in grids.values() if g), None)
     placed = grid is not None and all(grids.values())
     crs = crs_of_item(item) or ""
-    field = "proj:code" if crs.startswith("EPSG") else "proj:wkt2"
+    field = "proj:code" if crs.upper().startswith("EPSG") else "proj:wkt2"
     shape = footprint(item) or where
     out = pystac.Item(
         item.id,
@@ -195,6 +200,7 @@ def named(item: Any, bands: Sequence[str], resolution: float, where: Any) -> Any
         own = grids.get(band) or grid
         if own is not None:
             extra |= {"proj:transform": list(own.affine)[:6], "proj:shape": list(own.shape)}
-        href = asset.href if "://" in asset.href or not pair else os.path.abspath(asset.href)
+        href = local(asset.href) or f"{ABSENT}{band}"
+        href = href if is_url(href) or href.startswith(ABSENT) else os.path.abspath(href)
         out.add_asset(band, pystac.Asset(href, media_type=asset.media_type, extra_fields=extra))
     return out

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal
@@ -110,7 +110,7 @@ def name_of(key: str, asset: Any) -> str | None:
     found = canonical(key)
     if found:
         return found
-    bands = asset.extra_fields.get("bands") or asset.extra_fields.get("eo:bands") or []
+    bands = _bands(asset, "bands") or _bands(asset, "eo:bands")
     if len(bands) != 1:
         return None
     said = (bands[0].get(k) for k in ("name", "eo:common_name", "common_name"))
@@ -125,12 +125,17 @@ def band_info(asset: Any) -> dict[str, Any]:
     extra = asset.extra_fields
     keys = ("scale", "offset", "nodata", "data_type", "spatial_resolution")
     info: dict[str, Any] = {}
-    for source in (extra, *(extra.get("bands") or [])[:1], *(extra.get("raster:bands") or [])[:1]):
+    for source in (extra, *_bands(asset, "bands")[:1], *_bands(asset, "raster:bands")[:1]):
         for key in keys:
             value = source.get(f"raster:{key}", source.get(key))
             if value is not None:
                 info[key] = value
     return info
+
+
+def _bands(asset: Any, field: str) -> list[dict[str, Any]]:
+    said = asset.extra_fields.get(field)
+    return [b for b in said if isinstance(b, dict)] if isinstance(said, list) else []
 
 
 def find_asset(item: Any, band: str, resolution: float) -> tuple[str, Any] | None:
@@ -158,9 +163,9 @@ def find_asset(item: Any, band: str, resolution: float) -> tuple[str, Any] | Non
 def resolution_of(key: str, asset: Any) -> float:
     """Pixel size of an asset in m, as far as its metadata says."""
     suffix = _GSD.search(key)
-    transform = asset.extra_fields.get("proj:transform")
+    transform = affine(asset.extra_fields.get("proj:transform"))
     if transform:
-        return abs(float(transform[0]))
+        return abs(transform[0])
     said = band_info(asset).get("spatial_resolution") or asset.extra_fields.get("gsd")
     if suffix or said:
         return float(suffix.group(1) if suffix else said)
@@ -168,22 +173,32 @@ def resolution_of(key: str, asset: Any) -> float:
     return float(BANDS[name].resolution) if name in BANDS else 20.0
 
 
+def affine(said: Any) -> tuple[float, ...] | None:
+    """Six numbers of a `proj:transform`, also where they came in GDAL's order; None for others."""
+    numbers = [number(v) for v in said] if isinstance(said, list | tuple) else []
+    first = [v for v in numbers[:6] if v is not None]
+    if len(first) < 6:
+        return None
+    a, b, c, d, e, f = first
+    if e == 0 and a != 0:  # no grid of rows and columns: the origin came first
+        return b, c, a, e, f, d
+    return a, b, c, d, e, f
+
+
 def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
     """How an asset's counts become reflectance, by the first rule that speaks.
 
     1. `harmonize` itself, where it is False, a number of counts, or a function of the item.
     2. `boa_offset_applied` of any catalogue is true: 0, whatever the band metadata says.
-    3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset; not where integers come
-       with scale 1, which is what tools write that know nothing.
+    3. The offset in `raster:bands`, STAC 1.1 `bands`, or on the asset; not where it comes with a
+       scale that counts of reflectance cannot have, such as 1, which tools write by default.
     4. The metadata of a Zarr array, where STAC gives neither scale nor offset.
     5. Processing baseline 04.00 or later, stored as integers: -1000 counts.
     6. No baseline and acquired since 25 January 2022: -1000 counts, which `load` warns of.
     7. None.
     """
     info = band_info(asset)
-    said = number(info.get("scale"))
-    if said == 1 and not _is_float(info):
-        info, said = {k: v for k, v in info.items() if k != "offset"}, None
+    said = scale_in(info)
     scale = said or (1.0 if _is_float(info) else SCALE)
     if harmonize is False:
         return Offset(0.0, scale, "harmonize=False")
@@ -193,7 +208,7 @@ def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
     if offset_applied(item):
         return Offset(0.0, scale, "boa_offset_applied")
     offset = number(info.get("offset"))
-    if offset is not None:
+    if offset is not None and (said is not None or "scale" not in info):
         counts = offset if abs(offset) >= 1 else round(offset / scale, 3)
         return Offset(counts, scale, "band metadata")
     if is_zarr(asset) and said is None:
@@ -207,6 +222,14 @@ def offset_of(item: Any, asset: Any, harmonize: Harmonize = True) -> Offset:
     if version < 4.0:
         return Offset(0.0, scale, "processing baseline < 04.00")
     return Offset(BASELINE_OFFSET, scale, "processing baseline >= 04.00")
+
+
+def scale_in(info: Mapping[str, Any]) -> float | None:
+    """The scale that band metadata gives, where reflectance can have it; 10000 stands for 1e-4."""
+    said = number(info.get("scale")) or 0.0
+    if _is_float(info):
+        return said or None
+    return 1 / said if said >= 100 else said if 0 < said < 0.1 else None
 
 
 def offset_applied(item: Any) -> bool:
@@ -381,7 +404,7 @@ def _by_datastrip(items: list[Any]) -> list[list[Any]]:
 
 
 def _box(item: Any) -> tuple[float, ...]:
-    return tuple(round(float(v), 4) for v in item.bbox or ())
+    return tuple(round(number(v) or 0.0, 4) for v in item.bbox or ())
 
 
 def _is_float(info: dict[str, Any]) -> bool:

@@ -63,6 +63,9 @@ Sar = bool | Literal["own"]
 CHUNK = 1024
 """Pixels of a spatial chunk: one shard of the default store."""
 
+MOST_CHUNKS = 50_000
+"""Spatial chunks of a cube: four UTM zones at 10 m; dask plans no more in reasonable time."""
+
 WHOLE = 1 << 30
 """More pixels than a grid has."""
 
@@ -193,6 +196,7 @@ def load(
     where = where or (found.area if box is None else None)
     groups = {k: [i for i in found if kind(i) == k] for k in ("optical", "sar", "dem")}
     inside, left_out = _optical(found, groups["optical"], where, box)
+    _check_groupby(groupby, inside)
     chosen, said = choose_crs(inside, crs if box is None else box.crs, where)
     log.info("CRS %s", said)
     with_scl = has_scl(inside, flagged=on_error == "flag", required=valid is None)
@@ -208,6 +212,7 @@ def load(
         preserve_original_order=preserve_original_order, **grid,
     )  # fmt: skip
     shared = Loading(driver, steps.geobox, _chunk(chunks), outline(steps.geobox))
+    _check_size(shared)
     if not shared.flagged:
         refuse_absent(steps, names)
     ds, missing = add_bands(steps.empty, shared, steps, names)
@@ -274,6 +279,17 @@ def _items(items: Any) -> Items:
     return search(items)
 
 
+def _check_groupby(groupby: Any, items: list[Any]) -> None:
+    known = ("solar_day", "time", "id")
+    if not isinstance(groupby, str) or groupby in known:
+        return
+    if not any(groupby in i.properties for i in items):
+        raise CatalogueError(
+            f"groupby={groupby!r}: expected one of {', '.join(known)}, a property that items have, "
+            "or a function. Pass groupby='solar_day'."
+        )
+
+
 def _as_given(inside: list[Any], items: Any) -> list[Any]:
     """Items in the order of the list that gave them."""
     listed = [] if isinstance(items, str | Path | Mapping) else items
@@ -293,16 +309,31 @@ def _given_grid(geobox: Any, like: Any) -> Any:
 
 def _chunk(chunks: int | Mapping[str, int] | None) -> tuple[int, int]:
     """Rows and columns of a spatial chunk."""
-    if not isinstance(chunks, Mapping):
-        return (int(chunks or CHUNK),) * 2
-    if chunks.get("time", 1) != 1:
+    given = chunks if isinstance(chunks, Mapping) else dict.fromkeys("yx", chunks or CHUNK)
+    for value in given.values():
+        if not isinstance(value, int) or (value < 1 and value != -1):
+            raise CatalogueError(
+                f"chunks={chunks!r}: expected pixels along a side, 1 or more, or -1 for all. Pass "
+                f"chunks={CHUNK}."
+            )
+    if given.get("time", 1) != 1:
         raise CatalogueError(
-            f"chunks={dict(chunks)}: expected one time step a chunk. Use .chunk(time=...) on the "
+            f"chunks={dict(given)}: expected one time step a chunk. Use .chunk(time=...) on the "
             "cube afterwards."
         )
-    sizes = (int(chunks.get(d, CHUNK)) for d in ("y", "x"))
+    sizes = (given.get(d, CHUNK) for d in ("y", "x"))
     rows, cols = (n if n > 0 else WHOLE for n in sizes)
     return rows, cols
+
+
+def _check_size(shared: Loading) -> None:
+    (rows, cols), (high, wide) = shared.geobox.shape, shared.chunk
+    count = -(-rows // high) * -(-cols // wide)
+    if count > MOST_CHUNKS:
+        raise CatalogueError(
+            f"The grid has {rows} x {cols} pixels in {count} chunks: expected {MOST_CHUNKS} or "
+            "fewer. Pass bbox=(W, S, E, N) of a smaller area, or a coarser resolution=."
+        )
 
 
 def _optical(

@@ -279,9 +279,9 @@ def _sift(
     kept: list[Any] = []
     dropped: list[Dropped] = []
     seen: list[Any] = []
-    ids: set[tuple[str | None, str]] = set()
+    ids: set[tuple[str | None, str, str]] = set()
     for item in found:
-        key = (item.collection_id, item.id)
+        key = (item.collection_id, item.id, str(item.datetime))
         seen.append(item)
         reason = "given twice" if key in ids else wanted.refuses(item)
         ids.add(key)

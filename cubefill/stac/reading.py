@@ -65,6 +65,8 @@ class Asset:
     rule: str = ""
     """Which metadata gave counts and scale; `FROM_FILE` where the file itself has the last word."""
     zarr: bool = False
+    guessed: bool = False
+    """True where no metadata says type or scale: the file must hold integers."""
 
     def __str__(self) -> str:
         return f"asset {self.asset!r} ({self.band}) of item {self.item} of {self.date}"
@@ -427,6 +429,12 @@ def _values(file: Any, roi: Window, asset: Asset) -> NDArray[Any]:
     from rasterio.windows import Window as RasterWindow
 
     raw = file.read(1, window=RasterWindow.from_slices(*roi))
+    if asset.guessed and raw.dtype.kind == "f":
+        raise ValueError(
+            f"the file holds {raw.dtype} and nothing says its scale: expected raster:bands with "
+            "data_type and scale. Use item.assets[key].extra_fields['raster:bands'] = "
+            "[{'data_type': 'float32', 'scale': 1}] where it is reflectance"
+        )
     absent = {*asset.nodata, *(v for v in (file.nodata,) if v is not None)}
     if asset.classes:
         known = np.isfinite(raw) & ~np.isin(raw, list(absent))

@@ -93,8 +93,7 @@ def absolute(href: str, base: str) -> str:
     >>> absolute("./B02.tif", "/data/items.json"), absolute("b.tif", "https://h/c/item.json")
     ('/data/B02.tif', 'https://h/c/b.tif')
     """
-    scheme = urlsplit(href).scheme
-    if len(scheme) > 1:
+    if not href or len(urlsplit(href).scheme) > 1:
         return href
     if urlsplit(base).scheme in ("http", "https"):
         return urljoin(base, href)
