@@ -13,9 +13,13 @@ if TYPE_CHECKING:
     from cubefill.cube.dataset import accept as accept
     from cubefill.cube.dataset import check as check
     from cubefill.cube.dataset import check_values as check_values
-    from cubefill.cube.dataset import crs_of as crs_of
     from cubefill.cube.dataset import describe as describe
-    from cubefill.cube.dataset import resolution_of as resolution_of
+    from cubefill.cube.georeference import crs_of as crs_of
+    from cubefill.cube.georeference import follow as follow
+    from cubefill.cube.georeference import resolution_of as resolution_of
+    from cubefill.cube.georeference import settled as settled
+    from cubefill.cube.georeference import transform_of as transform_of
+    from cubefill.cube.georeference import unplaced as unplaced
     from cubefill.cube.indices import ndvi as ndvi
     from cubefill.cube.indices import with_ndvi as with_ndvi
     from cubefill.cube.variables import chosen_bands as chosen_bands
@@ -23,9 +27,13 @@ if TYPE_CHECKING:
 else:
     _PUBLIC = {
         "conforming": "conform",
-        "dataset": "accept check check_values crs_of describe resolution_of",
+        "dataset": "accept check check_values describe",
+        "georeference": "crs_of follow resolution_of settled transform_of unplaced",
         "indices": "ndvi with_ndvi",
         "variables": "chosen_bands spectral",
     }
-    _PACKAGES = "axes bands conforming counts dataset indices masks rows valid variables"
+    _PACKAGES = (
+        "axes bands conforming coordinates counts dataset georeference indices masks rows valid "
+        "variables"
+    )
     __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

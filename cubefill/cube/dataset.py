@@ -1,6 +1,5 @@
 """What a cube is: an ordinary dataset that `check` accepts; `conform` turns foreign names."""
 
-import warnings
 from collections.abc import Iterable
 from typing import Any
 
@@ -16,23 +15,22 @@ from cubefill.cube.conforming import (
     in_own_names,
     say_renamed,
 )
+from cubefill.cube.georeference import check_degrees, crs_of, resolution_of, settled
 from cubefill.cube.variables import DIMS, chosen_bands, no_band, spectral
 from cubefill.errors import CubeError
 
 Bands = Iterable[str] | str | None
 
-_DEGREES = {"lat", "lon", "latitude", "longitude"}
-
 
 def accept(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
-    """The cube that a dataset is, in cubefill's names of dimensions and bands; reads no pixel.
+    """The cube that a dataset is, in cubefill's names and settled in its place; reads no pixel.
 
-    Every door takes datasets through here. Nothing is scaled.
+    Every door takes datasets through here (`settled`). Nothing is scaled.
 
     Warns
     -----
     CubefillWarning
-        Names were changed; says which.
+        Names, dates or places were changed; says which.
 
     Raises
     ------
@@ -41,7 +39,7 @@ def accept(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     """
     _check_type(ds)
     names = foreign_names(ds)
-    cube = check(in_own_names(ds), bands)
+    cube = check(settled(in_own_names(ds)), bands)
     say_renamed(names)
     return cube
 
@@ -67,24 +65,8 @@ def check(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     _check_dims(ds)
     _check_time(ds)
     _check_bands(ds, bands)
-    _check_grid(ds)
+    check_degrees(ds, optical=bool(set(spectral(ds)) & set(BANDS)))
     return ds
-
-
-def crs_of(ds: xr.Dataset) -> Any | None:
-    """The coordinate reference system (`odc.geo.crs.CRS`), or None where the cube has none."""
-    from odc.geo.xr import xr_coords  # noqa: F401  registers ds.odc
-
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=PendingDeprecationWarning)  # affine, in odc-geo
-        found = (probe.odc.crs for probe in (ds, *ds.data_vars.values()))
-        return next((crs for crs in found if crs is not None), None)
-
-
-def resolution_of(ds: xr.Dataset) -> float | None:
-    """Pixel size along x in units of the CRS, or None for a cube of one column."""
-    x = ds["x"].values if "x" in ds.coords else np.empty(0)
-    return float(abs(x[1] - x[0])) if x.size > 1 else None
 
 
 def describe(ds: xr.Dataset) -> str:
@@ -123,11 +105,7 @@ def _check_type(ds: object) -> None:
 
 
 def _check_dims(ds: xr.Dataset) -> None:
-    if _DEGREES & {str(d) for d in ds.dims}:
-        raise CubeError(
-            f"The grid is in degrees (dimensions {', '.join(map(str, ds.dims))}): expected time, y "
-            "and x in metres. Use ds.odc.reproject('utm', resolution=10)."
-        )
+    check_degrees(ds, optical=False)
     missing = [d for d in DIMS if d not in ds.dims]
     if missing:
         raise CubeError(
@@ -166,7 +144,8 @@ def _check_time(ds: xr.Dataset) -> None:
     if time.dtype.kind != "M":
         raise CubeError(
             f"The time coordinate has dtype {time.dtype}: expected datetime64. "
-            "Use ds.assign_coords(time=pandas.to_datetime(ds.time))."
+            "Use ds.assign_coords(time=pandas.date_range('2024-01-01', periods="
+            f"{ds.sizes['time']}, freq='5D')) with the dates of your images."
         )
     bad = np.flatnonzero(np.isnat(time.values))
     if bad.size:
@@ -195,21 +174,6 @@ def _check_stacked(ds: xr.Dataset) -> None:
                 f"{name} has its bands along the dimension {others[0]}: expected one variable per "
                 f"band. Use ds[{name!r}].to_dataset(dim={str(others[0])!r})."
             )
-
-
-def _check_grid(ds: xr.Dataset) -> None:
-    if not set(spectral(ds)) & set(BANDS):
-        return  # a gridded product such as Sentinel-5P may lie on degrees
-    step = resolution_of(ds)
-    geographic = step is not None and step < 0.01
-    if not geographic and "spatial_ref" in ds.coords:
-        wkt = str(ds["spatial_ref"].attrs.get("crs_wkt", ""))
-        geographic = wkt.lstrip().upper().startswith(("GEOGCS", "GEOGCRS", "GEODCRS"))
-    if geographic:
-        raise CubeError(
-            f"The grid is in degrees (pixel size {step}): expected a projected CRS in metres. "
-            "Use ds.odc.reproject('utm', resolution=10)."
-        )
 
 
 def check_values(name: str, values: np.ndarray[Any, np.dtype[np.float32]]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from cubefill.cube.coordinates import file_attrs
 from cubefill.engine.request import Request
 from cubefill.engine.work import Work
 from cubefill.methods import Flag, parameters
@@ -27,6 +28,8 @@ def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
         if "spatial_ref" in out.coords:
             variable.encoding["grid_mapping"] = "spatial_ref"
         out[name] = variable
+    for holder in (out, *out.variables.values()):
+        holder.attrs = file_attrs(holder.attrs)
     return out
 
 

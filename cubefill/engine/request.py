@@ -13,7 +13,7 @@ from cubefill import cube as cubes
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
 from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
-from cubefill.cube.conforming import foreign_names, mask_in_own_names
+from cubefill.cube.conforming import foreign_names, in_own_names, mask_in_own_names
 from cubefill.engine.kernel import sample
 from cubefill.engine.work import Work
 from cubefill.errors import CubefillError, CubefillWarning, DeviceError, MethodError
@@ -40,7 +40,7 @@ class Request:
 
     work: Work
     ds: xr.Dataset
-    """The caller's dataset, in cubefill's names."""
+    """The caller's dataset, in cubefill's names and settled in its place."""
     variables: Mapping[str, xr.Variable]
     """What the method needs, transposed to `(time, y, x)`."""
     name: str
@@ -70,6 +70,7 @@ def request(
     """
     given, ds = ds, cubes.accept(ds, bands)
     valid = mask_in_own_names(valid, given, foreign_names(given))
+    valid = cubes.follow(valid, in_own_names(given), ds)
     chosen = _on_device(resolve(method, **dict(options or {})), device)
     getattr(chosen, "ready", lambda: None)()
     needs = chosen.needs

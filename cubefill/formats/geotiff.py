@@ -11,13 +11,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.addresses import local_path
-from cubefill.cube import crs_of, spectral
+from cubefill.cube import crs_of, settled, spectral, transform_of, unplaced
+from cubefill.cube.axes import labels
 from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import CubeError, StoreError
 from cubefill.ownership import claim_files
 from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import tiles
-from cubefill.store.template import transform_of
 
 TILE = 1024
 """Edge of the squares in which a cube is read; each with all dates, as chunks are."""
@@ -30,6 +30,9 @@ _COG = {
     "bigtiff": "IF_SAFER",
     "num_threads": "ALL_CPUS",
 }
+_LABEL = "cubefill_label"
+"""Coordinate of a date's name in its files, of the whole cube before dates are chosen."""
+
 _OVERVIEWS = {True: "AVERAGE", False: "NEAREST"}
 """How overviews are made of numbers, and of codes."""
 
@@ -72,6 +75,11 @@ def to_geotiff(
     overwrite
         Replace files that are there.
 
+    Warns
+    -----
+    CubefillWarning
+        The cube names no CRS, or x and y were corners of pixels (`cubefill.cube.settled`).
+
     Raises
     ------
     CubeError
@@ -79,7 +87,8 @@ def to_geotiff(
     StoreError
         A file is there, or the folder cannot be written.
     """
-    ds = _at(ds, time)
+    ds = _at(settled(ds), time)
+    unplaced(ds, "the GeoTIFF")
     images = _images(ds, local_path(folder), _names(ds, bands))
     claim_files((i.path for i in images), "image", _is_ours)
     there = [i.path for i in images if i.path.exists()]
@@ -123,14 +132,25 @@ def _write(ds: xr.Dataset, images: list[_Image]) -> None:
 
 
 def _at(ds: xr.Dataset, time: Any) -> xr.Dataset:
-    if time is None:
-        return ds
-    try:
-        chosen = ds.sel(time=time)
-    except KeyError as error:
-        first, last = (str(ds["time"].values[i])[:10] for i in (0, -1))
+    """The dates that are asked for, with the names of their files beside them."""
+    if "time" not in ds.dims or "time" not in ds.coords:
         raise CubeError(
-            f"No date {time!r} in the cube: expected dates from {first} to {last}. Use "
+            "The dataset has no time axis: expected dates. Use ds.expand_dims(time=[...])."
+        )
+    ds = ds.assign_coords({_LABEL: ("time", labels(ds["time"].values))})
+    try:
+        chosen = ds if time is None else ds.sel(time=time)
+        if not chosen["time"].size:
+            raise KeyError(time)
+    except pd.errors.InvalidIndexError as error:
+        raise CubeError(
+            f"The cube holds a time twice, and time={time!r} is a list: expected one date then. "
+            "Pass time='2024-05-01'."
+        ) from error
+    except (KeyError, TypeError, ValueError) as error:
+        days = sorted(str(t)[:10] for t in ds["time"].values) or ["no day"]
+        raise CubeError(
+            f"No date {time!r} in the cube: expected dates from {days[0]} to {days[-1]}. Use "
             "ds.time.values for the list."
         ) from error
     return chosen if "time" in chosen.dims else chosen.expand_dims("time")
@@ -155,7 +175,7 @@ def _images(ds: xr.Dataset, folder: Path, names: list[str]) -> list[_Image]:
     groups = {"": together} if together else {}
     groups |= {f"_{n}": (n,) for n in names if n not in together}
     images = []
-    for step, label in enumerate(_labels(ds["time"].values)):
+    for step, label in enumerate(ds[_LABEL].values):
         for suffix, group in groups.items():
             encoding = encoding_of(group[0], ds[group[0]].dtype)
             name = f"{label}{suffix}.tif"
@@ -165,15 +185,6 @@ def _images(ds: xr.Dataset, folder: Path, names: list[str]) -> list[_Image]:
 
 def _is_counts(name: str, dtype: np.dtype[Any]) -> bool:
     return encoding_of(name, dtype).dtype == np.int16 and dtype.kind == "f"
-
-
-def _labels(times: NDArray[Any]) -> list[str]:
-    """The day of each time; with its time of day where a day comes twice."""
-    stamps = pd.DatetimeIndex(times)
-    days = [s.strftime("%Y-%m-%d") for s in stamps]
-    if len(set(days)) == len(days):
-        return days
-    return [s.strftime("%Y-%m-%dT%H%M%S%f") for s in stamps]
 
 
 def _write_parts(ds: xr.Dataset, images: list[_Image]) -> None:

@@ -76,7 +76,7 @@ def site(ds: xr.Dataset, name: str, *, placed: bool = True) -> Site:
     CubeError
         It is no cube, has no CRS, or is a single row or column.
     """
-    cubes_of.check(ds)
+    ds = cubes_of.check(cubes_of.settled(ds))
     crs = cubes_of.crs_of(ds)
     if (placed and crs is None) or min(ds.sizes["y"], ds.sizes["x"]) < 2:
         what = "no CRS" if crs is None else f"{ds.sizes['y']} x {ds.sizes['x']} px"

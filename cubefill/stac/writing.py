@@ -14,6 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.addresses import local_path
+from cubefill.cube import crs_of, settled, transform_of
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.cube.counts import SCALE
 from cubefill.cube.valid import apply
@@ -113,6 +114,7 @@ def write_catalogue(
     """
     if quirk is not None and quirk not in QUIRKS:
         raise CatalogueError(f"quirk={quirk!r}: expected one of {', '.join(QUIRKS)}, or None.")
+    cube = settled(cube)
     place = _place(cube)
     bands = _bands(cube)
     root = _claim(local_path(folder), overwrite, cube)
@@ -186,18 +188,20 @@ class _Place:
 
 
 def _place(cube: xr.Dataset) -> _Place:
-    from odc.geo.xr import xr_coords  # noqa: F401  registers ds.odc
+    from affine import Affine
+    from odc.geo.geobox import GeoBox
 
     missing = [d for d in ("time", "y", "x") if d not in cube.dims]
     if missing:
         raise CubeError(f"The dataset lacks dimension {', '.join(missing)}: expected a cube.")
     with quiet():
-        geobox = cube.odc.geobox
-        if geobox is None or geobox.crs is None:
+        transform, crs = transform_of(cube), crs_of(cube)
+        if transform is None or crs is None:
             raise CubeError(
-                "The cube has no CRS or no regular grid: expected both. "
-                "Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+                "The cube has no CRS or no x and y: expected both. "
+                "Use ds = ds.assign_attrs(crs='EPSG:32631') with the cube's own code."
             )
+        geobox = GeoBox((cube.sizes["y"], cube.sizes["x"]), Affine(*transform), crs)
         ring = [[float(x), float(y)] for x, y in outline(geobox).shape.exterior.coords]
         code = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs)
         rows, cols = geobox.shape

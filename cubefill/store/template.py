@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.errors import NodeNotFoundError
 
+from cubefill.cube import transform_of
 from cubefill.cube.counts import Encoding, encode
 from cubefill.errors import StoreError
 from cubefill.ownership import (
@@ -231,22 +232,6 @@ def grid_mapping_of(cube: xr.Dataset) -> str | None:
     names = [v.encoding.get("grid_mapping") for v in cube.data_vars.values()]
     names += ["spatial_ref", *(str(n) for n, c in cube.coords.items() if "crs_wkt" in c.attrs)]
     return next((n for n in names if n in cube.coords), None)
-
-
-def transform_of(cube: xr.Dataset) -> tuple[float, ...] | None:
-    """Six numbers `(dx, 0, left, 0, dy, top)` in rasterio's order, or None without x and y.
-
-    An axis of one pixel takes its size from the other, or 10 m where both have one.
-    """
-    if "x" not in cube.coords or "y" not in cube.coords:
-        return None
-    x, y = (cube[d].values.astype(float) for d in ("x", "y"))
-    if not x.size or not y.size:
-        return None
-    steps = [(v[-1] - v[0]) / (v.size - 1) if v.size > 1 else None for v in (x, y)]
-    dx = steps[0] if steps[0] is not None else abs(steps[1] or 10.0)
-    dy = steps[1] if steps[1] is not None else -abs(dx)
-    return (dx, 0.0, x[0] - dx / 2, 0.0, dy, y[0] - dy / 2)
 
 
 def geozarr_attrs(cube: xr.Dataset) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube import accept
+from cubefill.cube import accept, transform_of, unplaced
 from cubefill.cube.counts import Encoding, encode, is_rounded
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
@@ -35,7 +35,6 @@ from cubefill.store.template import (
     grid_mapping_of,
     refuse_existing,
     refuse_own_source,
-    transform_of,
 )
 from cubefill.store.workers import Tally, refuse_memory, run_tiles
 
@@ -83,7 +82,8 @@ def write_cube(
     Warns
     -----
     CubefillWarning
-        Values were too large for their type and were clipped; names were changed.
+        Values were too large for their type and were clipped; names, dates or places were changed
+        (`cubefill.cube.settled`); the cube names no CRS.
 
     Raises
     ------
@@ -96,6 +96,7 @@ def write_cube(
     where = place(store)
     refuse_memory([where], client)
     ds = accept(ds)
+    unplaced(ds, "the store")
     options: dict[str, Any] = {
         "profile": profile,
         "zarr_format": zarr_format,

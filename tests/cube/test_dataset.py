@@ -69,4 +69,4 @@ def test_foreign_names_and_counts_conform() -> None:
 
 
 def test_one_line_says_what_it_is() -> None:
-    assert describe(cube()) == "7 dates, 2 bands (B04, B08), 12 x 10 px, 10 m"
+    assert describe(cube()) == "7 dates, 2 bands (B04, B08), 12 x 10 px, EPSG:32631, 10 m"

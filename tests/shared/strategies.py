@@ -7,9 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from hypothesis import strategies as st
+from pyproj import CRS
 
 from cubefill.methods.contract import Block, Filled, Flag, Needs
 from cubefill.methods.windows import Span, Whole
+
+_CRS = CRS.from_epsg(32631).to_cf()
 
 
 def cube(
@@ -40,6 +43,7 @@ def cube(
             "time": time,
             "y": 5_600_000.0 - 10 * np.arange(ny),
             "x": 500_000.0 + 10 * np.arange(nx),
+            "spatial_ref": ((), np.int32(32631), dict(_CRS)),
         },
     )
 

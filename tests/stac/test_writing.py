@@ -134,7 +134,7 @@ def test_refusals(tmp_path: Path) -> None:
         stac.write_catalogue(ds[["SCL"]], tmp_path / "b")
     with pytest.raises(CubeError, match="lacks dimension time"):
         stac.write_catalogue(ds.isel(time=0, drop=True), tmp_path / "c")
-    with pytest.raises(CubeError, match=r"no CRS.*assign_crs"):
+    with pytest.raises(CubeError, match=r"no CRS.*assign_attrs"):
         stac.write_catalogue(ds.drop_vars("spatial_ref"), tmp_path / "d")
     stac.write_catalogue(ds, tmp_path / "e")
     with pytest.raises(CatalogueError, match=r"exists.*overwrite=True"):
