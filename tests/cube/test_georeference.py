@@ -187,7 +187,7 @@ def test_sentle_says_it_on_the_axes_and_cubo_by_its_attributes() -> None:
         out = settled(sentle)
     xr.testing.assert_equal(out, ds)
     assert settled(out) is out
-    said = {"central_x": 500_060.0, "central_y": 5_599_940.0, "edge_size": 12, "resolution": 10}
+    said = {"central_lat": 50.5, "central_lon": 3.0, "edge_size": 12, "resolution": 10}
     with pytest.warns(CubefillWarning, match="of cubo says: moved to the centres, x by"):
         out = settled(ds.assign_attrs(said))
     assert float(out.x[0] - ds.x[0]) == 5
