@@ -55,8 +55,12 @@ def _clear(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
         if parts is None:
             return text
         name, said, rest = (p.strip() for p in parts.groups())
-        classes = float if name == "dilate" else lambda r: tuple(map(literal, r.split(",")))
-        rules[name] = classes(rest) if said == "=" else f"{said} {rest}"
+        if said != "=":
+            rules[name] = f"{said} {rest}"
+        elif name == "dilate":
+            rules[name] = literal(rest)
+        else:
+            rules[name] = tuple(map(literal, rest.split(",")))
     return rules or None
 
 

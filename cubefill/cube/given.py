@@ -31,6 +31,8 @@ def fitted(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     """
     sizes = {d: ds.sizes[d] for d in ("time", "y", "x")}
     labelled = isinstance(given, xr.DataArray)
+    if labelled and given.variable is ds.variables.get(given.name):
+        _refuse_classes(given, what)
     if not labelled:
         given = _wrap(given, tuple(sizes.values()), what)
     turned = {d: n for d in given.dims if (n := own_dim(given, d)) and n not in given.dims}
@@ -148,8 +150,6 @@ def _as_truth(ds: xr.Dataset, given: xr.DataArray, what: str, labelled: bool) ->
         raise CubeError(f"{what} has dtype {given.dtype}: expected bool, True where clear.")
     name = str(given.name) if given.name in ds.variables else ""
     advice = partial(_advice, name=name, labelled=labelled)
-    if name and given.variable._data is ds[name].variable._data:
-        _refuse_by_attributes(given, what, advice)
     check = partial(_truth, what=what, fill=no_data(given), advice=advice)
     given = lazy(given)
     data = given.data
@@ -162,12 +162,13 @@ def _as_truth(ds: xr.Dataset, given: xr.DataArray, what: str, labelled: bool) ->
     return given
 
 
-def _refuse_by_attributes(given: xr.DataArray, what: str, advice: Any) -> None:
-    """Refuses a layer that says it holds classes, before any value is read."""
+def _refuse_classes(given: xr.DataArray, what: str) -> None:
+    """Refuses a variable of the cube that says it holds classes, before any value is read."""
     flags = np.atleast_1d(given.attrs.get("flag_values", []))
     classes = canonical(str(given.name)) == "SCL" or not np.isin(flags, (0, 1)).all()
-    if classes or "flag_masks" in given.attrs:
-        raise CubeError(f"{what} holds class numbers: {_WANTED} {advice(np.empty(0, np.uint8))}")
+    if given.dtype != bool and (classes or "flag_masks" in given.attrs):
+        advice = _advice(np.empty(0, np.uint8), name=str(given.name), labelled=True)
+        raise CubeError(f"{what} holds class numbers: {_WANTED} {advice}")
 
 
 _WANTED = "expected True or 1 where clear, False or 0 elsewhere."

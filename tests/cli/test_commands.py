@@ -111,6 +111,9 @@ def test_messages_name_the_flags_of_the_command() -> None:
             "Use ds.gapfill('a', tile=(3, 4), std=True).",
         ),
         (fill, "Pass max_gap=40.", "Pass max_gap=40."),
+        (fill, "Pass valid='finite' or leave it.", "Pass --valid finite or leave it."),
+        (fill, "Use valid={'SCL': (4, 5)} now.", "Use --valid SCL=4,5 now."),
+        (fill, "Use valid={'p': '< 40', 'm': 1}.", "Use --valid 'p<40' --valid m=1."),
         (load, "Pass sar=False.", "Leave out --sar."),
         (cli.main.commands["score"], "Pass sar=False.", "Pass --no-sar."),
         (load, "Pass collections=['a', 'b'].", "Pass --collection a --collection b."),
@@ -144,6 +147,31 @@ def test_unknown_method_and_option_are_told(shown: demo.DemoResult, tmp_path: Pa
     wrong = call("fill", shown.cube, target, "--method", "linear", "--option", "max_gip=1", code=1)
     assert "max_gap" in wrong.stderr
     assert not target.exists()
+
+
+def test_fill_says_what_is_clear(shown: demo.DemoResult, tmp_path: Path) -> None:
+    def said(*rules: str) -> str:
+        target = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        more = [part for rule in rules for part in ("--valid", rule)]
+        call("fill", shown.cube, target, "--method", "linear", *more)
+        return str(cubefill.open_cube(target).attrs["gapfill_valid"])
+
+    assert "SCL is vegetation, bare;" in said("SCL=4,5")
+    both = said("SCL = 4,5", "dilate=0", "B02<0.2", "B02 >= 0")
+    assert "dilated by 0 m" in both
+    assert "(B02 >= 0)" in both
+    assert said("finite").startswith("True where any of B02")
+    wrong = call("fill", shown.cube, tmp_path / "a.zarr", "--valid", "SCL", code=1).stderr
+    assert "Use --valid SCL=4,5,6,7 with" in wrong
+    assert "class numbers" in call("fill", shown.cube, "b", "--valid", "SCL=a", code=1).stderr
+    assert (
+        "dilate=far"
+        in call("fill", shown.cube, "b", "--valid", "SCL=4", "--valid", "dilate=far", code=1).stderr
+    )
+    alone = call("fill", "a", "b", "--valid", "SCL=4", "--valid", "finite", code=2).stderr
+    assert "the name 'finite' stands alone" in alone
+    plan = parsed("fill", shown.cube, tmp_path / "f.zarr", "--dry-run", "--valid", "SCL=4")
+    assert "job" in plan
 
 
 def test_methods() -> None:
