@@ -138,8 +138,7 @@ def _paths(
         if not root.is_dir():
             raise StoreError(f"No folder {root}: expected one with images of one grid.")
         inside = (p for p in sorted(root.rglob(pattern)) if p.suffix.lower() in SUFFIXES)
-        hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)  # noqa: E731
-        paths = [p for p in inside if p.is_file() and not hidden(p)]
+        paths = [p for p in inside if p.is_file() and "/." not in f"/{p.relative_to(root)}"]
     if not paths:
         raise StoreError(
             f"No image in {folder} matches {pattern!r}: expected files ending in "

@@ -62,7 +62,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert_array_equal(got.y.values, cube.y.values)
     days = pd.DatetimeIndex(cube.time.values).normalize()
     assert_array_equal(got.time.values, days.to_numpy("datetime64[ns]"))
-    assert cubefill.cube.crs_of(got).epsg == 32631
+    assert (crs := cubefill.cube.crs_of(got)) is not None
+    assert crs.epsg == 32631
     again = got.gapfill.to_geotiff(tmp_path / "again")[1]
     with rasterio.open(again) as new, rasterio.open(tmp_path / "out" / again.name) as old:
         assert (new.transform, new.crs) == (old.transform, old.crs)
@@ -101,7 +102,7 @@ def test_classes_stay_integers_and_nodata_becomes_nan(tmp_path: Path) -> None:
     scl = np.full(SHAPE, 4, np.uint8)
     write(tmp_path / "2021-03-01_SCL.tif", scl, nodata=0)
     write(tmp_path / "2021-03-01_B04.tif", counts(0, 1).astype(np.int16), nodata=0)
-    write(tmp_path / "2021-03-01_B08.tif", np.float64(counts(0, 2)) / 1e4, nodata=0.2001)
+    write(tmp_path / "2021-03-01_B08.tif", counts(0, 2) / 1e4, nodata=0.2001)
     got = cubefill.from_geotiffs(tmp_path)
     assert {n: v.dtype for n, v in got.data_vars.items()} == {
         "B04": np.float32,
