@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.errors import CubeError
+from cubefill.errors import CubeError, CubefillWarning
 from cubefill.testing import synthetic_cube
 
 
@@ -126,3 +126,16 @@ def test_the_hint_about_unnamed_bands_leads_on() -> None:
     typed = str(error.value).split("Use ")[1].split(" with ")[0]
     named = eval(typed, {"da": da})
     assert named.gapfill("linear", valid=scene()["SCL"] == 4).shape == da.shape
+
+
+def test_corrected_places_and_a_found_crs_are_those_of_the_array() -> None:
+    ds = scene()
+    da = stack(ds).drop_vars("spatial_ref").assign_coords(epsg=32631)
+    da = da.assign_coords(x=ds["x"] - 5, y=ds["y"] + 5)
+    da.attrs["transform"] = (10, 0, float(ds["x"][0]) - 5, 0, -10, float(ds["y"][0]) + 5)
+    with pytest.warns(CubefillWarning, match="corners of pixels"):
+        out = da.gapfill("linear")
+    np.testing.assert_array_equal(out["x"], ds["x"])
+    np.testing.assert_array_equal(out["y"], ds["y"])
+    assert "spatial_ref" in out.coords
+    np.testing.assert_array_equal(out.sel(band="SCL"), ds["SCL"])

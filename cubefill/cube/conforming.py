@@ -216,17 +216,20 @@ def from_array(da: xr.DataArray) -> xr.Dataset:
 def as_array(out: xr.Dataset, da: xr.DataArray) -> xr.DataArray:
     """A filled dataset as an array of the dimensions and band names of `da`, which it was made of.
 
-    What was not filled is that of `da`; where the result has other dates, it is left out.
+    What was not filled is that of `da`; where the result has other dates, it is left out. Places
+    and CRS are those of the result.
     """
     cube, dim = from_array(da), band_dim(da)
     names = foreign_names(cube)
     back = {own: d for d, own in names.items() if d in da.dims}
-    rest, time = [d for d in da.dims if d != dim], back.get("time", "time")
-    same = np.array_equal(out["time"].values, in_own_names(cube)["time"].values)
+    placed = {o: back.get(o, o) for o in DIMS if o in out.coords}
+    rest, time = [d for d in da.dims if d != dim], placed["time"]
+    before = out.encoding["source_cube"]["time"].values.astype("datetime64[ns]")
+    same = np.array_equal(out["time"].values, before)
 
     def there(v: xr.Variable) -> xr.Variable:
         dims = [back.get(str(d), d) for d in v.dims]
-        return xr.Variable(dims, v.data, v.attrs).transpose(*rest)
+        return xr.Variable(dims, v.data, v.attrs).transpose(*(d for d in rest if d in dims))
 
     def stacked(given: Mapping[str, xr.Variable]) -> xr.Variable:
         values = [v.astype(np.float32) for v in given.values()]
@@ -239,7 +242,8 @@ def as_array(out: xr.Dataset, da: xr.DataArray) -> xr.DataArray:
     gone |= set() if same else {time}
     coords = {n: c.variable for n, c in da.coords.items() if not gone & set(c.dims)}
     coords |= {dim: xr.Variable(dim, labels)} if dim in gone else {}
-    coords |= {} if same else {time: xr.Variable(time, out["time"].values)}
+    coords |= {d: there(out.variables[o]) for o, d in placed.items()}
+    coords |= {n: out.variables[n] for n in out.coords if not out[n].dims and n not in coords}
     coords["fill_flag"] = there(out.variables["fill_flag"])
     if any(f"{m}_std" in out for m in made.values()):
         none = np.full((), np.nan, np.float32)
