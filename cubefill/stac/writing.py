@@ -203,7 +203,7 @@ def _place(cube: xr.Dataset) -> _Place:
             )
         geobox = GeoBox((cube.sizes["y"], cube.sizes["x"]), Affine(*transform), crs)
         ring = [[float(x), float(y)] for x, y in outline(geobox).shape.exterior.coords]
-        code = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs)
+        code = f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
         rows, cols = geobox.shape
         return _Place(code, geobox.affine, (int(rows), int(cols)), ring)
 
