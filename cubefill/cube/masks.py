@@ -166,7 +166,7 @@ def _clear_date(
     """Clear pixels of a block of one date, from the bands of that date."""
     package = PACKAGES[name]
     image = np.stack([a[0] for a in arrays]).astype(np.float32)
-    seen: Bool = np.isfinite(image).all(axis=0)
+    seen: Bool = np.asarray(np.isfinite(image).all(axis=0))
     if not seen.any():
         return seen[None]
     rows, columns = seen.shape

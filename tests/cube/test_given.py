@@ -223,3 +223,25 @@ def test_a_lazy_file_stays_lazy(cube: xr.Dataset, tmp_path: Path) -> None:
             np.testing.assert_array_equal(out, valid.apply(cube, rule))  # type: ignore[arg-type]
         with pytest.raises(CubeError, match="expected True or 1"):
             valid.apply(ds, "SCL")
+
+
+@pytest.mark.parametrize(
+    ("meanings", "right"),
+    [
+        ("clear cloud", False),
+        ("no_data cloud_free", True),
+        ("gap clear", True),
+        ("ok masked", False),
+    ],
+)
+def test_a_mask_that_says_its_1_is_cloud_is_refused(
+    cube: xr.Dataset, meanings: str, right: bool
+) -> None:
+    said = {"flag_values": [0, 1], "flag_meanings": meanings}
+    cube = cube.assign(mask=cube["valid"].astype("uint8").assign_attrs(said))
+    if right:
+        np.testing.assert_array_equal(valid.apply(cube, "mask"), cube["valid"])
+        return
+    with pytest.raises(CubeError, match=r"says that 1 is '(cloud|masked)'") as error:
+        valid.apply(cube, "mask")
+    np.testing.assert_array_equal(valid.apply(cube, typed(error)), ~cube["valid"])  # type: ignore[arg-type]

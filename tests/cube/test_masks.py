@@ -124,6 +124,9 @@ def test_the_mask_does_not_depend_on_chunks_or_executor(
     known = cube.gapfill("linear", valid=want)
     xr.testing.assert_equal(filled.transpose("time", "y", "x").compute(), known.compute())
     assert "omnicloudmask 9.9" in filled.attrs["gapfill_valid"]
+    target = tmp_path / "out.zarr"
+    job = cubefill.run(lazy, target, "linear", valid="omnicloudmask", progress=False)
+    np.testing.assert_array_equal(job["fill_flag"], known["fill_flag"])
 
 
 def test_a_small_cube_is_mirrored_and_said(cube: xr.Dataset, omnicloudmask: Calls) -> None:
