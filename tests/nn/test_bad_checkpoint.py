@@ -154,7 +154,7 @@ def test_weights_that_are_cut_short(folder: Path, name_them: bool) -> None:
     path.write_bytes(path.read_bytes()[:-64])
     if name_them:
         signed(folder)
-    told = rf"weights\.safetensors \(\d+ bytes\) is {CUT}.*Copy the whole folder again"
+    told = rf"weights\.safetensors \(\d+ bytes\) is {CUT}.*Try to copy the whole folder again"
     with pytest.raises(StoreError, match=told):
         filled(cube(), place=folder)
 

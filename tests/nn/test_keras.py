@@ -90,7 +90,7 @@ def test_truncated_at_any_place(tmp_path: Path) -> None:
     for share in (0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
         path = tmp_path / f"cut{share}.h5"
         path.write_bytes(data[: int(len(data) * share)])
-        with pytest.raises(StoreError, match=r"(cut short|no HDF5)"):
+        with pytest.raises(StoreError, match=r"(cut short|not an HDF5)"):
             keras.read(path)
 
 
@@ -99,8 +99,8 @@ def test_truncated_at_any_place(tmp_path: Path) -> None:
     [
         (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
         (b"PK\x03\x04 a zip", "Keras 3"),
-        (b"\x80\x04\x95 a pickle", "no HDF5"),
-        (b"", "no HDF5"),
+        (b"\x80\x04\x95 a pickle", "not an HDF5"),
+        (b"", "not an HDF5"),
     ],
 )
 def test_other_files_are_named(tmp_path: Path, content: bytes, message: str) -> None:

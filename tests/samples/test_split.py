@@ -139,7 +139,7 @@ def test_what_cannot_be_is_refused(cube: xr.Dataset, tmp_path: Path) -> None:
     refused("Pass dates=10", [cube], Needs(), None, path, error=MethodError)
     refused("gaps=None", [cube], "ssop", Blobs(), path, error=MethodError)
     refused("Expected a layout", [cube], 3, None, path, error=MethodError)
-    with pytest.raises(StoreError, match="no store"):
+    with pytest.raises(StoreError, match="not a store"):
         samples.open(path)
     samples.make([cube], NEEDS, None, path, max_per_place=1)
     refused("overwrite=True", [cube], NEEDS, None, path, error=StoreError)

@@ -211,6 +211,7 @@ def test_three_updates_a_kill_and_three_more_are_six(tmp_path: Path, keep_every:
     assert log(tmp_path / "a", "epoch") == log(tmp_path / "b", "epoch")
 
 
+@pytest.mark.slow  # the same as above by SIGKILL, in a process of its own
 def test_a_killed_process_goes_on_in_the_middle_of_an_epoch(tmp_path: Path) -> None:
     script = textwrap.dedent("""
         import os, signal, sys, torch
