@@ -124,7 +124,7 @@ def assert_right(
         np.testing.assert_allclose(got[seen], given[seen], rtol=2.5e-7)
     stamps = out["time"].values.astype("datetime64[s]")
     np.testing.assert_array_equal(stamps, times().astype("datetime64[s]"))
-    path = out.gapfill.to_geotiff(folder / "files", bands=list(bands))[2]
+    path = out.isel(time=[2]).gapfill.to_geotiff(folder / "files", bands=list(bands))[0]
     with rasterio.open(path) as file:
         assert tuple(file.transform)[:6] == (STEP, 0, LEFT, 0, -STEP, TOP)
         assert (file.crs.to_epsg() if file.crs else None) == crs
