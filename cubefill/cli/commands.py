@@ -116,7 +116,7 @@ def _show_store(as_json: bool, store: str) -> None:
 @click.argument("folder", type=plain_path, default="cubefill-demo")
 @click.option("--size", default=384, show_default=True, help="Pixels along a side.")
 @click.option("--dates", default=40, show_default=True, help="Acquisition dates.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--serve", is_flag=True, help="Serve the catalogue on loopback and search it.")
 def demo(folder: Path, as_json: bool, **options: Any) -> None:
     """Make a simulated catalogue in FOLDER, load it, fill it, and write a report."""
@@ -246,9 +246,20 @@ def _client(address: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from distributed import Client
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise click.UsageError(
+            f"--scheduler needs dask's cluster ({error}). Use pip install 'cubefill[distributed]'."
+        ) from error
 
-    with Client(address) as client:
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"--scheduler {address} does not answer ({error}): expected such as tcp://host:8786."
+        ) from error
+    with client:
         yield client
 
 

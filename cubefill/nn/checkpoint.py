@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import MethodError, StoreError
 from cubefill.imports import current
 from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of, unwrapped
@@ -109,7 +109,8 @@ def save(
 
     folder = local_path(folder)
     admit(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     floats = getattr(torch, precision)
     tensors = {
         n: t.detach()
