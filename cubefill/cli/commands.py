@@ -95,9 +95,12 @@ def _search(source: str, options: dict[str, Any]) -> Any:
 
 def _json(text: str | bytes, name: str) -> Any:
     try:
-        return json.loads(text)
+        found = json.loads(text)
     except ValueError as error:
         raise click.UsageError(f"{name} is no JSON ({error}): expected GeoJSON.") from error
+    if not isinstance(found, dict):
+        raise click.UsageError(f"{name} holds {str(found)[:40]}: expected a GeoJSON object.")
+    return found
 
 
 def _show_store(as_json: bool, store: str) -> None:
@@ -114,8 +117,12 @@ def _show_store(as_json: bool, store: str) -> None:
 
 @command
 @click.argument("folder", type=plain_path, default="cubefill-demo")
-@click.option("--size", default=384, show_default=True, help="Pixels along a side.")
-@click.option("--dates", default=40, show_default=True, help="Acquisition dates.")
+@click.option(
+    "--size", type=click.IntRange(8), default=384, show_default=True, help="Pixels along a side."
+)
+@click.option(
+    "--dates", type=click.IntRange(1, 130), default=40, show_default=True, help="Acquisition dates."
+)
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--serve", is_flag=True, help="Serve the catalogue on loopback and search it.")
 def demo(folder: Path, as_json: bool, **options: Any) -> None:
