@@ -17,16 +17,21 @@ from cubefill.cube import accept
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
 from cubefill.store.ledger import Ledger
-from cubefill.store.source import LazySource, StoreLike, StoreSource, as_dask, describe, place
+from cubefill.store.source import (
+    UNTRACKED,
+    LazySource,
+    StoreLike,
+    StoreSource,
+    as_dask,
+    describe,
+    place,
+)
 from cubefill.store.template import GEOZARR, ORDER, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
 
 CHUNK_BYTES = 128 * 2**20
 """Largest dask chunk of an opened cube, decoded."""
-
-UNTRACKED = "once-"
-"""Beginning of the identity of a store whose changes cannot be told."""
 
 
 def open_cube(
@@ -101,7 +106,7 @@ def opened(where: StoreLike, chunks: Chunks) -> xr.Dataset:
 def _ordered(variables: dict[Hashable, xr.Variable], names: Any) -> dict[Hashable, xr.Variable]:
     """The variables in the order in which they were written, where that is known."""
     first = [n for n in (names or ()) if n in variables]
-    return {n: variables[n] for n in dict.fromkeys([*first, *variables])}
+    return {n: variables[n] for n in dict.fromkeys([*first, *sorted(variables, key=str)])}
 
 
 def _group(where: StoreLike) -> zarr.Group:

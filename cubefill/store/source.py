@@ -25,6 +25,9 @@ Index = tuple[slice, ...]
 StoreLike = str | Store
 """A store as cubefill keeps it: an absolute path, a URL, or a zarr store."""
 
+UNTRACKED = "once-"
+"""Beginning of a word for values of which nothing tells whether they are still the same."""
+
 _OPEN_ARRAYS = 512
 
 
@@ -207,6 +210,11 @@ def find(variable: xr.Variable | xr.DataArray) -> Source | None:
     if found is None or found.shape != data.shape or found.dtype != data.dtype:
         return None
     return found
+
+
+def source_named(name: str) -> Source | None:
+    """The source that a layer of a graph reads, where `as_dask` made it in this process."""
+    return _REGISTRY.get(name)
 
 
 def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:

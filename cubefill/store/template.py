@@ -254,13 +254,14 @@ def geozarr_attrs(cube: xr.Dataset) -> dict[str, Any]:
             "spatial:registration": "pixel",
         }
     }
-    if crs := _crs_attrs(cube):
+    if crs := crs_attrs(cube):
         conventions["proj"] = crs
     found: dict[str, Any] = zarr_cm.create_many(conventions)
     return found
 
 
-def _crs_attrs(cube: xr.Dataset) -> dict[str, str]:
+def crs_attrs(cube: xr.Dataset) -> dict[str, str]:
+    """The CRS as GeoZarr writes it: an authority's code, else WKT; empty without one."""
     import pyproj
 
     name = grid_mapping_of(cube)
