@@ -34,6 +34,7 @@ from cubefill.store.source import (
     place,
     stores_of,
 )
+from cubefill.store.swap import settle
 from cubefill.store.workers import memory_of, refuse_memory, run_tiles, threads_of, written
 from cubefill.store.writing import admit
 
@@ -127,6 +128,7 @@ def run(
     """
     ds = source if isinstance(source, xr.Dataset) else open_cube(source)
     here = place(target)
+    settle(here)
     asked = request(
         ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
     )

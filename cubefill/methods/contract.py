@@ -163,10 +163,11 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And `prepare(sample) -> Method`, called once per cube with a subsample
-    (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
-    it learned as plain values; `ready()`, which raises while planning what would fail later;
-    `scratch(block) -> Scratch`, what it holds beside its blocks.
+    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
+    `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
+    only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
+    `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
+    it holds beside its blocks.
     """
 
     @property

@@ -13,14 +13,12 @@ from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
 from cubefill.store.encoding import plain
-from cubefill.store.source import UNTRACKED, StoreLike, describe, place
-
-GROUP = "cubefill_job"
-"""Name of the ledger's group in a store."""
+from cubefill.store.source import GROUP, UNTRACKED, StoreLike, describe, place
 
 RECORD = 2
 """Version of what `fingerprint_of` records; version 0.1 of cubefill wrote no number."""
 
+OTHERS = "with other values, or made in another way"
 CONTENT = ".content"
 """End of the entries of a fingerprint that stand for values."""
 
@@ -200,6 +198,9 @@ class Ledger:
                 "filled from a store can be finished."
             )
         if found := differences(there, here):
+            values = [f.removesuffix(f" {OTHERS}") for f in found if f.endswith(OTHERS)]
+            found = [f for f in found if not f.endswith(OTHERS)]
+            found += [f"{', '.join(values)} {OTHERS}"] if values else []
             raise StoreError(
                 f"{where} holds something else than what is to be written: "
                 f"{'; '.join(found)}. {again}"
@@ -242,7 +243,7 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
     if repr(there) == repr(here):
         return []
     if path.endswith(CONTENT) and isinstance(there, str) and isinstance(here, str):
-        return [f"the values of {path.removesuffix(CONTENT)} are others or made in another way"]
+        return [f"{path.removesuffix(CONTENT)} {OTHERS}"]
     return [f"{path or 'content'} is {_short(there)} there, {_short(here)} here"]
 
 

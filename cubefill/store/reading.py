@@ -26,7 +26,8 @@ from cubefill.store.source import (
     describe,
     place,
 )
-from cubefill.store.template import GEOZARR, ORDER, grid_mapping_of
+from cubefill.store.swap import stopped
+from cubefill.store.template import GEOZARR, ORDER, dims_of, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
 
@@ -113,6 +114,11 @@ def _group(where: StoreLike) -> zarr.Group:
     try:
         return zarr.open_group(where, mode="r")
     except (FileNotFoundError, NodeNotFoundError) as error:
+        if (old := stopped(where)) is not None:
+            raise StoreError(
+                f"{describe(where)} was being replaced when that was stopped: expected a store, "
+                f"found the old one in {old}. Use os.rename({str(old)!r}, {where!r})."
+            ) from error
         raise StoreError(
             f"{describe(where)} is no zarr store: expected one that cubefill.write_cube, "
             "cubefill.run or xarray wrote. Check the path."
@@ -218,7 +224,19 @@ def _source(
         offset,
         nodata,
         identity,
+        _recorded(where, array),
     )
+
+
+def _recorded(
+    where: StoreLike, array: "zarr.Array[Any]"
+) -> tuple[int | None, int | None, int] | None:
+    """Axes y and x of an array of a store with a record of tiles, and their edge."""
+    ledger, dims = Ledger(where), dims_of(array)
+    if not ledger.exists:
+        return None
+    y, x = (dims.index(d) if d in dims else None for d in ("y", "x"))
+    return y, x, ledger.tile
 
 
 def chunk_sizes(

@@ -26,6 +26,7 @@ from cubefill.store.source import (
     describe,
     place,
 )
+from cubefill.store.swap import settle
 from cubefill.store.template import (
     create,
     refuse_existing,
@@ -224,6 +225,7 @@ def admit(where: StoreLike, *, resume: bool, overwrite: bool) -> bool:
     StoreError
         Anything else is there.
     """
+    settle(where)
     if not overwrite and resume and ID in (marks(where) or {}):
         if Ledger(where).exists:
             return False
