@@ -62,7 +62,7 @@ def stopped(store: StoreLike) -> Path | None:
 
 
 def refuse_fixed(store: StoreLike) -> None:
-    """Raises StoreError where a store is there and can be neither renamed nor deleted."""
+    """Raises StoreError where a store is there and cannot be renamed."""
     if isinstance(store, str):
         path = Path(os.path.realpath(store))
         if path.exists() and (os.path.ismount(path) or not os.access(path.parent, os.W_OK)):
@@ -70,10 +70,15 @@ def refuse_fixed(store: StoreLike) -> None:
                 f"{store} cannot be replaced: expected write permission for {path.parent}, where "
                 "the new store is laid out first. Choose another path."
             )
-    elif not store.supports_deletes and marks(store) is not None:
+
+
+def refuse_write_once(store: StoreLike) -> None:
+    """Raises StoreError for a store that takes each key once, as a zip file does."""
+    if not isinstance(store, str) and not store.supports_deletes:
         raise StoreError(
-            f"{describe(store)} holds a store and deletes nothing: expected one that can be "
-            "replaced. Choose another file."
+            f"{describe(store)} takes each key once, and finished tiles are recorded one by one: "
+            "expected a folder or a store that can be written again. Choose a folder, and zip it "
+            "when it is complete; open_cube reads a ZipStore."
         )
 
 
@@ -115,26 +120,23 @@ def _beside(path: Path) -> Iterator[Path]:
 
 def _copy(memory: MemoryStore, store: Store) -> None:
     """The layout copied into a store, its root last: what a kill leaves is known as unfinished."""
-    layout = dict(memory._store_dict)
-    if store.supports_deletes:
-        there = marks(store)
-        known = (there or {}).get(MEMBERS)
-        members = {*(known or ()), *(k.split("/")[0] for k in layout if "/" in k)}
-        begun = {UNFINISHED: True, MEMBERS: sorted(members)}
-        if there is None:
-            zarr.create_group(store, attributes=begun, overwrite=True)
-        else:
-            zarr.open_group(store, mode="r+").attrs.update(begun)
-        for name in sync(_names(store)):
-            if not is_meta(name):
-                sync(store.delete_dir(name))
+    layout, there = dict(memory._store_dict), marks(store)
+    known = (there or {}).get(MEMBERS)
+    members = {*(known or ()), *(k.split("/")[0] for k in layout if "/" in k)}
+    begun = {UNFINISHED: True, MEMBERS: sorted(members)}
+    if there is None:
+        zarr.create_group(store, attributes=begun, overwrite=True)
+    else:
+        zarr.open_group(store, mode="r+").attrs.update(begun)
+    for name in sync(_names(store)):
+        if not is_meta(name):
+            sync(store.delete_dir(name))
     root = [k for k in layout if is_meta(k)]
     for key in [k for k in layout if k not in root] + root:
         sync(store.set(key, layout[key]))
-    if store.supports_deletes:
-        for name in sync(_names(store)):
-            if is_meta(name) and name not in root:
-                sync(store.delete(name))
+    for name in sync(_names(store)):
+        if is_meta(name) and name not in root:
+            sync(store.delete(name))
 
 
 async def _names(store: Store) -> list[str]:

@@ -29,7 +29,7 @@ from cubefill.ownership import (
 from cubefill.store.encoding import Profile, array_options, encoding_of, plain, warn_format_2
 from cubefill.store.ledger import GROUP, Ledger
 from cubefill.store.source import Index, StoreLike, describe, place, stores_of
-from cubefill.store.swap import refuse_fixed, replaced, settle
+from cubefill.store.swap import refuse_fixed, refuse_write_once, replaced, settle
 
 ORDER = "cubefill_variables"
 """Root attribute: names of the variables in their order."""
@@ -194,6 +194,7 @@ def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) 
 def refuse_existing(store: StoreLike, overwrite: bool) -> None:
     """Raises StoreError unless a new store may be made here."""
     settle(store)
+    refuse_write_once(store)
     name, attrs = describe(store), marks(store)
     if attrs is not None:
         ours = ID in attrs or UNFINISHED in attrs
@@ -346,8 +347,7 @@ def _create_array(
 
 def consolidate(store: StoreLike) -> None:
     """Puts all metadata into the root of a complete store, where readers look first."""
-    fixed = not isinstance(store, str) and not store.supports_deletes
-    if fixed or not Ledger(store).complete:
+    if not Ledger(store).complete:
         return
     if zarr.open_group(store, mode="r").metadata.consolidated_metadata is None:
         with warnings.catch_warnings(), _writing(store):

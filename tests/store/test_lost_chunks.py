@@ -30,7 +30,7 @@ def test_a_lost_chunk_names_its_window(tmp_path: Path, name: str, zarr_format: A
     files = [p for p in (path / name).rglob("*") if p.is_file() and p.name[0] not in ".z"]
     lost = next(f for f in files if f.relative_to(path / name).as_posix()[-3:] in ("1/1", "1.1"))
     lost.unlink()
-    ds = store.open_cube(path)
+    ds = store.open_cube(path, chunks={"y": unit, "x": unit})
     window = rf"{name} at .*{unit}:{2 * unit}, {unit}:{min(2 * unit, 50)} is recorded as written"
     for y in (slice(unit, unit + 1), slice(0, 70)):
         with pytest.raises(StoreError, match=window):
