@@ -24,7 +24,7 @@ from cubefill.errors import StoreError
 from cubefill.store.fingerprint import content_of, digest, fingerprint_of
 from cubefill.store.ledger import RECORD, differences, untracked
 from cubefill.testing import synthetic_cube
-from tests.shared.store_cube import SMALL, same, store_cube
+from tests.shared.store_cube import SMALL, same, store_cube, twice
 
 CUBE = synthetic_cube(6, (40, 32))
 
@@ -41,10 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 file.write(one, one.relative_to(path / f"{name}.zarr"))
     CUBE[["B04"]].drop_encoding().to_netcdf(path / "one.nc", engine="h5netcdf")
     return path
-
-
-def twice(x: xr.DataArray) -> xr.DataArray:
-    return xr.apply_ufunc(lambda a: a * 2, x, dask="parallelized", output_dtypes=[x.dtype])
 
 
 def theirs(place: Any, **options: Any) -> xr.Dataset:
@@ -187,7 +183,9 @@ def test_what_cannot_be_told_again_is_never_resumed(tmp_path: Path) -> None:
     store.write_cube(ds, tmp_path / "a.zarr", overwrite=True, **SMALL)
     for _ in range(2):
         again = store.open_cube(tmp_path / "a.zarr")
-        same(run(again, tmp_path / "f.zarr", "linear", progress=False)[["B04"]], written[[]])
+        out = run(again, tmp_path / "f.zarr", "linear", progress=False)
+        clear = again.valid.values
+        np.testing.assert_array_equal(out.B04.values[clear], written.B04.values[clear])
 
 
 def test_a_record_of_version_0_1_is_refused(tmp_path: Path) -> None:
