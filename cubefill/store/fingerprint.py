@@ -21,6 +21,7 @@ from dask.base import tokenize
 from dask.blockwise import Blockwise
 from zarr.core.sync import sync
 
+from cubefill.cube import transform_of
 from cubefill.machine import cores
 from cubefill.ownership import ID, is_meta, marks, where
 from cubefill.store.encoding import plain
@@ -34,7 +35,7 @@ from cubefill.store.source import (
     find,
     source_named,
 )
-from cubefill.store.template import crs_attrs, transform_of
+from cubefill.store.template import crs_attrs
 
 _VOLATILE = re.compile(
     r"history|created|date_(created|modified)|clipped_values|rounded_to|(.*_)?versions?"

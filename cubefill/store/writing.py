@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube import accept, transform_of, unplaced
+from cubefill.cube import accept, unplaced
 from cubefill.cube.counts import Encoding, encode, is_rounded
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks

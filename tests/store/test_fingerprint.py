@@ -24,7 +24,7 @@ from cubefill.errors import StoreError
 from cubefill.store.fingerprint import content_of, digest, fingerprint_of
 from cubefill.store.ledger import RECORD, differences, untracked
 from cubefill.testing import synthetic_cube
-from tests.shared.store_cube import SMALL, same, store_cube, twice
+from tests.shared.store_cube import SMALL, store_cube, twice
 
 CUBE = synthetic_cube(6, (40, 32))
 
