@@ -117,6 +117,11 @@ def remove_store(path: Path) -> None:
         shutil.rmtree(child) if child.is_dir() else child.unlink()
 
 
+def is_meta(name: str) -> bool:
+    """True for the name of a file that holds metadata of an array or a group."""
+    return name in _META
+
+
 def document(path: Path) -> dict[str, Any] | None:
     """The JSON object in a file; None where there is none."""
     try:

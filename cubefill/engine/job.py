@@ -16,10 +16,10 @@ from cubefill.engine.output import describe_output, with_carried
 from cubefill.engine.planning import STEP, plan_work
 from cubefill.engine.request import Request, announce, prepared, request
 from cubefill.engine.tile import Job, dtype_of
-from cubefill.engine.work import Work
+from cubefill.engine.work import Work, described
 from cubefill.errors import CubefillError, CubefillWarning, JobError
 from cubefill.machine import Memory, cores
-from cubefill.methods import Method, parameters
+from cubefill.methods import Method
 from cubefill.ownership import overlap, refuse_source, same_place
 from cubefill.store import begin, fingerprint_of, open_cube
 from cubefill.store.encoding import Profile, encoding_of
@@ -34,6 +34,7 @@ from cubefill.store.source import (
     place,
     stores_of,
 )
+from cubefill.store.swap import settle
 from cubefill.store.workers import memory_of, refuse_memory, run_tiles, threads_of, written
 from cubefill.store.writing import admit
 
@@ -127,6 +128,7 @@ def run(
     """
     ds = source if isinstance(source, xr.Dataset) else open_cube(source)
     here = place(target)
+    settle(here)
     asked = request(
         ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
     )
@@ -258,11 +260,7 @@ def _begin(
     fingerprint = fingerprint_of(
         read,
         job="gapfill",
-        method=asked.name,
-        parameters={k: str(v) for k, v in parameters(asked.work.method).items() if k != "device"},
-        bands=list(asked.work.bands),
-        times=[str(t) for t in asked.work.axes.out.astype("datetime64[s]")],
-        std=asked.work.std,
+        **described(asked.work),
         ndvi=list(job.ndvi or ()),
     )
     missing: dict[str, Tile] = {}

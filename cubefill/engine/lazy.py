@@ -1,7 +1,8 @@
 """The lazy executor: `gapfill` gives a dataset whose tiles are filled when they are computed."""
 
+import json
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -14,11 +15,12 @@ from cubefill.engine import kernel
 from cubefill.engine.output import describe_output, with_carried
 from cubefill.engine.planning import Plan, plan_work
 from cubefill.engine.request import Request, announce, prepared, request
-from cubefill.engine.work import Region, Work
+from cubefill.engine.work import Region, Work, described
 from cubefill.machine import Memory
 from cubefill.methods import Method
+from cubefill.store.fingerprint import content_of, stands_for
 from cubefill.store.ledger import tiles
-from cubefill.store.source import ArraySource
+from cubefill.store.source import UNTRACKED, ArraySource
 
 
 def gapfill(
@@ -113,7 +115,8 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     stored = not any(s is None or isinstance(s, ArraySource) for s in work.sources.values())
     token = tokenize(work, plan.tile) if stored else uuid4().hex
     root, name = f"gapfill-work-{token}", f"gapfill-{token}"
-    layer: dict[Any, Any] = {root: _Held(work)}
+    held = _Held(work, asked.variables)
+    layer: dict[Any, Any] = {root: held}
     parts: dict[str, dict[Any, Any]] = {f"{name}-{out}": {} for out in work.outputs}
     upstream = []
     free = [n for n, s in work.sources.items() if s is None]
@@ -130,6 +133,8 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
     graph = HighLevelGraph(
         {**base.layers, **parts}, {**base.dependencies, **{part: {name} for part in parts}}
     )
+    for out in work.outputs:
+        stands_for(f"{name}-{out}", held, out)
     shape = (len(work.axes.out), *work.shape)
     chunks = normalize_chunks((-1, plan.tile, plan.tile), shape)
     return {
@@ -139,10 +144,20 @@ def _lazy(asked: Request, plan: Plan) -> dict[str, Any]:
 
 
 class _Held:
-    """Keeps the work opaque to dask, which would walk into it."""
+    """Keeps the work opaque to dask, which would walk into it; travels without the cube."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, variables: Mapping[str, xr.Variable] | None = None) -> None:
         self.work = work
+        self.variables = variables or {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Held, (self.work,)
+
+    def content(self) -> str:
+        """A word for what is filled: the method, what is asked of it, and the cube's values."""
+        read = {n: content_of(v) for n, v in self.variables.items()}
+        lost = next((word for word in read.values() if word.startswith(UNTRACKED)), None)
+        return lost or json.dumps([described(self.work), read], sort_keys=True)
 
 
 def _run(

@@ -3,13 +3,18 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 import numpy as np
+from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import TimeAxes
-from cubefill.methods import Counts, Method, Traits
-from cubefill.store.source import Source
+from cubefill.methods import Counts, Method, Traits, name_of, parameters
+from cubefill.store.source import UNTRACKED, Source
+
+_NEVER_CHANGE = frozenset({"device", "batch", "checkpoint"})
+"""Options that a result does not depend on: weights are told by their digest, not their folder."""
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -51,3 +56,27 @@ class Work:
         if self.std:
             names |= {f"{g}_std": np.dtype(np.float32) for g in self.traits.gives}
         return {**names, "fill_flag": np.dtype(np.uint8)}
+
+
+def described(work: Work) -> dict[str, Any]:
+    """What a result depends on beside the cube: the method, its options and what is asked of it."""
+    method = work.method
+    options = parameters(method) or getattr(method, "__dict__", {})
+    return {
+        "method": name_of(method),
+        "revision": work.traits.revision,
+        "parameters": {k: _told(v) for k, v in options.items() if k not in _NEVER_CHANGE},
+        "bands": sorted(work.bands),
+        "times": [str(t) for t in work.axes.out.astype("datetime64[ns]")],
+        "std": work.std,
+    }
+
+
+def _told(value: Any) -> Any:
+    """An option as JSON has it; a digest of one that JSON has no form for."""
+    if value is None or isinstance(value, str | int | float | bool):
+        return value
+    try:
+        return tokenize(value, ensure_deterministic=True)
+    except (TypeError, ValueError, RuntimeError):
+        return f"{UNTRACKED}{uuid4().hex}"

@@ -163,10 +163,11 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `suffix`. And `prepare(sample) -> Method`, called once per cube with a subsample
-    (with `wants_sample = False` only where `<band>_std` is asked for); `recorded() -> dict`, what
-    it learned as plain values; `ready()`, which raises while planning what would fail later;
-    `scratch(block) -> Scratch`, what it holds beside its blocks.
+    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
+    `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
+    only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
+    `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
+    it holds beside its blocks.
     """
 
     @property
@@ -195,6 +196,8 @@ class Traits:
     """True when it can give `<band>_std`."""
     suffix: str
     """Appended to the names of the bands: `_smooth` for a product that alters observations."""
+    revision: str = "1"
+    """Changes whenever the method gives other numbers; a job of another revision is another job."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         counts=bool(getattr(method, "counts", False)),
         gives_std=bool(getattr(method, "gives_std", False)),
         suffix=suffix,
+        revision=str(getattr(method, "revision", "1")),
     )
 
 

@@ -89,6 +89,8 @@ def plain(value: Any) -> Any:
         return plain(value.item())
     if isinstance(value, dict):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, set | frozenset):
+        return sorted((plain(v) for v in value), key=repr)
+    if isinstance(value, list | tuple):
         return [plain(v) for v in value]
     return value if value is None or isinstance(value, str | int | float | bool) else str(value)

@@ -13,10 +13,14 @@ from zarr.errors import NodeNotFoundError
 
 from cubefill.errors import StoreError
 from cubefill.store.encoding import plain
-from cubefill.store.source import StoreLike, describe, place
+from cubefill.store.source import GROUP, UNTRACKED, StoreLike, describe, place
 
-GROUP = "cubefill_job"
-"""Name of the ledger's group in a store."""
+RECORD = 2
+"""Version of what `fingerprint_of` records; version 0.1 of cubefill wrote no number."""
+
+OTHERS = "with other values, or made in another way"
+CONTENT = ".content"
+"""End of the entries of a fingerprint that stand for values."""
 
 ProgressCallback = Callable[[int, int, Mapping[str, Any]], None]
 
@@ -127,8 +131,17 @@ class Ledger:
                 self.store, path=GROUP, zarr_format=_format(self.store), overwrite=True
             )
             count = (-(-shape[0] // tile[0]), -(-shape[1] // tile[1]))
+            dims: dict[str, Any] = {"dimension_names": ("tile_row", "tile_column")}
+            if group.metadata.zarr_format == 2:
+                dims = {"attributes": {"_ARRAY_DIMENSIONS": list(dims["dimension_names"])}}
             group.create_array(
-                "done", shape=count, chunks=(1, 1), dtype="uint8", fill_value=0, compressors=None
+                "done",
+                shape=count,
+                chunks=(1, 1),
+                dtype="uint8",
+                fill_value=0,
+                compressors=None,
+                **dims,
             )
             group.update_attributes(
                 {
@@ -170,11 +183,27 @@ class Ledger:
                 f"{where} exists: expected a new store. Pass resume=True to finish it or "
                 "overwrite=True to replace it."
             )
-        found = differences(self.fingerprint, as_json(fingerprint))
-        if found:
+        there, here = self.fingerprint, as_json(fingerprint)
+        again = "Pass overwrite=True to replace it, or choose another path."
+        if there.get("record") != here.get("record"):
+            raise StoreError(
+                f"{where} was begun by another version of cubefill, which recorded what went into "
+                f"it in another way: it cannot be told whether this is the same job. {again}"
+            )
+        if names := untracked(here):
+            raise StoreError(
+                f"{where} cannot be finished: nothing tells whether {', '.join(names)} still has "
+                "the values it had, because something in its graph or file has no lasting "
+                f"identity. {again} Use cubefill.write_cube to store the cube first: what is "
+                "filled from a store can be finished."
+            )
+        if found := differences(there, here):
+            values = [f.removesuffix(f" {OTHERS}") for f in found if f.endswith(OTHERS)]
+            found = [f for f in found if not f.endswith(OTHERS)]
+            found += [f"{', '.join(values)} {OTHERS}"] if values else []
             raise StoreError(
                 f"{where} holds something else than what is to be written: "
-                f"{'; '.join(found)}. Pass overwrite=True to replace it, or choose another path."
+                f"{'; '.join(found)}. {again}"
             )
 
     def _group(self) -> "zarr.Group | None":
@@ -211,9 +240,23 @@ def differences(there: Any, here: Any, path: str = "") -> list[str]:
             below = f"{path}.{key}" if path else str(key)
             lines += differences(there.get(key, _ABSENT), here.get(key, _ABSENT), below)
         return lines
-    if there == here and type(there) is type(here):
+    if repr(there) == repr(here):
         return []
+    if path.endswith(CONTENT) and isinstance(there, str) and isinstance(here, str):
+        return [f"{path.removesuffix(CONTENT)} {OTHERS}"]
     return [f"{path or 'content'} is {_short(there)} there, {_short(here)} here"]
+
+
+def untracked(fingerprint: Mapping[str, Any]) -> list[str]:
+    """Names in a fingerprint of values of which nothing tells whether they are the same again."""
+    found = []
+    for name, value in fingerprint.items():
+        if isinstance(value, Mapping):
+            alone = str(value.get("content", "")).startswith(UNTRACKED)
+            found += [name] if alone else untracked(value)
+        elif str(value).startswith(UNTRACKED):
+            found.append(name)
+    return found
 
 
 def as_json(value: Mapping[str, Any]) -> dict[str, Any]:

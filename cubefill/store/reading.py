@@ -17,16 +17,22 @@ from cubefill.cube import accept
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.ownership import ID, MEMBERS
 from cubefill.store.ledger import Ledger
-from cubefill.store.source import LazySource, StoreLike, StoreSource, as_dask, describe, place
-from cubefill.store.template import GEOZARR, ORDER, grid_mapping_of
+from cubefill.store.source import (
+    UNTRACKED,
+    LazySource,
+    StoreLike,
+    StoreSource,
+    as_dask,
+    describe,
+    place,
+)
+from cubefill.store.swap import stopped
+from cubefill.store.template import GEOZARR, ORDER, dims_of, grid_mapping_of
 
 Chunks = Literal["auto"] | Mapping[str, int]
 
 CHUNK_BYTES = 128 * 2**20
 """Largest dask chunk of an opened cube, decoded."""
-
-UNTRACKED = "once-"
-"""Beginning of the identity of a store whose changes cannot be told."""
 
 
 def open_cube(
@@ -101,13 +107,18 @@ def opened(where: StoreLike, chunks: Chunks) -> xr.Dataset:
 def _ordered(variables: dict[Hashable, xr.Variable], names: Any) -> dict[Hashable, xr.Variable]:
     """The variables in the order in which they were written, where that is known."""
     first = [n for n in (names or ()) if n in variables]
-    return {n: variables[n] for n in dict.fromkeys([*first, *variables])}
+    return {n: variables[n] for n in dict.fromkeys([*first, *sorted(variables, key=str)])}
 
 
 def _group(where: StoreLike) -> zarr.Group:
     try:
         return zarr.open_group(where, mode="r")
     except (FileNotFoundError, NodeNotFoundError) as error:
+        if (old := stopped(where)) is not None:
+            raise StoreError(
+                f"{describe(where)} was being replaced when that was stopped: expected a store, "
+                f"found the old one in {old}. Use os.rename({str(old)!r}, {where!r})."
+            ) from error
         raise StoreError(
             f"{describe(where)} is no zarr store: expected one that cubefill.write_cube, "
             "cubefill.run or xarray wrote. Check the path."
@@ -213,7 +224,19 @@ def _source(
         offset,
         nodata,
         identity,
+        _recorded(where, array),
     )
+
+
+def _recorded(
+    where: StoreLike, array: "zarr.Array[Any]"
+) -> tuple[int | None, int | None, int] | None:
+    """Axes y and x of an array of a store with a record of tiles, and their edge."""
+    ledger, dims = Ledger(where), dims_of(array)
+    if not ledger.exists:
+        return None
+    y, x = (dims.index(d) if d in dims else None for d in ("y", "x"))
+    return y, x, ledger.tile
 
 
 def chunk_sizes(

@@ -6,6 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 from uuid import uuid4
@@ -15,6 +16,7 @@ import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 from zarr.storage import FsspecStore, LocalStore
 
 from cubefill.addresses import bare, local, local_path, unopened
@@ -24,6 +26,12 @@ from cubefill.errors import StoreError
 Index = tuple[slice, ...]
 StoreLike = str | Store
 """A store as cubefill keeps it: an absolute path, a URL, or a zarr store."""
+
+GROUP = "cubefill_job"
+"""Name of the group in a store that keeps the record of finished tiles."""
+
+UNTRACKED = "once-"
+"""Beginning of a word for values of which nothing tells whether they are still the same."""
 
 _OPEN_ARRAYS = 512
 
@@ -78,6 +86,8 @@ class StoreSource:
     """Stored number that stands for no data; None where NaN or nothing does."""
     identity: str = field(default_factory=lambda: uuid4().hex)
     """Changes when the content of the store does, as far as one can tell."""
+    recorded: tuple[int | None, int | None, int] | None = None
+    """Axes y and x and the edge of the tiles that the store keeps a record of, where it does."""
 
     @property
     def counts(self) -> Counts | None:
@@ -107,12 +117,16 @@ class StoreSource:
     def read_counts(self, index: Index) -> NDArray[Any]:
         """Values of a window as they are stored: int16 counts where `counts` is set."""
         try:
-            return np.asarray(_opened(self)[index])
+            array = _opened(self)
+            counts = np.asarray(array[index])
         except (ValueError, RuntimeError, OSError) as error:
             raise StoreError(
                 f"{self.name} of {describe(self.store)} cannot be read at {_window(index)}: "
                 f"{error} Expected readable chunks; write that part again (overwrite=True)."
             ) from error
+        if self.recorded is not None:
+            _refuse_lost(self, array, index, counts)
+        return counts
 
     def __dask_tokenize__(self) -> tuple[str, ...]:
         """Same array of the same store: same token."""
@@ -207,6 +221,11 @@ def find(variable: xr.Variable | xr.DataArray) -> Source | None:
     if found is None or found.shape != data.shape or found.dtype != data.dtype:
         return None
     return found
+
+
+def source_named(name: str) -> Source | None:
+    """The source that a layer of a graph reads, where `as_dask` made it in this process."""
+    return _REGISTRY.get(name)
 
 
 def sources_of(cube: xr.Dataset | xr.Variable) -> list[Source]:
@@ -311,6 +330,48 @@ def _opened(source: StoreSource) -> "zarr.Array[Any]":
         while len(_ARRAYS) > _OPEN_ARRAYS:
             _ARRAYS.popitem(last=False)
     return array
+
+
+def _refuse_lost(
+    source: StoreSource, array: "zarr.Array[Any]", index: Any, counts: NDArray[Any]
+) -> None:
+    """Raises StoreError where a chunk is absent that the store's record says was written.
+
+    We write every chunk, so only a part that holds nothing but the fill value is looked after.
+    """
+    parts = index if isinstance(index, tuple) else (index,)
+    parts = (*parts, *(slice(None),) * (array.ndim - len(parts)))
+    at = [np.atleast_1d(np.arange(n)[p]) for n, p in zip(array.shape, parts, strict=True)]
+    counts, unit = counts.reshape([len(a) for a in at]), array.shards or array.chunks
+    blocks = [np.unique(a // u) for a, u in zip(at, unit, strict=True)]
+    for block in product(*(b.tolist() for b in blocks)):
+        inside = [a // u == b for a, u, b in zip(at, unit, block, strict=True)]
+        first = counts[tuple(int(np.argmax(i)) for i in inside)]
+        if not _is_fill(first, array) or not _is_fill(counts[np.ix_(*inside)], array):
+            continue
+        key = f"{array.path}/{array.metadata.encode_chunk_key(block)}"
+        if not sync(array.store.exists(key)) and _is_done(source, unit, block):
+            window = tuple(
+                slice(b * u, min(b * u + u, n))
+                for b, u, n in zip(block, unit, array.shape, strict=True)
+            )
+            raise StoreError(
+                f"{describe(source.store)} has lost {key}: expected it, since {source.name} at "
+                f"{_window(window)} is recorded as written. Restore that chunk, or write the "
+                "store again (overwrite=True)."
+            )
+
+
+def _is_fill(values: Any, array: "zarr.Array[Any]") -> bool:
+    fill = 0 if array.fill_value is None else array.fill_value
+    return bool(np.all(np.isnan(values) if fill != fill else values == fill))
+
+
+def _is_done(source: StoreSource, unit: tuple[int, ...], block: tuple[int, ...]) -> bool:
+    """True where the tile that holds a chunk is recorded as written."""
+    y, x, edge = source.recorded or (None, None, 1)
+    row, column = (0 if a is None else block[a] * unit[a] // edge for a in (y, x))
+    return bool(zarr.open_array(source.store, path=f"{GROUP}/done", mode="r")[row, column])
 
 
 def _window(index: Any) -> str:

@@ -25,11 +25,11 @@ from cubefill.ownership import (
     foreign_in_store,
     marks,
     refuse_source,
-    remove_store,
 )
 from cubefill.store.encoding import Profile, array_options, encoding_of, plain, warn_format_2
 from cubefill.store.ledger import GROUP, Ledger
 from cubefill.store.source import Index, StoreLike, describe, place, stores_of
+from cubefill.store.swap import refuse_fixed, refuse_write_once, replaced, settle
 
 ORDER = "cubefill_variables"
 """Root attribute: names of the variables in their order."""
@@ -58,7 +58,9 @@ def create(
     Variables on y and x get their shape, type and attributes only, so they may be
     `dask.array.zeros`; what lies on neither y nor x is computed and written. `fingerprint` begins
     a ledger of tiles of `shard` pixels as part of the creation; `finish` is what to type to finish
-    the store. A creation that was cut short leaves nothing that counts as a store.
+    the store. A store that is there stays until the new one stands beside it, and is there or
+    beside it whatever stops the creation; one that is no folder is deleted when the layout has
+    been made in memory, just before it is copied.
 
     Parameters
     ----------
@@ -93,19 +95,17 @@ def create(
     if zarr_format == 2:
         warn_format_2()
     spatial = [n for n, v in template.data_vars.items() if {"y", "x"} & {str(d) for d in v.dims}]
-    with _writing(store):
-        if isinstance(store, str) and Path(store).exists():
-            remove_store(Path(store))
+    with _writing(store, _KEPT), replaced(store) as new:
         small = template.drop_vars(spatial)
         small.attrs = {UNFINISHED: True, MEMBERS: _members(template)}
-        zarr.create_group(store, zarr_format=zarr_format, attributes=small.attrs, overwrite=True)  # type: ignore[arg-type]
-        _write_small(store, small, zarr_format)
-        group = zarr.open_group(store, mode="r+", zarr_format=zarr_format)  # type: ignore[arg-type]
+        zarr.create_group(new, zarr_format=zarr_format, attributes=small.attrs, overwrite=True)  # type: ignore[arg-type]
+        _write_small(new, small, zarr_format)
+        group = zarr.open_group(new, mode="r+", zarr_format=zarr_format)  # type: ignore[arg-type]
         for name in spatial:
             _create_array(group, template[name], encodings[name], chunk, shard, options)
         if fingerprint is not None:
             size = (template.sizes["y"], template.sizes["x"])
-            Ledger(store).begin(fingerprint, size, shard, finish=finish)
+            Ledger(new).begin(fingerprint, size, shard, finish=finish)
         root = {**plain(template.attrs), **plain(dict(attrs or {})), ID: uuid4().hex}
         root[MEMBERS] = _members(template)
         root[ORDER] = [str(n) for n in template.data_vars]
@@ -193,12 +193,15 @@ def stored_encoding(name: str, stored: "zarr.Array[Any]", dtype: np.dtype[Any]) 
 
 def refuse_existing(store: StoreLike, overwrite: bool) -> None:
     """Raises StoreError unless a new store may be made here."""
+    settle(store)
+    refuse_write_once(store)
     name, attrs = describe(store), marks(store)
     if attrs is not None:
         ours = ID in attrs or UNFINISHED in attrs
         foreign = foreign_in_store(store, attrs) if ours else ()
         again, hint = overwrite or UNFINISHED in attrs, "resume=True to finish it or "
         claim(name, "store", ours=ours, foreign=foreign, overwrite=again, hint=hint)
+        refuse_fixed(store)
     if not isinstance(store, str):
         if store.read_only:
             raise StoreError(f"{name} is read-only: expected a store opened for writing.")
@@ -254,13 +257,14 @@ def geozarr_attrs(cube: xr.Dataset) -> dict[str, Any]:
             "spatial:registration": "pixel",
         }
     }
-    if crs := _crs_attrs(cube):
+    if crs := crs_attrs(cube):
         conventions["proj"] = crs
     found: dict[str, Any] = zarr_cm.create_many(conventions)
     return found
 
 
-def _crs_attrs(cube: xr.Dataset) -> dict[str, str]:
+def crs_attrs(cube: xr.Dataset) -> dict[str, str]:
+    """The CRS as GeoZarr writes it: an authority's code, else WKT; empty without one."""
     import pyproj
 
     name = grid_mapping_of(cube)
@@ -341,8 +345,22 @@ def _create_array(
     )
 
 
+def consolidate(store: StoreLike) -> None:
+    """Puts all metadata into the root of a complete store, where readers look first."""
+    if not Ledger(store).complete:
+        return
+    if zarr.open_group(store, mode="r").metadata.consolidated_metadata is None:
+        with warnings.catch_warnings(), _writing(store):
+            warnings.filterwarnings("ignore", module="zarr")
+            zarr.consolidate_metadata(store)
+
+
+_GOES_ON = "What is written so far stays; pass resume=True to go on."
+_KEPT = "What was there before is left as it was. Make room, or choose another path."
+
+
 @contextmanager
-def _writing(store: StoreLike) -> Iterator[None]:
+def _writing(store: StoreLike, then: str = _GOES_ON) -> Iterator[None]:
     """An OSError or a refusal of the store as one StoreError that names it."""
     try:
         yield
@@ -351,5 +369,5 @@ def _writing(store: StoreLike) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{describe(store)} cannot be written ({type(error).__name__}: {error}): expected a "
-            "writable store with room. What is written so far stays; pass resume=True to go on."
+            f"writable store with room. {then}"
         ) from error

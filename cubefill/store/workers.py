@@ -19,7 +19,7 @@ from cubefill.cube.counts import SCALE
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.store.ledger import Ledger, Progress, Tile
 from cubefill.store.source import Index, StoreLike, describe
-from cubefill.store.template import write_region
+from cubefill.store.template import consolidate, write_region
 
 log = logging.getLogger("cubefill")
 
@@ -115,6 +115,8 @@ def run_tiles(
     finally:
         outcomes.close()
         _say(writer, tally)
+    for store in written(writer):
+        consolidate(store)
 
 
 Outcomes = Generator[tuple[Tile, Tally | BaseException], None, None]

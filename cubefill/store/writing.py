@@ -1,6 +1,5 @@
 """Cubes written tile by tile, and finished where a run stopped."""
 
-import hashlib
 import logging
 import threading
 from collections.abc import Hashable, Mapping, Sequence
@@ -13,35 +12,29 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube import accept, transform_of, unplaced
+from cubefill.cube import accept, unplaced
 from cubefill.cube.counts import Encoding, encode, is_rounded
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
-from cubefill.store.encoding import Profile, encoding_of, plain
+from cubefill.store.encoding import Profile, encoding_of
+from cubefill.store.fingerprint import fingerprint_of
 from cubefill.store.ledger import Ledger, Progress, ProgressCallback, Tile, tiles
-from cubefill.store.reading import UNTRACKED, opened
+from cubefill.store.reading import opened
 from cubefill.store.source import (
-    ArraySource,
     Index,
     StoreLike,
-    StoreSource,
     describe,
-    find,
     place,
-    sources_of,
 )
+from cubefill.store.swap import settle
 from cubefill.store.template import (
     create,
-    grid_mapping_of,
     refuse_existing,
     refuse_own_source,
 )
 from cubefill.store.workers import Tally, refuse_memory, run_tiles
 
 log = logging.getLogger("cubefill")
-
-_VOLATILE = frozenset({"history", "created", "date_created", "date_modified", "clipped_values"})
-_SAMPLE = 10**6
 
 
 def write_cube(
@@ -232,6 +225,7 @@ def admit(where: StoreLike, *, resume: bool, overwrite: bool) -> bool:
     StoreError
         Anything else is there.
     """
+    settle(where)
     if not overwrite and resume and ID in (marks(where) or {}):
         if Ledger(where).exists:
             return False
@@ -241,62 +235,3 @@ def admit(where: StoreLike, *, resume: bool, overwrite: bool) -> bool:
         )
     refuse_existing(where, overwrite)
     return True
-
-
-def fingerprint_of(ds: xr.Dataset, **asked: Any) -> dict[str, Any]:
-    """What a cube is, as far as one can tell without computing it, and what was asked of it.
-
-    Grid, dates, variables with their attributes, the stores that they are read from, and a sample
-    of what lies in memory. Attributes that change with every run (`history`, `created`) are left
-    out.
-    """
-    time = ds["time"].values.astype("datetime64[ns]") if "time" in ds.coords else np.empty(0)
-    return {
-        "grid": {
-            "shape": [ds.sizes["y"], ds.sizes["x"]],
-            "transform": plain(transform_of(ds)),
-            "crs": _crs_text(ds),
-        },
-        "time": {
-            "steps": int(time.size),
-            "first": str(time[0]) if time.size else "",
-            "last": str(time[-1]) if time.size else "",
-            "digest": _digest(time),
-        },
-        "variables": {str(n): _fingerprint_variable(v.variable) for n, v in ds.data_vars.items()},
-        "attrs": _stable(ds.attrs),
-        **asked,
-    }
-
-
-def _fingerprint_variable(variable: xr.Variable) -> dict[str, Any]:
-    found: dict[str, Any] = {
-        "dims": [str(d) for d in variable.dims],
-        "dtype": str(variable.dtype),
-        "attrs": _stable(variable.attrs),
-    }
-    read = [s for s in sources_of(variable) if isinstance(s, StoreSource)]
-    tracked = {f"{s.name} of {s.identity}" for s in read if not s.identity.startswith(UNTRACKED)}
-    if tracked:
-        found["sources"] = sorted(tracked)
-    if isinstance(source := find(variable), ArraySource):
-        found["sample"] = _digest(_sample(source.array))
-    return found
-
-
-def _sample(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    step = int(np.ceil(np.sqrt(max(1, array.size / _SAMPLE))))
-    return array[..., ::step, ::step] if array.ndim > 1 else array
-
-
-def _digest(array: np.ndarray[Any, Any]) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(array).tobytes(), digest_size=8).hexdigest()
-
-
-def _stable(attrs: Mapping[Any, Any]) -> dict[str, Any]:
-    return {k: v for k, v in plain(dict(attrs)).items() if k not in _VOLATILE}
-
-
-def _crs_text(ds: xr.Dataset) -> str:
-    name = grid_mapping_of(ds)
-    return str(ds[name].attrs.get("crs_wkt", "")) if name else ""

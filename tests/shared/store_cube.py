@@ -67,3 +67,11 @@ def same(found: xr.Dataset, expected: xr.Dataset) -> None:
     for name in expected.data_vars:
         assert found[name].dtype == expected[name].dtype
         assert found[name].dims == expected[name].dims
+
+
+def twice(x: xr.DataArray) -> xr.DataArray:
+    """Twice the values, by a function without a name."""
+    found: xr.DataArray = xr.apply_ufunc(
+        lambda a: a * 2, x, dask="parallelized", output_dtypes=[x.dtype]
+    )
+    return found

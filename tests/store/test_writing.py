@@ -119,8 +119,11 @@ def test_other_content_on_the_same_path_is_refused(tmp_path: Path, cube: xr.Data
         r"variables.valid.attrs.comment is 'made up' there, 'other' here": lambda: cube.assign(
             valid=cube.valid.assign_attrs(comment="other")
         ),
-        r"variables.B04.sample": lambda: cube.assign(B04=cube.B04 + np.float32(0.01)),
+        r"variables.B04 with other values": lambda: cube.assign(B04=cube.B04 + np.float32(0.01)),
         r"grid.transform": lambda: cube.assign_coords(x=cube.x + 10),
+        r"coordinates.orbit with other values": lambda: cube.assign_coords(
+            orbit=cube.orbit + np.int16(1)
+        ),
     }
     for message, change in changes.items():
         with pytest.raises(StoreError, match=message):
@@ -141,7 +144,7 @@ def test_a_changed_input_is_refused(tmp_path: Path, cube: xr.Dataset) -> None:
     again = store.open_cube(tmp_path / "a.zarr") * np.float32(0.5)
     store.write_cube(again, tmp_path / "b.zarr", **SMALL)
     newer = store.write_cube(cube, tmp_path / "a.zarr", overwrite=True, **SMALL)
-    with pytest.raises(StoreError, match=r"variables.B04.sources is \['B04 of"):
+    with pytest.raises(StoreError, match=r"variables.B04.* with other values"):
         store.write_cube(newer * np.float32(0.5), tmp_path / "b.zarr", **SMALL)
 
 
