@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, check, format, picture, wheel, clean.
+# Targets: demo, test, test-all, pytest, check, format, picture, wheel, clean.
 # make demo PYTHON=python3.12          another interpreter
 # make test JOBS=8                   as many test processes (2 by default)
 # make demo TORCH_INDEX=URL            an extra pip index with CPU builds of torch
@@ -17,13 +17,14 @@ KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 DEMO_READY := $(VENV)/.ready-demo-$(KEY)
 TEST_READY := $(VENV)/.ready-test-$(KEY)
 
-.PHONY: help demo test test-all check format picture wheel clean
+.PHONY: help demo test test-all pytest check format picture wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo      install, then run the demo into $(DEMO)/"
 	@echo "make test      install, then lint, types, import contract and tests"
 	@echo "make test-all  the same with the slow tests"
+	@echo "make pytest    the tests alone"
 	@echo "make check     lint, types and import contract only"
 	@echo "make format    format the code"
 	@echo "make picture   make the pictures of README and docs"
@@ -33,11 +34,15 @@ help:
 demo: $(DEMO_READY)
 	$(BIN)/cubefill demo $(DEMO)
 
-test: $(TEST_READY) check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
+# The checks run beside the tests: alone, each of them leaves a core idle.
+test: $(TEST_READY)
+	@$(MAKE) --no-print-directory -j 2 check pytest
 
-test-all: $(TEST_READY) check
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile -m ""
+test-all: $(TEST_READY)
+	@$(MAKE) --no-print-directory -j 2 check pytest SET='-m ""'
+
+pytest: $(TEST_READY)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(SET)
 
 check: $(TEST_READY)
 	$(BIN)/ruff format --check .

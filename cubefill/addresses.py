@@ -3,7 +3,7 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -53,7 +53,7 @@ def local_path(address: str | os.PathLike[str]) -> Path:
     Raises
     ------
     StoreError
-        It is a URL of another kind.
+        It is a URL of another kind, or a name that no file can have.
 
     Examples
     --------
@@ -66,7 +66,16 @@ def local_path(address: str | os.PathLike[str]) -> Path:
             f"{bare(text)} is a URL: expected a path of this machine here. Use a local path, and "
             "copy the file."
         )
-    return Path(os.path.expanduser(text))
+    path = Path(os.path.expanduser(text))
+    try:
+        with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            path.lstat()
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise StoreError(
+            f"{text[:80]!r} is no name of a file ({why}): expected a path. Choose another path."
+        ) from error
+    return path
 
 
 @contextmanager

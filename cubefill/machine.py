@@ -34,7 +34,7 @@ def budget_bytes(memory: Memory) -> int:
 
     try:
         return int(parse_bytes(memory))
-    except ValueError as error:
+    except (ValueError, TypeError, OverflowError) as error:
         raise PlanError(
             f"memory={memory!r}: expected a size such as '4GB' or a number of bytes ({error})."
         ) from error

@@ -55,8 +55,12 @@ def _clear(ctx: click.Context, param: click.Parameter, value: tuple[str, ...]) -
         if parts is None:
             return text
         name, said, rest = (p.strip() for p in parts.groups())
-        classes = float if name == "dilate" else lambda r: tuple(map(literal, r.split(",")))
-        rules[name] = classes(rest) if said == "=" else f"{said} {rest}"
+        if said != "=":
+            rules[name] = f"{said} {rest}"
+        elif name == "dilate":
+            rules[name] = literal(rest)
+        else:
+            rules[name] = tuple(map(literal, rest.split(",")))
     return rules or None
 
 
@@ -112,7 +116,7 @@ def _show_store(as_json: bool, store: str) -> None:
 @click.argument("folder", type=plain_path, default="cubefill-demo")
 @click.option("--size", default=384, show_default=True, help="Pixels along a side.")
 @click.option("--dates", default=40, show_default=True, help="Acquisition dates.")
-@click.option("--seed", default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True)
 @click.option("--serve", is_flag=True, help="Serve the catalogue on loopback and search it.")
 def demo(folder: Path, as_json: bool, **options: Any) -> None:
     """Make a simulated catalogue in FOLDER, load it, fill it, and write a report."""
@@ -242,9 +246,20 @@ def _client(address: str | None) -> Iterator[Any]:
     if address is None:
         yield None
         return
-    from distributed import Client
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise click.UsageError(
+            f"--scheduler needs dask's cluster ({error}). Use pip install 'cubefill[distributed]'."
+        ) from error
 
-    with Client(address) as client:
+    try:
+        client = Client(address)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(
+            f"--scheduler {address} does not answer ({error}): expected such as tcp://host:8786."
+        ) from error
+    with client:
         yield client
 
 

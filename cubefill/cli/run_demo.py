@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 
 from cubefill import plot, reports, simulate, stac, store
+from cubefill.addresses import local_path, writing
 from cubefill.cli.demo_server import serving
 from cubefill.cube.indices import ndvi
 from cubefill.engine import job
@@ -111,7 +112,7 @@ def run_demo(
     >>> result.report.exists()
     True
     """
-    root = _claim(Path(folder))
+    root = _claim(local_path(folder))
     steps = _Steps(say)
     with steps("simulate a scene"):
         scene = simulate.scene(size=size, dates=dates, seed=seed, bands=BANDS)
@@ -181,7 +182,8 @@ def _claim(root: Path) -> Path:
         ours = WRITER in (document(root / MARKER) or {}).values()
         others = (n for n in there if n not in PARTS)
         claim(root, "demo", ours=ours, foreign=others, overwrite=True, error=CubefillError)
-    root.mkdir(parents=True, exist_ok=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
     (root / MARKER).write_text(json.dumps({"description": WRITER}))
     return root
 

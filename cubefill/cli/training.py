@@ -91,7 +91,7 @@ def convert(
     "--hidden-as", type=click.Choice(["clouds", "nodata"]), default="clouds", show_default=True,
     help="What lies under hidden pixels.",
 )  # fmt: skip
-@click.option("--seed", "seeds", type=int, multiple=True, default=(0,))
+@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,))
 @click.option("--convention", default="cubefill", show_default=True)
 @click.option("--screen", is_flag=True, help="Also score without haze that SCL missed.")
 @click.option("--protocol", type=click.Choice(["compare", "decloud"]), default="compare")

@@ -251,15 +251,10 @@ def _iso(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} {value!r}")
 
 
-def dated(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset with `time` as datetime64 of UTC, where another type holds dates.
+def dated(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The dataset with `time` as datetime64 of UTC, and what is to be said of it, or "".
 
     Numbers and a missing time are left for `check` to refuse.
-
-    Warns
-    -----
-    CubefillWarning
-        The times were of a zone other than UTC.
 
     Raises
     ------
@@ -267,24 +262,22 @@ def dated(ds: xr.Dataset) -> xr.Dataset:
         The times are no dates, or lie more than a hundred years apart.
     """
     if "time" not in ds.coords or not ds["time"].size or not ds["time"].ndim:
-        return ds
-    time = ds["time"]
+        return ds, ""
+    time, said = ds["time"], ""
     if not isinstance(time.dtype, np.dtype) or time.dtype.kind in "OUS":
         values = time.to_index().to_numpy(object)
         made = naive_utc(values, "The time coordinate")
         zones = {str(v.utcoffset()) for v in values if getattr(v, "tzinfo", None)}
         ds = ds.assign_coords(time=xr.Variable(time.dims, made, time.attrs))
         if zones - {"0:00:00"}:
-            warnings.warn(
+            said = (
                 "The time coordinate has a zone: made UTC. Use ds = cubefill.cube.settled(ds) to "
-                "have the same times on the cube.",
-                CubefillWarning,
-                stacklevel=3,
+                "have the same times on the cube."
             )
         else:
             log.info("time was %s: taken as datetime64 of UTC", time.dtype)
     _check_span(ds["time"].values)
-    return ds
+    return ds, said
 
 
 def _check_span(time: NDArray[Any]) -> None:

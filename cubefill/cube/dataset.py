@@ -15,7 +15,7 @@ from cubefill.cube.conforming import (
     in_own_names,
     say_renamed,
 )
-from cubefill.cube.georeference import check_degrees, crs_of, resolution_of, settled
+from cubefill.cube.georeference import check_degrees, crs_of, placed, resolution_of, say
 from cubefill.cube.variables import DIMS, chosen_bands, no_band, spectral
 from cubefill.errors import CubeError
 
@@ -39,8 +39,10 @@ def accept(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     """
     _check_type(ds)
     names = foreign_names(ds)
-    cube = check(settled(in_own_names(ds)), bands)
+    cube, notes = placed(in_own_names(ds))
+    check(cube, bands)
     say_renamed(names)
+    say(notes)
     return cube
 
 

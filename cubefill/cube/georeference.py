@@ -54,11 +54,24 @@ def settled(ds: xr.Dataset) -> xr.Dataset:
     >>> "spatial_ref" in settled(ds).coords
     True
     """
-    if not isinstance(ds, xr.Dataset):
-        return ds  # `check` says what it should be
+    out, notes = placed(ds)
+    say(notes)
+    return out
+
+
+def placed(ds: xr.Dataset) -> tuple[xr.Dataset, list[str]]:
+    """The settled dataset, and what its user should be told, as long as nothing is refused."""
     for dim in ("x", "y"):
         _check_even(ds, dim)
-    return serialisable(_centred(_located(dated(ds))))
+    dates, of_dates = dated(ds)
+    centred, of_places = _centred(_located(dates))
+    return serialisable(centred), [n for n in (of_dates, of_places) if n]
+
+
+def say(notes: list[str]) -> None:
+    """Warns of what was changed in a cube's place and dates."""
+    for note in notes:
+        warnings.warn(note, CubefillWarning, stacklevel=5)
 
 
 def follow(mask: Any, given: xr.Dataset, ds: xr.Dataset) -> Any:
@@ -344,11 +357,11 @@ def _transforms(ds: xr.Dataset) -> Iterator[tuple[str, list[float], bool]]:
                        for n in ("epsg", "proj:epsg"))  # fmt: skip
         if native is None or native == own:
             yield "proj:transform", _numbers(_only(ds.variables["proj:transform"])), False
-    if {"central_x", "central_y", "edge_size", "resolution"} <= set(ds.attrs):
+    if {"central_lat", "edge_size", "resolution"} <= set(ds.attrs):
         size = _number(ds.attrs["resolution"])
         # cubo's grid begins at multiples of the pixel size, except where Earth Engine made it.
         if size and "earthengine" not in str(ds.attrs.get("stac", "")):
-            yield "attrs['central_x'] of cubo", [size, 0.0, 0.0, 0.0, -size, 0.0], False
+            yield "attrs['resolution'] of cubo", [size, 0.0, 0.0, 0.0, -size, 0.0], False
 
 
 def _numbers(value: Any) -> list[float]:
@@ -365,50 +378,41 @@ def _number(value: Any) -> float | None:
     return numbers[0] if numbers and np.isfinite(numbers[0]) else None
 
 
-def _centred(ds: xr.Dataset) -> xr.Dataset:
-    """The dataset with x and y at centres of pixels, where something says that they are not."""
+def _centred(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
+    """The dataset with x and y at centres of pixels, and what is to be said of it, or ""."""
     if not _has_axes(ds):
-        return ds
-    shifts, where = _shifts(ds)
-    if not shifts:
-        return ds
-    moved = " and ".join(f"{d} by {s:+g}" for d, s in shifts.items())
-    warnings.warn(
-        f"x and y are corners of pixels, as {where} says: moved to the centres, {moved}. Use "
-        "ds = cubefill.cube.settled(ds) to have the same coordinates on the cube.",
-        CubefillWarning,
-        stacklevel=3,
-    )
-    return ds.assign_coords({d: _moved(ds[d], s) for d, s in shifts.items()})
-
-
-def _shifts(ds: xr.Dataset) -> tuple[dict[str, float], str]:
-    """How far the centres are from the coordinates, and what says so."""
+        return ds, ""
     axes = {d: ds[d].values.astype(float) for d in ("x", "y")}
     if any(ds[d].attrs.get("coord_save_mode") == "top-left" for d in axes):
         dx, _, _, _, dy, _ = transform_of(ds) or (0.0,) * 6
-        return {"x": abs(dx) / 2, "y": -abs(dy) / 2}, "coord_save_mode"
+        return _moved(ds, {"x": abs(dx) / 2, "y": -abs(dy) / 2}, "coord_save_mode")
     unknown = None
     for said in _said(ds):
         places = {d: said.place(d, v) for d, v in axes.items()}
         if all(places.values()):
-            return {d: said.step[d] / 2 for d, p in places.items() if p == "corner"}, said.where
+            shifts = {d: said.step[d] / 2 for d, p in places.items() if p == "corner"}
+            return _moved(ds, shifts, said.where) if shifts else (ds, "")
         unknown = unknown or (said if said.strict else None)
-    if unknown is not None:
-        half = ", ".join(f"{d}=ds.{d}{unknown.step[d] / 2:+g}" for d in axes)
-        warnings.warn(
-            f"x and y do not lie on the pixels of {unknown.where}, so nobody can tell corners from "
-            f"centres: taken as centres. Use ds = ds.assign_coords({half}) if they are corners, "
-            f"and `for v in (ds, *ds.values()): v.attrs.pop({unknown.key!r}, None)` in both cases.",
-            CubefillWarning,
-            stacklevel=4,
-        )
-    return {}, ""
+    if unknown is None:
+        return ds, ""
+    half = ", ".join(f"{d}=ds.{d}{unknown.step[d] / 2:+g}" for d in axes)
+    return ds, (
+        f"x and y do not lie on the pixels of {unknown.where}, so nobody can tell corners from "
+        f"centres: taken as centres. Use ds = ds.assign_coords({half}) if they are corners, and "
+        f"`for v in (ds, *ds.values()): v.attrs.pop({unknown.key!r}, None)` in both cases."
+    )
 
 
-def _moved(axis: xr.DataArray, shift: float) -> xr.Variable:
-    attrs = {k: v for k, v in axis.attrs.items() if k != "coord_save_mode"}
-    return xr.Variable(axis.dims, axis.values.astype(float) + shift, attrs)
+def _moved(ds: xr.Dataset, shifts: Mapping[str, float], where: str) -> tuple[xr.Dataset, str]:
+    axes = {}
+    for d, shift in shifts.items():
+        attrs = {k: v for k, v in ds[d].attrs.items() if k != "coord_save_mode"}
+        axes[d] = xr.Variable(ds[d].dims, ds[d].values.astype(float) + shift, attrs)
+    moved = " and ".join(f"{d} by {s:+g}" for d, s in shifts.items())
+    return ds.assign_coords(axes), (
+        f"x and y are corners of pixels, as {where} says: moved to the centres, {moved}. Use "
+        "ds = cubefill.cube.settled(ds) to have the same coordinates on the cube."
+    )
 
 
 # ------------------------------------------------------------------ an even grid

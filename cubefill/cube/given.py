@@ -1,5 +1,6 @@
 """A mask that a user gave, laid on the grid and the dates of a cube and read as True and False."""
 
+import re
 from functools import partial
 from typing import Any
 
@@ -15,6 +16,7 @@ NEAR = 1e-3
 """Part of a pixel by which coordinates of one grid may differ: rounding, never a shift."""
 
 _SECOND = np.timedelta64(1, "s")
+_NOT_CLEAR = re.compile(r"cloud(?!_?(free|less))|shadow|haze|masked|invalid|gap", re.IGNORECASE)
 _OF_NUMBERS = ("_FillValue", "missing_value", "flag_values", "flag_meanings", "flag_masks")
 
 
@@ -31,6 +33,8 @@ def fitted(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     """
     sizes = {d: ds.sizes[d] for d in ("time", "y", "x")}
     labelled = isinstance(given, xr.DataArray)
+    if labelled and given.variable is ds.variables.get(given.name):
+        _refuse_classes(given, what)
     if not labelled:
         given = _wrap(given, tuple(sizes.values()), what)
     turned = {d: n for d in given.dims if (n := own_dim(given, d)) and n not in given.dims}
@@ -148,8 +152,6 @@ def _as_truth(ds: xr.Dataset, given: xr.DataArray, what: str, labelled: bool) ->
         raise CubeError(f"{what} has dtype {given.dtype}: expected bool, True where clear.")
     name = str(given.name) if given.name in ds.variables else ""
     advice = partial(_advice, name=name, labelled=labelled)
-    if name and given.variable._data is ds[name].variable._data:
-        _refuse_by_attributes(given, what, advice)
     check = partial(_truth, what=what, fill=no_data(given), advice=advice)
     given = lazy(given)
     data = given.data
@@ -162,12 +164,23 @@ def _as_truth(ds: xr.Dataset, given: xr.DataArray, what: str, labelled: bool) ->
     return given
 
 
-def _refuse_by_attributes(given: xr.DataArray, what: str, advice: Any) -> None:
-    """Refuses a layer that says it holds classes, before any value is read."""
+def _refuse_classes(given: xr.DataArray, what: str) -> None:
+    """Refuses a variable of the cube that says it holds classes, or that its 1 is no clear pixel.
+
+    No value is read for that.
+    """
     flags = np.atleast_1d(given.attrs.get("flag_values", []))
+    meanings = str(given.attrs.get("flag_meanings", "")).split()
+    words = dict(zip(flags.tolist(), meanings, strict=False))
+    if _NOT_CLEAR.search(words.get(1, "")):
+        raise CubeError(
+            f"{what} says that 1 is {words[1]!r}: {_WANTED} Use valid={{{str(given.name)!r}: (0,)}}"
+            " to turn it."
+        )
     classes = canonical(str(given.name)) == "SCL" or not np.isin(flags, (0, 1)).all()
-    if classes or "flag_masks" in given.attrs:
-        raise CubeError(f"{what} holds class numbers: {_WANTED} {advice(np.empty(0, np.uint8))}")
+    if given.dtype != bool and (classes or "flag_masks" in given.attrs):
+        advice = _advice(np.empty(0, np.uint8), name=str(given.name), labelled=True)
+        raise CubeError(f"{what} holds class numbers: {_WANTED} {advice}")
 
 
 _WANTED = "expected True or 1 where clear, False or 0 elsewhere."

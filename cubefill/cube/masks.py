@@ -74,7 +74,7 @@ PACKAGES: dict[str, MaskPackage] = {
     "csmask": MaskPackage(
         "ukis-csmask",
         "ukis_csmask.mask",
-        "pip install 'ukis-csmask[cpu]'",
+        "pip install 'cubefill[csmask]'",
         "cloud or shadow",
         (("B02", "B03", "B04", "B08", "B11", "B12"), ("B02", "B03", "B04", "B08")),
         _csmask,
@@ -166,7 +166,7 @@ def _clear_date(
     """Clear pixels of a block of one date, from the bands of that date."""
     package = PACKAGES[name]
     image = np.stack([a[0] for a in arrays]).astype(np.float32)
-    seen = np.isfinite(image).all(axis=0)
+    seen: Bool = np.asarray(np.isfinite(image).all(axis=0))
     if not seen.any():
         return seen[None]
     rows, columns = seen.shape

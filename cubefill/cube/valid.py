@@ -279,8 +279,8 @@ def _check_scl(scl: xr.DataArray, dilate: float) -> None:
     _check_radius(dilate)
 
 
-def _check_radius(dilate: float) -> None:
-    if not 0 <= dilate < math.inf:
+def _check_radius(dilate: Any) -> None:
+    if not isinstance(dilate, int | float) or not 0 <= dilate < math.inf:
         raise CubeError(f"dilate={dilate}: expected a radius in m, 0 or more.")
 
 
@@ -291,7 +291,7 @@ def _pixel(scl: xr.DataArray, resolution: float | None, dilate: float) -> tuple[
     known = [s for s in steps if s]
     if not known and dilate > 0:
         raise CubeError(
-            f"{scl.name or 'SCL'} has no y or x coordinates to read the pixel size from: expected "
+            f"{scl.name} has no y or x coordinates to read the pixel size from: expected "
             "pixel centres in m. Use from_scl(scl, resolution=10), or dilate=0."
         )
     fallback = known[0] if known else 1.0
@@ -333,7 +333,8 @@ def _own(ds: xr.Dataset) -> xr.DataArray:
 def _finite(ds: xr.Dataset, bands: Sequence[str]) -> xr.DataArray:
     # Any, not all: a pixel that lacks one band is still an observation of the others, and what
     # it lacks is a gap of that band alone.
-    found = reduce(operator.or_, (np.isfinite(mask.lazy(ds[b])) for b in bands))
+    each: list[Any] = [np.isfinite(mask.lazy(ds[b])) for b in bands]
+    found = reduce(operator.or_, each)
     said = f"True where any of {', '.join(bands)} is finite"
     found.attrs = {"long_name": "clear observation", "source": "finite", "description": said}
     return mask.fitted(ds, found, "valid='finite'")

@@ -28,8 +28,9 @@ def describe_output(asked: Request, arrays: Mapping[str, Any]) -> xr.Dataset:
         if "spatial_ref" in out.coords:
             variable.encoding["grid_mapping"] = "spatial_ref"
         out[name] = variable
-    for holder in (out, *out.variables.values()):
-        holder.attrs = file_attrs(holder.attrs)
+    out.attrs = file_attrs(out.attrs)
+    for part in out.variables.values():
+        part.attrs = file_attrs(part.attrs)
     return out
 
 

@@ -190,7 +190,10 @@ def _truths(truth: Any, named: dict[str, xr.Dataset], gaps: Gaps | None) -> dict
         found = dict(zip(named, found.values(), strict=False))
         absent = list(named)[len(found) :]
     if absent:
-        raise CubeError(f"compare: expected a truth for every cube, got none for {absent}.")
+        raise CubeError(
+            f"compare: expected a truth for every cube, got none for {absent}. Pass "
+            f"truth={{{absent[0]!r}: cube, ...}}."
+        )
     return found
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.bands import BANDS, NOT_SPECTRAL, canonical
+from cubefill.cube.bands import BANDS, NOT_SPECTRAL, Band, canonical
 from cubefill.errors import CubeError, CubefillWarning, ReadError, StoreError
 from cubefill.formats.file_names import date_of, layers_in, offset_baseline, rest_of
 from cubefill.formats.geotiff import TILE
@@ -138,8 +138,7 @@ def _paths(
         if not root.is_dir():
             raise StoreError(f"No folder {root}: expected one with images of one grid.")
         inside = (p for p in sorted(root.rglob(pattern)) if p.suffix.lower() in SUFFIXES)
-        hidden = lambda p: any(part.startswith(".") for part in p.relative_to(root).parts)  # noqa: E731
-        paths = [p for p in inside if p.is_file() and not hidden(p)]
+        paths = [p for p in inside if p.is_file() and "/." not in f"/{p.relative_to(root)}"]
     if not paths:
         raise StoreError(
             f"No image in {folder} matches {pattern!r}: expected files ending in "
@@ -251,7 +250,8 @@ def _names(
             raise CubeError(
                 f"{header.path.name} holds {len(header.dtypes)} bands and its names are "
                 f"{', '.join(names) or 'not told'}: expected a name for each. Pass bands=[...] "
-                "in the order of the file, or a function of a file's path."
+                "in the order of the file, a function of a file's path, or pattern='...' that "
+                "leaves it out."
             )
     _check_rests(headers, stamps, found)
     return found
@@ -318,6 +318,11 @@ def _steps(
     }
 
 
+def _band(name: str) -> Band | None:
+    """The band of Sentinel-2 that a variable is, whichever name a user gave it."""
+    return BANDS.get(canonical(name) or "")
+
+
 def _scaled(
     layers: dict[str, list[_Layer | None]], scale: float, offset: float
 ) -> dict[str, list[_Layer | None]]:
@@ -329,7 +334,7 @@ def _scaled(
         nodata = 0.0 if layer.nodata is None else layer.nodata
         return _Layer(layer.path, layer.index, layer.dtype, nodata, scale, offset)
 
-    return {n: [turned(v) for v in found] if n in BANDS else found for n, found in layers.items()}
+    return {n: [turned(v) for v in found] if _band(n) else found for n, found in layers.items()}
 
 
 def _tell(
@@ -342,7 +347,7 @@ def _tell(
     for name, found in layers.items():
         present = [v for v in found if v is not None]
         kinds = {v.plain for v in present if v.dtype.kind in "iu"}
-        if name in BANDS and len(kinds) > 1:
+        if _band(name) and len(kinds) > 1:
             odd = next(v.path for v in present if v.plain)
             raise CubeError(
                 f"{name} has a scale in some files and none in {odd}: expected it in all or none. "
@@ -364,7 +369,7 @@ def _tell(
     counts = any(
         v is not None and v.dtype.kind in "iu" and v.offset == 0
         for n, found in layers.items()
-        if n in BANDS
+        if _band(n)
         for v in found
     )
     baseline = offset_baseline(paths)
@@ -404,8 +409,8 @@ def _variable(
         name=f"geotiffs-{tokenize(name, layers, str(dtype), shape, changed)}",
     )
     attrs: dict[str, Any] = {"long_name": name}
-    if name in BANDS:
-        attrs["wavelength_nm"] = str(BANDS[name].wavelength)
+    if (band := _band(name)) is not None:
+        attrs["wavelength_nm"] = str(band.wavelength)
     return ("time", "y", "x"), tasks, attrs
 
 
@@ -415,7 +420,8 @@ def _dtype(name: str, layers: list[_Layer]) -> np.dtype[Any]:
     if name == "valid" and stored.kind in "iu":
         return np.dtype(bool)
     plain = all(v.plain for v in layers) and stored.kind in "iu"
-    classes = name in NOT_SPECTRAL or (name not in BANDS and stored.itemsize == 1)
+    known = canonical(name) or name
+    classes = known in NOT_SPECTRAL or (known not in BANDS and stored.itemsize == 1)
     if plain and (classes or all(v.nodata is None for v in layers)):
         return stored
     return np.dtype(np.float32)
@@ -427,7 +433,7 @@ def _missing(name: str, layers: list[_Layer], to: np.dtype[Any]) -> float | None
         return float("nan")
     nodata = {v.nodata for v in layers}
     known = nodata.pop() if len(nodata) == 1 else None
-    return 0.0 if known is None and name in {*BANDS, "SCL", "valid"} else known
+    return 0.0 if known is None and (canonical(name) or name) in {*BANDS, "SCL", "valid"} else known
 
 
 def _read(

@@ -175,8 +175,8 @@ class Index:
             counts = ", ".join(f"{n} {len(c)}" for n, c in found.items())
             raise MethodError(
                 f"Layout {layout.name!r}: expected a different image for each slot at "
-                f"{self._date(at)}, got only shared ones (candidates: {counts}). Name the slots "
-                "that may share one under options.siblings."
+                f"{self._date(at)}, got only shared ones (candidates: {counts}). Use "
+                "options.siblings to name the slots that may share one."
             )
         return chosen
 

@@ -299,7 +299,7 @@ def _check_slot(s: Slot, where: str) -> None:
 
 def wrong(where: str, what: str) -> NoReturn:
     """Says what is wrong with a layout."""
-    raise MethodError(f"Layout {where!r}: {what}. See cubefill.layout.load('msop') for one.")
+    raise MethodError(f"Layout {where!r}: {what}. Use cubefill.layout.load('msop') to see one.")
 
 
 # ------------------------------------------------------------------ JSON

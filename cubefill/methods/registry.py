@@ -237,7 +237,7 @@ def _import(target: str) -> type:
     module, _, attribute = current(target).partition(":")
     try:
         return cast(type, getattr(import_module(module), attribute))
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, ValueError) as error:
         raise MethodError(
             f"Method {target!r} cannot be imported ({error}): expected 'package.module:Class' of "
             "an installed package."

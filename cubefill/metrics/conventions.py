@@ -1,4 +1,4 @@
-"""The metrics as other papers compute them, so that their numbers can be met.
+"""The metrics as other papers compute them, so that numbers can be compared.
 
 `decloud` (Cresson et al., 2022), `utilise` (U-TILISE, Stucker et al., 2023) and `ganfilling-train`
 (what the training of GANFilling prints). One prediction scores several dB and several hundredths

@@ -1,4 +1,4 @@
-"""Nets, losses, the update step and checkpoints; nothing here knows a cube.
+"""Nets, losses, the update step and checkpoints; nothing here depends on cubes.
 
 Tensors come in and go out. Start with `unet.py`; `checkpoint.py` holds the weights on disk.
 """

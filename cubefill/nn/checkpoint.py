@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.errors import MethodError, StoreError
 from cubefill.imports import current
 from cubefill.nn.original import Shape, StateDict, check_shapes, shapes_of, unwrapped
@@ -109,7 +109,8 @@ def save(
 
     folder = local_path(folder)
     admit(folder, overwrite)
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     floats = getattr(torch, precision)
     tensors = {
         n: t.detach()
@@ -209,8 +210,8 @@ def _whole(path: Path, card: Card) -> Iterator[None]:
         yield
     except SafetensorError as error:
         raise StoreError(
-            f"{path} ({path.stat().st_size} bytes) is cut short or no safetensors file ({error}): "
-            f"expected the weights of {card.method}. {_COPY}"
+            f"{path} ({path.stat().st_size} bytes) is cut short or not a safetensors file "
+            f"({error}): expected the weights of {card.method}. {_COPY}"
         ) from error
 
 
@@ -282,7 +283,7 @@ def _stamp(path: Path) -> "Stamp":
     return str(path.resolve()), found.st_ino, found.st_size, found.st_mtime_ns
 
 
-_COPY = "Copy the whole folder again, or train again with `cubefill train`."
+_COPY = "Try to copy the whole folder again, or use `cubefill train` to train again."
 Stamp = tuple[str, int, int, int]
 _DIGESTS: dict[Stamp, str] = {}
 _CARDS: dict[tuple[Stamp, Stamp], Card] = {}
@@ -328,7 +329,7 @@ def config_of(card: Card, kind: Callable[..., Config]) -> Config:
         raise MethodError(
             f"The card of a {card.method} checkpoint has config {sorted(card.config)}: expected "
             f"{', '.join(known)}. It was written by another version "
-            f"({card.versions.get('cubefill', 'unknown')}); train again."
+            f"({card.versions.get('cubefill', 'unknown')}). Use `cubefill train` to train again."
         )
     for n, value in card.config.items():
         if not is_like(value, known[n].default):
@@ -407,7 +408,8 @@ def load_net(
         if expected and card.digest != expected:
             raise StoreError(
                 f"{folder} changed: its weights have SHA-256 {card.digest[:12]}..., expected "
-                f"{expected[:12]}... as when the method was made. Make the method again."
+                f"{expected[:12]}... as when the method was made. Use resolve(...) to make it "
+                "again."
             )
         config = json.dumps(dict(card.config), sort_keys=True, default=str)
         key = (card.digest, card.method, config, device, channels_last)

@@ -134,7 +134,9 @@ def _check_head(path: Path) -> None:
             "Use model.save_weights('net.h5') in the Keras that made it."
         )
     if head[:8] != b"\x89HDF\r\n\x1a\n":
-        raise StoreError(f"{path} ({size} bytes) is no HDF5 file: expected Keras weights (.h5).")
+        raise StoreError(
+            f"{path} ({size} bytes) is not an HDF5 file: expected Keras weights (.h5)."
+        )
 
 
 def _layers(file: Any, path: Path) -> list[Any]:
@@ -169,7 +171,7 @@ def _inside(group: Any, name: str, path: Path) -> Any:
         link = group.get(part, getlink=True) if hasattr(group, "keys") else None
         if link is None:
             raise StoreError(
-                f"{path} lacks {name!r}, which it lists: it is damaged. Copy it again."
+                f"{path} lacks {name!r}, which it lists: it is damaged. Try to copy it again."
             )
         if type(link).__name__ != "HardLink":
             raise StoreError(f"{path} is refused: {name!r} is a link. Expected the weight itself.")
@@ -183,7 +185,7 @@ def _check_bytes(found: Mapping[str, Any], path: Path) -> None:
     if total > LARGEST_RATIO * size:
         raise StoreError(
             f"{path} ({size} bytes) claims to hold {total} bytes of weights: it is damaged. "
-            "Copy it again."
+            "Try to copy it again."
         )
 
 
@@ -194,5 +196,5 @@ def _texts(names: Any) -> list[str]:
 def _broken(path: Path, error: Exception) -> StoreError:
     return StoreError(
         f"{path} ({path.stat().st_size} bytes) cannot be read ({error}): it is cut short or "
-        "damaged. Copy it again."
+        "damaged. Try to copy it again."
     )

@@ -159,7 +159,7 @@ def named(name: str) -> Loss:
         )
     if name == "carl":
         raise MethodError(
-            "loss='carl' compares with the cloudy image of the date to give: expected a method "
+            "loss='carl' compares with the cloudy image of the target date: expected a method "
             f"that is shown it, one of {OF_DECLOUD}. Pass loss='l1'."
         )
     return LOSSES[name]

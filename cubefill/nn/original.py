@@ -155,7 +155,7 @@ def _restricted(path: Path) -> Any:
     except _BROKEN as error:
         raise StoreError(
             f"{path} ({path.stat().st_size} bytes) cannot be read ({_found(str(error))}): expected "
-            "a file that torch.save wrote. Copy it again."
+            "a file that torch.save wrote. Try to copy it again."
         ) from None
 
 

@@ -36,7 +36,7 @@ def require(module: str, package: str) -> None:
         __import__(module)
     except ImportError as error:
         raise CubefillError(
-            f'Pictures need {package}: expected it installed. Use: pip install "cubefill[viz]".'
+            f'Pictures need {package}: expected it installed. Use pip install "cubefill[viz]".'
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Pixels ready to show: few enough, stretched, coloured, with the dates worth showing.
+"""Pixels ready to show: decimated, stretched and coloured, and the dates worth showing.
 
 Nothing here draws; `plot` and `reports` do.
 """

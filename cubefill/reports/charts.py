@@ -1,4 +1,4 @@
-"""Charts of a report as inline SVG: text in the page's own colour, so light and dark both read."""
+"""Charts of a report as inline SVG: text in the page's own colour, legible on light and dark."""
 
 from collections.abc import Callable, Iterable
 from html import escape

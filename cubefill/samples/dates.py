@@ -223,8 +223,8 @@ def without_sar(layout: Layout) -> Layout:
     for s in layout.slots:
         if not s.optical:
             raise MethodError(
-                f"Slot {s.name!r} of layout {layout.name!r} is a SAR image alone: expected "
-                "sar=True."
+                f"Slot {s.name!r} of layout {layout.name!r} is a SAR image alone, and "
+                "sar=False leaves it out. Pass sar=True."
             )
     slots = tuple(replace(s, sar=False, max_gap=np.inf) for s in layout.slots)
     return replace(layout, slots=slots)

@@ -1,4 +1,4 @@
-"""What the layers of a sample are, and a Zarr store of samples that grows one by one."""
+"""What the layers of a sample are, and a Zarr store to which they are added one by one."""
 
 import warnings
 from collections.abc import Mapping

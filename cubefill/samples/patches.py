@@ -1,4 +1,4 @@
-"""Random patches of cubes in memory, as samples: placed, cut, turned, reflected, with gaps."""
+"""Random patches of cubes in memory, as samples: cut, turned, reflected, with artificial gaps."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -304,7 +304,7 @@ def placed(rng: np.random.Generator, length: int, size: int, align: int = 1) -> 
     if size > length:
         raise CubeError(
             f"A sample has {size} time steps, a cube {length}: expected a series at least as long "
-            "as what the method sees. Give longer cubes."
+            "as what the method sees. Pass longer cubes."
         )
     start = int(rng.integers(length - size + 1)) // align * align
     return slice(start, start + size)

@@ -231,8 +231,8 @@ def assign(
     if len(weights) < len(used):
         raise CubeError(
             f"{len(weights)} separate places have samples: expected at least {len(used)}, one for "
-            f"each of {', '.join(SPLITS[i] for i in used)}, which may not share ground. Give more "
-            "cubes, pass a smaller patch= or block=, or splits=(1, 0, 0)."
+            f"each of {', '.join(SPLITS[i] for i in used)}, which may not share ground. Pass more "
+            "cubes, a smaller patch= or block=, or splits=(1, 0, 0)."
         )
     order = rng.permutation(sorted(weights)).tolist()
     lacking = [shares[i] * sum(weights.values()) for i in range(3)]

@@ -197,7 +197,7 @@ def opened(path: str | Path) -> zarr.Group:
         group = zarr.open_group(str(path), mode="r")
     except (FileNotFoundError, KeyError, ValueError) as error:
         raise StoreError(
-            f"{path} is no store ({error}): expected one that samples.make wrote."
+            f"{path} is not a store ({error}): expected one that samples.make wrote."
         ) from error
     if group.attrs.get("kind") != KIND:
         raise StoreError(f"{path} holds no samples: expected a store that samples.make wrote.")

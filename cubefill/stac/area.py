@@ -264,8 +264,8 @@ def check_grid(geobox: Any) -> Any:
     """
     if not hasattr(geobox, "affine") or not hasattr(geobox, "crs"):
         raise CubeError(
-            f"The grid is a {type(geobox).__name__}: expected an odc.geo.geobox.GeoBox, or a cube "
-            "with a CRS for like=. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
+            f"The grid is of type {type(geobox).__name__}: expected an odc.geo.geobox.GeoBox, or a "
+            "cube with a CRS for like=. Use odc.geo.xr.assign_crs(ds, 'EPSG:32631')."
         )
     if geobox.crs is None or geobox.crs.geographic:
         raise CubeError(

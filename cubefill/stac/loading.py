@@ -235,6 +235,8 @@ def load(
 
 def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[str, ...]:
     given = (bands,) if isinstance(bands, str) else bands
+    if not isinstance(given, Iterable) or not all(isinstance(b, str) for b in given):
+        raise CatalogueError(f"bands={bands!r}: expected names. Pass bands=['B04', 'B08'].")
     names = tuple(dict.fromkeys(require(b) for b in given))
     spectral = tuple(n for n in names if n in BANDS)
     other = [n for n in names if n not in BANDS and n != "SCL"]

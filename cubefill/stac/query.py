@@ -123,7 +123,7 @@ class Query:
             "max_cloud": self.max_cloud,
             "query": dict(self.query) or None,
         }
-        return ", ".join(f"{k}={v}" for k, v in parts.items() if v is not None) or "everything"
+        return ", ".join(f"{k}={v}" for k, v in parts.items() if v is not None) or "what load takes"
 
 
 def search(
@@ -304,7 +304,7 @@ def _nothing(label: str, wanted: Query, seen: list[Any], dropped: list[Dropped])
         )
     ids = sorted({str(i.collection_id) for i in seen if i.collection_id})[:3]
     return (
-        f"No item of {label} matches {wanted}. It holds {summary(seen)}; {extent(seen)}. Left "
+        f"No item of {label} matches {wanted}: it holds {summary(seen)}; {extent(seen)}. Left "
         f"out: {why} ({listed([d.item for d in dropped], 3)}). Widen bbox=, datetime= or "
         f"max_cloud={f', or pass collections={ids}' if ids else ''}."
     )

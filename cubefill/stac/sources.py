@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from cubefill.addresses import bare, is_url, local
+from cubefill.addresses import bare, is_url, local, local_path
 from cubefill.errors import CatalogueError
 from cubefill.stac.items import name_of
 
@@ -46,7 +46,7 @@ def read_source(
                 f"{bare(text)} is no address of a catalogue: expected a path or a URL that starts "
                 "with https:// or file://. Download it and pass its path."
             )
-        path = _file(Path(os.path.expanduser(text)))
+        path = _file(local_path(text))
         return _document(_json(path), str(path)), str(path)
     if isinstance(source, Mapping):
         return _document(source, ""), "a dict"
@@ -123,7 +123,7 @@ def _absolute(item: Any) -> Any:
 
 
 def _file(path: Path) -> Path:
-    if os.path.isdir(path):
+    if path.is_dir():
         found = [path / n for n in _FILES if (path / n).is_file()]
         if not found:
             raise CatalogueError(
@@ -131,7 +131,7 @@ def _file(path: Path) -> Path:
                 "Use cubefill.search('folder/your_items.json')."
             )
         return found[0].absolute()
-    if not os.path.exists(path):
+    if not path.exists():
         raise CatalogueError(
             f"No file or folder {path}: expected a catalogue, an ItemCollection, or the URL of a "
             "STAC API that starts with https://."

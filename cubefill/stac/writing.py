@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.addresses import local_path
+from cubefill.addresses import local_path, writing
 from cubefill.cube import crs_of, settled, transform_of
 from cubefill.cube.bands import BANDS, SAR_BANDS, SCL
 from cubefill.cube.counts import SCALE
@@ -152,7 +152,8 @@ def _claim(root: Path, overwrite: bool, cube: xr.Dataset) -> Path:
         for path in reversed(there):
             if path.is_dir():
                 path.rmdir()
-    root.mkdir(parents=True, exist_ok=True)
+    with writing(root):
+        root.mkdir(parents=True, exist_ok=True)
     return root
 
 
@@ -203,7 +204,7 @@ def _place(cube: xr.Dataset) -> _Place:
             )
         geobox = GeoBox((cube.sizes["y"], cube.sizes["x"]), Affine(*transform), crs)
         ring = [[float(x), float(y)] for x, y in outline(geobox).shape.exterior.coords]
-        code = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else str(geobox.crs)
+        code = f"EPSG:{crs.epsg}" if crs.epsg else str(crs)
         rows, cols = geobox.shape
         return _Place(code, geobox.affine, (int(rows), int(cols)), ring)
 

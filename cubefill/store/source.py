@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore
 
-from cubefill.addresses import bare, local, unopened
+from cubefill.addresses import bare, local, local_path, unopened
 from cubefill.cube.counts import Counts, Encoding, decode
 from cubefill.errors import StoreError
 
@@ -266,7 +266,7 @@ def place(target: Any, storage_options: Mapping[str, Any] | None = None) -> Stor
             f"storage_options came with the path {text!r}: expected a URL such as "
             "'s3://bucket/cube.zarr'."
         )
-    return os.path.abspath(os.path.expanduser(text))
+    return str(local_path(text).absolute())
 
 
 def describe(store: StoreLike) -> str:

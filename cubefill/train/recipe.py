@@ -214,8 +214,8 @@ def read(path: str | Path) -> Recipe:
     if isinstance(method, str) and method and not listed(method):
         raise MethodError(
             f"{found} has method = {method!r}: expected a name of cubefill.list_methods(), for a "
-            "file never names code to run. Register the class, or leave the entry out and pass "
-            f"method={method!r} yourself."
+            f"file never names code to run. Pass method={method!r} yourself and leave the entry "
+            "out, or register the class."
         )
     return from_dict(values, str(found))
 

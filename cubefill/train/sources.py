@@ -62,7 +62,7 @@ def parts_of(
     if kind and (cubes or validation):
         raise CubefillError(
             f"[samples] of {source} has {kind} = {entries[kind]!r}, and cubes were given: expected "
-            f"one of them. Leave out the cubes, or the entry {kind!r}."
+            f"one of them. Pass no cubes, or leave out {kind!r}."
         )
     if kind == "hdf5":
         return _of_series(entries, learner)

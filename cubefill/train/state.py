@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from cubefill.addresses import writing
 from cubefill.errors import CubefillError, StoreError
 from cubefill.nn.objective import Objective
 from cubefill.nn.update import Batch, rank, world
@@ -147,7 +148,8 @@ class Run:
 
     def begin(self) -> None:
         """Makes the folder, and forgets an earlier run in it."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.recipe.to_dict(), indent=2) + "\n"
         (self.folder / "recipe.json").write_text(text)
         for name in (STATE, LOG):

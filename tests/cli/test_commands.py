@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import zarr
 from click.testing import CliRunner, Result
 
 import cubefill
@@ -33,6 +34,8 @@ class Slow(Linear):
             yield block
 """
 
+
+HARMONIZE = "Pass --harmonize False, or --harmonize -1000."
 
 OPTICAL = ["-c", "sentinel-2-l2a"]
 
@@ -94,6 +97,123 @@ def test_errors_are_one_line_and_exit_with_1(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of what is no cube, no catalogue and no place to write to."""
+    root = tmp_path_factory.mktemp("hostile")
+    (root / "nothing").touch()
+    (root / "folder").mkdir()
+    (root / "bytes").write_bytes(bytes(range(256)) * 4)
+    for name, text in {
+        "text.json": "hello", "null.json": "null", "list.json": "[3]", "catalog.json": "{}",
+        "none.json": '{"type": "FeatureCollection", "features": []}',
+        "odd.json": '{"type": "FeatureCollection", "features": [{}, 3]}',
+    }.items():  # fmt: skip
+        (root / name).write_text(text)
+    for name, text in {
+        "cut.zarr": "{",
+        "bare.zarr": '{"zarr_format": 3, "node_type": "group"}',
+    }.items():
+        (root / name).mkdir()
+        (root / name / "zarr.json").write_text(text)
+    zarr.create_array(str(root / "array.zarr"), shape=(3, 3), dtype="f4")
+    return root
+
+
+INPUTS = (
+    "missing", "nothing", "folder", "bytes", "text.json", "null.json", "list.json", "none.json",
+    "odd.json", "cut.zarr", "bare.zarr", "array.zarr", "nonsense://b/c", "s3://b/c.zarr",
+    "gs://b/c", "ftp://127.0.0.1:9/c.zarr", "file:///nowhere/c", "file://host/c", "file:", "://",
+    "", "a\x00b", "~nobody/x", "/dev/null", "x" * 300,
+)  # fmt: skip
+READERS = (
+    "load {} t", "fill {} t", "fill {} t --dry-run", "ndvi {} t", "info {}", "preview {} p.png",
+    "search {}", "score {}", "train {} t", "convert linear {} t", "convert {} bytes t",
+    "search CATALOGUE --intersects {}", "fill CUBE t --method {}", "load {} t --dry-run",
+    "fill CUBE t --method utilise --option checkpoint={}", "score CUBE --method utilise={}",
+)  # fmt: skip
+OUTPUTS = ("/nowhere/t", "nothing/t", "/dev/null", "nonsense://t", "s3://b/t", "", "file://h/t")
+WRITERS = (
+    "load CATALOGUE {}", "fill CUBE {}", "ndvi CUBE {} --overwrite", "preview CUBE {}",
+    "search CATALOGUE --save {}", "score CUBE --save {}", "convert utilise bytes {}",
+    "train utilise {} --cube missing", "fill CUBE {} --overwrite",
+)  # fmt: skip
+NUMBERS = ("nan", "inf", "-inf", "-1", "1e400", "abc", "")
+OPTIONS = (
+    "search CATALOGUE --max-cloud {}", "search CATALOGUE --max-items {}",
+    "search CATALOGUE --bbox {} 1 2 3", "search CATALOGUE --bbox 0 1 2 {}",
+    "search CATALOGUE --datetime {}/{}", "search CATALOGUE --query gsd<{}",
+    "load CATALOGUE t --dry-run --resolution {}", "load CATALOGUE t --dry-run --crs {}",
+    "load CATALOGUE t --dry-run --bands {}", "fill CUBE t --tile {}", "fill CUBE t --workers {}",
+    "demo t --seed {}", "demo t --size {}", "demo t --dates {}", "score CUBE --seed {}",
+    "score CUBE --gaps {}", "score CUBE --convention {}", "fill CUBE t --device {}",
+    "preview CUBE p.png --time {}", "fill CUBE t --scheduler {}", "ndvi CUBE t --red {}",
+)  # fmt: skip
+
+
+# Every line meets some values and every value some lines: all pairs take a minute.
+GROUPS = ((READERS, INPUTS, 6), (WRITERS, OUTPUTS, 2), (OPTIONS, NUMBERS, 3))
+
+
+@pytest.mark.parametrize("line", [*READERS, *WRITERS, *OPTIONS])
+def test_whatever_is_typed_is_answered_in_one_line(
+    line: str, shown: demo.DemoResult, hostile: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hostile)
+    known = {"CATALOGUE": str(shown.catalogue), "CUBE": str(shown.cube)}
+    kind, values, step = next(g for g in GROUPS if line in g[0])
+    values = values[kind.index(line) % step :: step]
+    before = sorted(hostile.rglob("*"))
+    for value in values:
+        words = [known.get(w, w.replace("{}", value)) for w in line.split()]
+        result = CliRunner().invoke(cli.main, words)
+        said = result.stderr.strip().splitlines()
+        assert result.exit_code in (1, 2), (words, result.output)
+        assert isinstance(result.exception, SystemExit), (words, result.exception)
+        assert said[-1].lower().startswith("error: "), (words, result.stderr)
+        assert "Use -v" not in said[-1], (words, said[-1])
+        assert "Ellipsis" not in said[-1], (words, said[-1])
+    assert sorted(hostile.rglob("*")) == before
+
+
+def test_what_nobody_foresaw_is_one_line_and_v_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError("by\nzero")
+
+    monkeypatch.setattr(cubefill, "list_methods", fails)
+    result = call("methods", code=1)
+    assert (
+        result.stderr == "error: ZeroDivisionError: by zero. Use -v to see where it comes from.\n"
+    )
+    result = CliRunner().invoke(cli.main, ["methods", "-v"])
+    assert isinstance(result.exception, ZeroDivisionError)
+
+
+def test_warnings_are_one_line_with_the_flags(shown: demo.DemoResult, tmp_path: Path) -> None:
+    doc = json.loads((Path(shown.catalogue) / "items.json").read_text())
+    for feature in doc["features"]:
+        feature["properties"] = {
+            "datetime": None,
+            "start_datetime": feature["properties"]["datetime"].replace("2021", "2023"),
+            "end_datetime": "2023-12-31T00:00:00Z",
+            "proj:code": feature["properties"]["proj:code"],
+        }
+        for asset in feature["assets"].values():
+            asset.pop("raster:bands", None)
+            asset["href"] = str(Path(shown.catalogue) / asset["href"])
+    (tmp_path / "items.json").write_text(json.dumps(doc))
+    found = call("search", tmp_path / "items.json").stdout.splitlines()
+    assert len(found) == len(doc["features"])
+    assert found[0].startswith("2023-")
+    words = ["load", str(tmp_path / "items.json"), str(tmp_path / "c.zarr"), "--dry-run", "-q"]
+    said = call(*words).stderr.splitlines()
+    assert len(said) == 1
+    assert said[0].startswith("warning: ")
+    assert "Pass --harmonize False" in said[0]
+    assert call(*words, "--harmonize", "False").stderr == ""
+    assert call(*words, "--harmonize", "-1000").stderr == ""
+
+
 def test_messages_name_the_flags_of_the_command() -> None:
     fill, train = cli.main.commands["fill"], cli.main.commands["train"]
     load = cli.main.commands["load"]
@@ -111,9 +231,19 @@ def test_messages_name_the_flags_of_the_command() -> None:
             "Use ds.gapfill('a', tile=(3, 4), std=True).",
         ),
         (fill, "Pass max_gap=40.", "Pass max_gap=40."),
+        (fill, "Pass valid='finite' or leave it.", "Pass --valid finite or leave it."),
+        (fill, "Use valid={'SCL': (4, 5)} now.", "Use --valid SCL=4,5 now."),
+        (fill, "Use valid={'p': '< 40', 'm': 1}.", "Use --valid 'p<40' --valid m=1."),
         (load, "Pass sar=False.", "Leave out --sar."),
         (cli.main.commands["score"], "Pass sar=False.", "Pass --no-sar."),
         (load, "Pass collections=['a', 'b'].", "Pass --collection a --collection b."),
+        (load, "Pass collections=[..., 'b'].", "Pass --collection ... --collection b."),
+        (load, "Pass bbox=(W, S, E, N).", "Pass --bbox W S E N."),
+        (load, "Pass bbox=(3, 50, 4, 51).", "Pass --bbox 3 50 4 51."),
+        (load, "such as bands=('B04', 'B08').", "such as --bands B04,B08."),
+        (load, "Pass harmonize=False, or harmonize=-1000.", HARMONIZE),
+        (load, "Pass on_error='flag'.", "Pass --on-error flag."),
+        (load, "Pass crs='EPSG:32631'.", "Pass --crs EPSG:32631."),
         (load, "Pass bbox=None to load all.", "Leave out --bbox to load all."),
         (train, "Pass cubes=['c d.zarr'].", "Pass --cube 'c d.zarr'."),
         (
@@ -144,6 +274,31 @@ def test_unknown_method_and_option_are_told(shown: demo.DemoResult, tmp_path: Pa
     wrong = call("fill", shown.cube, target, "--method", "linear", "--option", "max_gip=1", code=1)
     assert "max_gap" in wrong.stderr
     assert not target.exists()
+
+
+def test_fill_says_what_is_clear(shown: demo.DemoResult, tmp_path: Path) -> None:
+    def said(*rules: str) -> str:
+        target = tmp_path / f"{len(list(tmp_path.iterdir()))}.zarr"
+        more = [part for rule in rules for part in ("--valid", rule)]
+        call("fill", shown.cube, target, "--method", "linear", *more)
+        return str(cubefill.open_cube(target).attrs["gapfill_valid"])
+
+    assert "SCL is vegetation, bare;" in said("SCL=4,5")
+    both = said("SCL = 4,5", "dilate=0", "B02<0.2", "B02 >= 0")
+    assert "dilated by 0 m" in both
+    assert "(B02 >= 0)" in both
+    assert said("finite").startswith("True where any of B02")
+    wrong = call("fill", shown.cube, tmp_path / "a.zarr", "--valid", "SCL", code=1).stderr
+    assert "Use --valid SCL=4,5,6,7 with" in wrong
+    assert "class numbers" in call("fill", shown.cube, "b", "--valid", "SCL=a", code=1).stderr
+    assert (
+        "dilate=far"
+        in call("fill", shown.cube, "b", "--valid", "SCL=4", "--valid", "dilate=far", code=1).stderr
+    )
+    alone = call("fill", "a", "b", "--valid", "SCL=4", "--valid", "finite", code=2).stderr
+    assert "the name 'finite' stands alone" in alone
+    plan = parsed("fill", shown.cube, tmp_path / "f.zarr", "--dry-run", "--valid", "SCL=4")
+    assert "job" in plan
 
 
 def test_methods() -> None:
@@ -277,11 +432,13 @@ def test_logs_go_to_stderr_and_q_is_quiet(shown: demo.DemoResult, tmp_path: Path
     assert "bands" in call("info", tmp_path / "b.zarr", "-q").stdout
 
 
-def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path) -> None:
+def test_interrupt_leaves_a_store_that_the_same_command_finishes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source, target = tmp_path / "cube.zarr", tmp_path / "filled.zarr"
-    cubefill.write_cube(synthetic_cube(size=(512, 512), dates=4), source, progress=False)
+    cubefill.write_cube(synthetic_cube(size=(256, 256), dates=2), source, progress=False)
     command = [sys.executable, "-m", "cubefill.cli", "fill", str(source), str(target)]
-    command += ["--method", "slow_linear:Slow", "--tile", "128"]
+    command += ["--method", "slow_linear:Slow", "--tile", "64"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=1.5))
     heed = partial(
@@ -302,7 +459,8 @@ def test_interrupt_leaves_a_store_that_the_same_command_finishes(tmp_path: Path)
     left = len(ledger.missing())
     assert 0 < left < 16
     (tmp_path / "slow_linear.py").write_text(SLOW.format(seconds=0))
-    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    monkeypatch.syspath_prepend(tmp_path)
+    call(*command[3:])
     assert ledger.complete
 
 

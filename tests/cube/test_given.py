@@ -1,6 +1,8 @@
 """Masks that users bring: where they lie, and what their values say."""
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import dask.array as da
 import numpy as np
@@ -128,7 +130,7 @@ def test_nan_and_no_data_are_not_clear(cube: xr.Dataset) -> None:
 
 def test_class_numbers_are_no_truth(cube: xr.Dataset) -> None:
     cube = cube.assign(classes=cube["SCL"].drop_attrs())
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "SCL": {"mask": cube["SCL"]},
         "classes": {"mask": cube["classes"]},
         "an array": {"mask": cube["classes"].rename(None)},
@@ -173,9 +175,9 @@ def test_probabilities_are_no_truth(cube: xr.Dataset, top: float, limit: str) ->
     cube = cube.assign(cloud_probability=(("time", "y", "x"), probability))
     with pytest.raises(CubeError, match="expected True or 1 where clear") as error:
         valid.apply(cube, "cloud_probability")
-    rule = typed(error)
+    rule: Any = typed(error)
     assert rule == {"cloud_probability": limit}
-    np.testing.assert_array_equal(valid.apply(cube, rule), probability < 0.4 * top)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(valid.apply(cube, rule), probability < 0.4 * top)
     with pytest.raises(CubeError, match="expected True or 1 where clear") as error:
         valid.apply(cube, probability)
     np.testing.assert_array_equal(typed(error, mask=probability), probability < 0.4 * top)
@@ -189,3 +191,57 @@ def test_provenance_says_which_mask_was_used(cube: xr.Dataset) -> None:
     assert said(valid="finite") == "True where any of B02, B03, B04, B08 is finite"
     assert said(valid=cube["valid"].values) == "given: valid"
     assert said() == "given: ds['valid']"
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "float64"])
+def test_classes_of_any_number_type_go_through_stores_and_jobs(
+    cube: xr.Dataset, dtype: str, tmp_path: Path
+) -> None:
+    cube = cube.drop_vars("valid")
+    known = cube["SCL"].where(cube["time"] != cube["time"][2])  # a date without data
+    fill = {"_FillValue": -1} if dtype == "int16" else {}
+    other = known.fillna(-1 if fill else np.nan).astype(dtype).assign_attrs(fill)
+    want = cube.assign(SCL=known.fillna(0).astype("uint8")).gapfill("linear")
+    cubefill.write_cube(cube.assign(SCL=other), tmp_path / "cube.zarr", progress=False)
+    job = cubefill.run(tmp_path / "cube.zarr", tmp_path / "out.zarr", "linear", progress=False)
+    for out in (cube.assign(SCL=other).gapfill("linear"), job):
+        np.testing.assert_array_equal(out["fill_flag"], want["fill_flag"])
+        np.testing.assert_allclose(out["B04"], want["B04"], atol=1e-4)
+    rule = {"SCL": (5,)}
+    np.testing.assert_array_equal(
+        valid.apply(cubefill.open_cube(tmp_path / "cube.zarr"), rule),
+        valid.apply(cube.assign(SCL=other), rule),
+    )
+
+
+def test_a_lazy_file_stays_lazy(cube: xr.Dataset, tmp_path: Path) -> None:
+    cube.assign(SCL=cube["SCL"].drop_attrs()).to_netcdf(tmp_path / "cube.nc", engine="h5netcdf")
+    with xr.open_dataset(tmp_path / "cube.nc", engine="h5netcdf") as ds:
+        for rule in (None, "valid", "finite", {"SCL": (4,)}, {"SCL": "== 4", "valid": True}):
+            out = valid.apply(ds, rule)  # type: ignore[arg-type]
+            assert not out.variable._in_memory
+            np.testing.assert_array_equal(out, valid.apply(cube, rule))  # type: ignore[arg-type]
+        with pytest.raises(CubeError, match="expected True or 1"):
+            valid.apply(ds, "SCL")
+
+
+@pytest.mark.parametrize(
+    ("meanings", "right"),
+    [
+        ("clear cloud", False),
+        ("no_data cloud_free", True),
+        ("gap clear", True),
+        ("ok masked", False),
+    ],
+)
+def test_a_mask_that_says_its_1_is_cloud_is_refused(
+    cube: xr.Dataset, meanings: str, right: bool
+) -> None:
+    said = {"flag_values": [0, 1], "flag_meanings": meanings}
+    cube = cube.assign(mask=cube["valid"].astype("uint8").assign_attrs(said))
+    if right:
+        np.testing.assert_array_equal(valid.apply(cube, "mask"), cube["valid"])
+        return
+    with pytest.raises(CubeError, match=r"says that 1 is '(cloud|masked)'") as error:
+        valid.apply(cube, "mask")
+    np.testing.assert_array_equal(valid.apply(cube, typed(error)), ~cube["valid"])  # type: ignore[arg-type]

@@ -48,7 +48,7 @@ def test_equals_the_definition(dilate: float, snow: bool) -> None:
     assert out.dtype == bool
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(
     st.integers(1, 30),
     st.integers(1, 30),

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -161,7 +162,8 @@ def test_refusals(tmp_path: Path, cube: xr.Dataset) -> None:
         to_geotiff(cube, tmp_path, bands=["B99"])
     with pytest.raises(CubeError, match=r"No date '2019-01-01'.*from 2021-03-01 to 2021-03-11"):
         to_geotiff(cube, tmp_path, time="2019-01-01")
-    for time in (10, "2030", slice("2030", "2031"), [], 3.5, "x"):
+    absent: list[Any] = [10, "2030", slice("2030", "2031"), [], 3.5, "x"]
+    for time in absent:
         with pytest.raises(CubeError, match=r"No date .*from 2021-03-01 to 2021-03-11"):
             to_geotiff(cube, tmp_path, time=time)
     with pytest.raises(CubeError, match=r"no time axis.*expand_dims"):

@@ -62,7 +62,8 @@ def test_what_was_written_is_read_back(tmp_path: Path) -> None:
     assert_array_equal(got.y.values, cube.y.values)
     days = pd.DatetimeIndex(cube.time.values).normalize()
     assert_array_equal(got.time.values, days.to_numpy("datetime64[ns]"))
-    assert cubefill.cube.crs_of(got).epsg == 32631
+    assert (crs := cubefill.cube.crs_of(got)) is not None
+    assert crs.epsg == 32631
     again = got.gapfill.to_geotiff(tmp_path / "again")[1]
     with rasterio.open(again) as new, rasterio.open(tmp_path / "out" / again.name) as old:
         assert (new.transform, new.crs) == (old.transform, old.crs)
@@ -101,7 +102,7 @@ def test_classes_stay_integers_and_nodata_becomes_nan(tmp_path: Path) -> None:
     scl = np.full(SHAPE, 4, np.uint8)
     write(tmp_path / "2021-03-01_SCL.tif", scl, nodata=0)
     write(tmp_path / "2021-03-01_B04.tif", counts(0, 1).astype(np.int16), nodata=0)
-    write(tmp_path / "2021-03-01_B08.tif", np.float64(counts(0, 2)) / 1e4, nodata=0.2001)
+    write(tmp_path / "2021-03-01_B08.tif", counts(0, 2) / 1e4, nodata=0.2001)
     got = cubefill.from_geotiffs(tmp_path)
     assert {n: v.dtype for n, v in got.data_vars.items()} == {
         "B04": np.float32,
@@ -295,3 +296,51 @@ def test_mixed_counts_and_reflectance_are_refused(folder: Path) -> None:
     with pytest.raises(CubeError, match=r"B02 has a scale in some files and none in .*0306"):
         cubefill.from_geotiffs(folder)
     cubefill.from_geotiffs(folder, scale=1e-4)
+
+
+def test_a_safe_folder_of_jpeg2000(tmp_path: Path) -> None:
+    safe = tmp_path / "S2A_MSIL2A_20210301T105621_N0214_R094_T31UDS_20210302T131211.SAFE"
+    for step, folder in ((10, "R10m"), (20, "R20m")):
+        inside = safe / "GRANULE" / "L2A_T31UDS_A029" / "IMG_DATA" / folder
+        inside.mkdir(parents=True)
+        profile = {
+            "driver": "JP2OpenJPEG",
+            "height": 120 // step,
+            "width": 100 // step,
+            "count": 1,
+            "dtype": "uint16",
+            "crs": "EPSG:32631",
+            "transform": rasterio.Affine(step, 0, 500_000, 0, -step, 5_600_000),
+            "REVERSIBLE": "YES",
+            "QUALITY": "100",
+        }
+        for band, name in enumerate(BANDS, start=1):
+            path = inside / f"T31UDS_20210301T105621_{name}_{step}m.jp2"
+            with rasterio.open(path, "w", **profile) as file:
+                file.write(counts(0, band)[:: step // 10, :: step // 10], 1)
+    with pytest.raises(CubeError, match=r"_20m.jp2 lies on another grid .*Pass pattern="):
+        cubefill.from_geotiffs(tmp_path)
+    got = cubefill.from_geotiffs(tmp_path, pattern="*_B0[2348]_10m.jp2", scale=1e-4)
+    assert got.time.values.tolist() == [np.datetime64("2021-03-01T10:56:21", "ns").astype(int)]
+    expected = counts(0, 2) * np.float32(1e-4)
+    assert_array_equal(got["B08"].values[0].ravel()[1:], expected.ravel()[1:])
+
+
+def test_names_that_a_user_gives_are_bands_too(tmp_path: Path) -> None:
+    write(tmp_path / "2021-03-01.tif", counts(0, 1))
+    got = cubefill.from_geotiffs(tmp_path, bands="red", scale=1e-4)
+    expected = counts(0, 1) * np.float32(1e-4)
+    assert_array_equal(got["red"].values[0].ravel()[1:], expected.ravel()[1:])
+
+
+def test_a_cube_of_files_goes_through_a_store_and_back_over_its_files(tmp_path: Path) -> None:
+    cube = store_cube(3, 60, 90)
+    cubefill.to_geotiff(cube, tmp_path / "out", bands=["B04", "B08", "valid"])
+    lazy = cubefill.from_geotiffs(tmp_path / "out")
+    stored = cubefill.write_cube(lazy, tmp_path / "cube.zarr", progress=False)
+    assert_array_equal(stored["B04"].values, lazy["B04"].values)
+    filled = lazy.gapfill("linear")
+    want = filled.compute()
+    filled.gapfill.to_geotiff(tmp_path / "out", overwrite=True)
+    again = cubefill.from_geotiffs(tmp_path / "out", pattern="????-??-??.tif")
+    np.testing.assert_allclose(again["B08"].values, want["B08"].values, atol=6e-5)

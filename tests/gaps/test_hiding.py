@@ -25,7 +25,7 @@ def bands_of(valid: Any, seed: int = 0) -> dict[str, Any]:
 
 
 @given(arrays(bool, SIZES), st.integers(0, 9), st.floats(0, 1))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_hidden_pixels_hold_clouds_and_the_rest_is_as_it_was(
     valid: Any, seed: int, share: float
 ) -> None:

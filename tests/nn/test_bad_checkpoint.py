@@ -31,7 +31,7 @@ from tests.shared.bad_cases import TINY, cube, filled, net, whole
 from tests.shared.decloud import made
 from tests.shared.torch_thread import one_thread as one_thread
 
-CUT = "cut short or no safetensors file"
+CUT = "cut short or not a safetensors file"
 
 
 @pytest.fixture

@@ -65,11 +65,11 @@ def times() -> NDArray[np.datetime64]:
     return np.datetime64("2021-05-01T10:50:31", "ns") + np.arange(DATES) * np.timedelta64(5, "D")
 
 
-def x_centres() -> NDArray[np.float64]:
+def x_centres() -> NDArray[Any]:
     return LEFT + STEP * (np.arange(COLUMNS) + 0.5)
 
 
-def y_centres() -> NDArray[np.float64]:
+def y_centres() -> NDArray[Any]:
     return TOP - STEP * (np.arange(ROWS) + 0.5)
 
 

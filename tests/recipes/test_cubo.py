@@ -52,6 +52,8 @@ def by_hand() -> xr.DataArray:
             "resolution": 10,
             "edge_size": 24,
             "edge_size_m": 240,
+            "central_y": y.mean() + 1.3,
+            "central_x": x.mean() - 2.7,
             "central_lat": 50.5,
             "central_lon": 3.0,
             "time_coverage_start": "2021-05-01",

@@ -38,7 +38,8 @@ def test_earthnet2021(tmp_path: Path) -> None:
     assert_filled(out)
     files = out.gapfill.to_geotiff(tmp_path / "files")
     assert len(files) == len(clear())
-    assert cubefill.cube.crs_of(out).epsg == 32633
+    assert (crs := cubefill.cube.crs_of(out)) is not None
+    assert crs.epsg == 32633
 
 
 @pytest.fixture

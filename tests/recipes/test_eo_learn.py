@@ -41,8 +41,7 @@ def by_hand() -> Any:
 
 def by_eo_learn() -> Any:
     core = pytest.importorskip("eolearn.core", reason="brings OpenCV, fiona, old geopandas")
-    import sentinelhub
-
+    sentinelhub = pytest.importorskip("sentinelhub")
     return core.EOPatch(bbox=sentinelhub.BBox(BOX, sentinelhub.CRS("32631")), timestamps=stamps())
 
 

@@ -5,10 +5,12 @@ install it. The files are written here as the servers write them.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import xarray as xr
+from numpy.typing import NDArray
 from pyproj import CRS
 
 from cubefill.errors import CubeError
@@ -28,7 +30,7 @@ from tests.recipes.clean_cube import (
 
 def file(folder: Path) -> xr.Dataset:
     """The result of a batch job of counts and SCL, opened with xarray."""
-    layers = {**counts(), "SCL": classes()}
+    layers: dict[str, NDArray[Any]] = {**counts(), "SCL": classes()}
     dims = ("t", "y", "x")
     encoding = {n: {"dtype": "int16", "_FillValue": -32768} for n in layers}
     ds = xr.Dataset(

@@ -1,12 +1,14 @@
 """rioxarray: arrays (band, y, x) of dated GeoTIFFs, concatenated; or the folder as it is."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import rasterio
 import xarray as xr
+from numpy.typing import NDArray
 
 import cubefill
 from cubefill.errors import CubeError
@@ -64,7 +66,7 @@ def test_the_folder_of_the_same_files(stack: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_of_single_bands_with_scl(tmp_path: Path) -> None:
-    layers = {**counts(), "SCL": classes()}
+    layers: dict[str, NDArray[Any]] = {**counts(), "SCL": classes()}
     for step, stamp in enumerate(pd.DatetimeIndex(times())):
         for name, values in layers.items():
             path = tmp_path / "s2" / f"T31UDS_{stamp:%Y%m%dT%H%M%S}_{name}_10m.tif"

@@ -67,6 +67,7 @@ def by_xcube() -> xr.Dataset:
         x_units="m",
         y_units="m",
         crs="EPSG:32631",
+        inverse_y=True,
         time_periods=DATES,
         variables=dict.fromkeys((*counts(), "SCL"), 0.0),
     )

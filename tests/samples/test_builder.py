@@ -18,16 +18,8 @@ from tests.shared.samples_cases import (
     BANDS,
     NEEDS,
     every,
-    layout_samples,
     refused,
-    scene_cube,
-    window_samples,
 )
-
-cube = pytest.fixture(scope="module")(scene_cube)
-by_layout = pytest.fixture(scope="module")(layout_samples)
-by_window = pytest.fixture(scope="module")(window_samples)
-
 
 # ------------------------------------------------------------------ layouts
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from cubefill import layout, samples, stac
 from cubefill.gaps import EveryDate
@@ -28,13 +29,19 @@ def test_a_catalogue_gives_the_samples_of_its_cube(tmp_path: Path) -> None:
         np.testing.assert_array_equal(made[0][i]["optical"], made[1][i]["optical"])
 
 
-def test_the_real_catalogue_by_layout(data_folder: Path, tmp_path: Path) -> None:
-    chosen = layout.load("msop")
+@pytest.fixture(scope="module")
+def real(data_folder: Path) -> xr.Dataset:
+    """The real catalogue's cube in memory, read once for all samples."""
+    items = stac.search(data_folder / "stac_31UDS")
     with quiet():
-        made = samples.make(
-            [data_folder / "stac_31UDS"], chosen, None, tmp_path / "a.zarr", patch=32, dem=True,
-            splits=(0.5, 0.25, 0.25), max_per_place=8, seasons=True,
-        )  # fmt: skip
+        return stac.load(items, bands=("B02", "B03", "B04", "B08"), sar=True, dem=True).compute()
+
+
+def test_the_real_catalogue_by_layout(real: xr.Dataset, tmp_path: Path) -> None:
+    made = samples.make(
+        [real], layout.load("msop"), None, tmp_path / "a.zarr", patch=32, dem=True,
+        splits=(0.5, 0.25, 0.25), max_per_place=8, seasons=True,
+    )  # fmt: skip
     parts = [samples.open(made.path, s) for s in ("train", "validation", "test")]
     assert sum(len(p) for p in parts) > 10
     features = json.loads((tmp_path / "a.geojson").read_text())["features"]
@@ -56,13 +63,11 @@ def test_the_real_catalogue_by_layout(data_folder: Path, tmp_path: Path) -> None
     assert seasons.max() <= 3 * max(1, seasons[seasons > 0].min())
 
 
-def test_the_real_catalogue_by_windows(data_folder: Path, tmp_path: Path) -> None:
-    with quiet():
-        made = samples.make(
-            [data_folder / "stac_31UDS"], Needs(("B04", "B08")), EveryDate(),
-            tmp_path / "a.zarr", patch=32, dates=8, splits=(0.5, 0.25, 0.25),
-            max_per_place=5, min_clear=0.2,
-        )  # fmt: skip
+def test_the_real_catalogue_by_windows(real: xr.Dataset, tmp_path: Path) -> None:
+    made = samples.make(
+        [real], Needs(("B04", "B08")), EveryDate(), tmp_path / "a.zarr", patch=32, dates=8,
+        splits=(0.5, 0.25, 0.25), max_per_place=5, min_clear=0.2,
+    )  # fmt: skip
     sample = made[0]
     assert sample["optical"].shape == (8, 2, 32, 32)
     share = sample["where"][:, 0].sum() / (sample["where"][:, 0] | sample["valid"]).sum()

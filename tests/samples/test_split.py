@@ -15,15 +15,8 @@ from cubefill.testing import synthetic_cube
 from tests.shared.samples_cases import (
     NEEDS,
     every,
-    layout_samples,
     refused,
-    scene_cube,
-    window_samples,
 )
-
-cube = pytest.fixture(scope="module")(scene_cube)
-by_layout = pytest.fixture(scope="module")(layout_samples)
-by_window = pytest.fixture(scope="module")(window_samples)
 
 
 def footprints(found: StoredSamples) -> list[Any]:

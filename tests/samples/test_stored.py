@@ -11,11 +11,7 @@ from cubefill.gaps import Dates
 from cubefill.methods.contract import Block, Needs
 from cubefill.samples import StoredSamples
 from cubefill.testing import synthetic_cube
-from tests.shared.samples_cases import NEEDS, every, layout_samples, scene_cube, window_samples
-
-cube = pytest.fixture(scope="module")(scene_cube)
-by_layout = pytest.fixture(scope="module")(layout_samples)
-by_window = pytest.fixture(scope="module")(window_samples)
+from tests.shared.samples_cases import NEEDS, every
 
 
 def test_the_same_seed_gives_the_same_samples(cube: xr.Dataset, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A simulated cube and the stores of samples that the tests of samples share."""
+"""A simulated cube that samples are taken from, and what a store of them is asked for."""
 
 from typing import Any
 
@@ -7,7 +7,6 @@ import xarray as xr
 
 from cubefill import samples, simulate
 from cubefill.errors import CubeError
-from cubefill.gaps import Blobs
 from cubefill.methods.contract import Needs
 from cubefill.methods.windows import Span
 from cubefill.samples import StoredSamples
@@ -21,20 +20,6 @@ def scene_cube() -> xr.Dataset:
     return simulate.scene(
         size=(64, 96), days=240, seed=3, cloud=0.4, bands=BANDS, sar="own", dem=True
     ).cube
-
-
-def layout_samples(cube: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> StoredSamples:
-    """Samples by the layout MSOP."""
-    path = tmp_path_factory.mktemp("layout") / "msop.zarr"
-    return samples.make([cube], "msop", None, path, patch=16, dem=True, splits=(0.6, 0.2, 0.2))
-
-
-def window_samples(cube: xr.Dataset, tmp_path_factory: pytest.TempPathFactory) -> StoredSamples:
-    """Samples of windows of six dates with blobs hidden."""
-    path = tmp_path_factory.mktemp("window") / "window.zarr"
-    return samples.make(
-        [cube], NEEDS, Blobs(keep=1), path, splits=(0.6, 0.2, 0.2), min_clear=0.3, max_per_place=7
-    )
 
 
 def every(found: StoredSamples) -> list[StoredSamples]:

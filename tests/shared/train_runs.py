@@ -1,6 +1,9 @@
 """Small training runs: a cube to learn from, samples, a recipe, and what a run left behind."""
 
 import csv
+import os
+import socket
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -44,6 +47,25 @@ def fit(folder: Path, recipe: Recipe = RECIPE, **options: Any) -> Path:
     given: dict[str, Any] = {"method": Demo(), "samples": samples(), "progress": False}
     given |= options
     return train.fit(recipe=recipe, folder=folder, **given)
+
+
+def as_ranks(count: int, port: int) -> None:
+    """Goes on in `count` processes that see what torchrun tells each; this one waits and ends."""
+    children = []
+    for rank in map(str, range(count)):
+        if not (child := os.fork()):
+            told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": str(count)}
+            os.environ.update(told, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port))
+            return
+        children.append(child)
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(c, 0)[1]) for c in children))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port: int = s.getsockname()[1]
+    return port
 
 
 def state(folder: Path) -> dict[str, Tensor]:
@@ -95,6 +117,13 @@ class Watched:
             raise InterruptedError("the lights went out")
         self.seen.append(index)
         return self.held[index]
+
+
+class Uneven(Watched):
+    """Samples of which every other one has a date less."""
+
+    def __getitem__(self, index: int) -> Sample:
+        return {n: a[: 6 - index % 2] for n, a in super().__getitem__(index).items()}
 
 
 class Real(Watched):

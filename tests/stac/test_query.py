@@ -140,11 +140,23 @@ def test_interval(text: str, start: str | None, end: str | None) -> None:
         ({"bbox": (1, 2, 3, 4), "geometry": {}}, "Both bbox and geometry"),
         ({"geometry": "POINT (1 2)"}, r"geometry of type str.*expected GeoJSON"),
         ({"query": {"gsd": {"near": 3}}}, "expected one of eq, neq"),
+        ({"query": {"gsd": {"lt": "a"}}}, "cannot be compared with the item's 10: expected a int"),
+        ({"query": 3}, r"query=3: expected conditions by property\. Pass query="),
+        ({"bbox": (1, float("inf"), 3, 4)}, "expected four numbers"),
+        ({"bbox": (1, 2, float("nan"), 4)}, "expected four numbers"),
+        ({"geometry": {"type": "Catalog"}}, "is not understood"),
+        ({"datetime": "nan"}, "is not understood"),
+        ({"max_cloud": float("inf")}, r"max_cloud=inf: expected a number from 0 to 100"),
+        ({"max_cloud": float("nan")}, r"max_cloud=nan: .*Pass max_cloud=50"),
+        ({"max_cloud": -1}, "expected a number from 0 to 100"),
+        ({"max_cloud": "20"}, "max_cloud='20': expected a number"),
+        ({"max_items": 0}, r"expected a number from 1 .*Pass max_items=10"),
+        ({"timeout": 0}, "timeout=0: expected a number"),
     ],
 )
 def test_bad_conditions(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CatalogueError, match=message):
-        search([item()], **options)
+        search([item(gsd=10)], **options)
 
 
 def test_nothing_found_says_query_and_extent() -> None:
@@ -162,7 +174,8 @@ def test_nothing_found_says_query_and_extent() -> None:
         ("{", "cannot be read as JSON"),
         ('{"type": "Topology"}', r"no STAC document \(type 'Topology'\)"),
         ('{"type": "FeatureCollection", "features": [{"id": 1}]}', "Item 0 of .* is not a STAC"),
-        ('{"type": "FeatureCollection", "features": []}', "It returned no item"),
+        ('{"type": "FeatureCollection", "features": []}', "holds no item"),
+        ('{"type": "FeatureCollection", "features": null}', "holds no item"),
         (
             '{"type": "Catalog", "links": [{"rel": "item", "href": "./gone.json"}]}',
             r"links to \./gone\.json, which is not there",
@@ -182,6 +195,21 @@ def test_bad_sources(tmp_path: Path) -> None:
         search(tmp_path / "absent.json")
     with pytest.raises(CatalogueError, match="got int"):
         search(3)
+    with pytest.raises(CatalogueError, match=r"s3://b/c\.json is no address of a catalogue"):
+        search("s3://b/c.json")
+
+
+def test_one_id_at_two_times_is_two_items() -> None:
+    later = item("a", time="2021-05-06T10:50:31Z")
+    assert ids(search([item("a"), later, item("a")])) == ["a", "a"]
+
+
+def test_the_hint_of_an_empty_search_leads_on() -> None:
+    cover = item("cover", collection="esa-worldcover", keys=("map",))
+    with pytest.raises(CatalogueError) as caught:
+        search([cover])
+    assert "pass collections=['esa-worldcover']" in str(caught.value)
+    assert ids(search([cover], collections=["esa-worldcover"])) == ["cover"]
 
 
 def test_static_files_over_http(catalogue: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_cube_comes_back_as_it_was(tmp_path: Path, cube: xr.Dataset) -> None:
     assert source.shards == (5, 32, 32)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(
     rows=st.integers(1, 45),
     columns=st.integers(1, 45),

@@ -1,10 +1,11 @@
 """One loop from samples to a checkpoint that fills, alone and with several processes."""
 
 import pickle
-import socket
 import subprocess
 import sys
 import textwrap
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from cubefill.errors import CubefillError, MethodError
 from cubefill.gaps import Blobs
 from cubefill.nn import checkpoint, losses
 from cubefill.samples.patches import CubeSamples
+from cubefill.train import loop
 from tests.methods.learned.test_method import Demo, DemoConfig, Series
 from tests.shared.torch_thread import one_thread as one_thread
 from tests.shared.train_runs import (
@@ -26,6 +28,7 @@ from tests.shared.train_runs import (
     Opposed,
     close,
     fit,
+    free_port,
     log,
     samples,
     smooth_cube,
@@ -202,6 +205,42 @@ def test_a_run_on_real_data_fills_other_places(tmp_path: Path, data_folder: Path
     assert np.isfinite(out["B08"].values).all()
 
 
+def told(shapes: list[tuple[int, ...] | None], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What `check_shapes` says in each of several processes, here threads that add up as these."""
+    here, given, together = threading.local(), dict[int, float](), threading.Barrier(len(shapes))
+
+    def summed(value: float) -> float:
+        given[here.rank] = value
+        together.wait(60)
+        total = sum(given.values())
+        together.wait(60)
+        return total
+
+    def process(rank: int) -> str:
+        here.rank, shape = rank, shapes[rank]
+        try:
+            loop.check_shapes(None if shape is None else {"x": torch.zeros(shape)})
+        except CubefillError as error:
+            return str(error)
+        return ""
+
+    monkeypatch.setattr(loop, "world", lambda: len(shapes))
+    monkeypatch.setattr(loop, "rank", lambda: here.rank)
+    monkeypatch.setattr(loop, "sum_of_processes", summed)
+    with ThreadPoolExecutor(len(shapes)) as pool:
+        return list(pool.map(process, range(len(shapes))))
+
+
+def test_shapes_that_differ_between_processes_are_refused_in_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = told([(2, 6, 3), (2, 5, 3)], monkeypatch)
+    assert ["6, 3" in found[0], "5, 3" in found[1]] == [True, True]
+    assert all("differ in shape between processes; process" in text for text in found)
+    assert all(told([(2, 6), None, (1, 5)], monkeypatch)[i] for i in (0, 2))
+    assert told([(2, 6), None, (1, 6)], monkeypatch) == ["", "", ""]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["Demo", "Opposed"])
 def test_two_processes_give_the_weights_of_one_with_the_same_batch(
@@ -217,11 +256,8 @@ def test_two_processes_give_the_weights_of_one_with_the_same_batch(
         two(Path(sys.argv[1]), {kind})
         """)
     )
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}", str(script)]
+    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}", str(script)]
     subprocess.run([*command, str(tmp_path / "b")], check=True, timeout=200, cwd=ROOT)
     two(tmp_path / "a", {"Demo": Demo, "Opposed": Opposed}[kind])
     close(tmp_path / "b", tmp_path / "a", atol=1e-5)

@@ -1,6 +1,5 @@
 """Recipes: what is read from TOML and flags, and a run from one."""
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,16 @@ from cubefill.train.recipe import Recipe, from_dict, read, shipped, with_options
 from tests.methods.learned.test_method import Demo
 from tests.shared.strategies import cube
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import ROOT, log, smooth_cube, state
+from tests.shared.train_runs import (
+    ROOT,
+    Uneven,
+    fit,
+    free_port,
+    log,
+    samples,
+    smooth_cube,
+    state,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -197,11 +205,7 @@ import sys
 sys.path.insert(0, {root!r})
 from tests.shared.train_runs import *
 torch.set_num_threads(1)
-
-class Uneven(Watched):
-    def __getitem__(self, index):
-        return {{n: a[: 6 - index % 2] for n, a in super().__getitem__(index).items()}}
-
+as_ranks(int(sys.argv[3]), int(sys.argv[4]))
 held = Uneven(CubeSamples([smooth_cube()], Demo(), Blobs(), count=8))
 even = CubeSamples([smooth_cube()], Demo(), Blobs(), count=4)
 train_on, judged = (held, even) if sys.argv[2] == "train" else (even, held)
@@ -209,24 +213,23 @@ fit(Path(sys.argv[1]), replace(RECIPE, batch=2), samples=train_on, validation=ju
 """
 
 
-@pytest.mark.parametrize(
-    ("part", "processes"),
-    [
-        ("train", 2),
-        *(pytest.param(*p, marks=pytest.mark.slow) for p in (("train", 1), ("validation", 1))),
-        pytest.param("validation", 2, marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_shapes_that_differ_in_a_batch_are_refused(tmp_path: Path, part: str) -> None:
+    even, uneven = samples(4), Uneven(samples())
+    train_on, judged = (uneven, even) if part == "train" else (even, uneven)
+    with pytest.raises(CubefillError, match=r"(?s)Samples of one batch.*equal ones. Pass dates="):
+        fit(tmp_path / "net", samples=train_on, validation=judged)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["train", "validation"])
+@pytest.mark.parametrize("processes", [1, 2])
 def test_shapes_that_differ_in_a_batch_are_refused_by_any_number_of_processes(
     tmp_path: Path, processes: int, part: str
 ) -> None:
     (tmp_path / "run.py").write_text(UNEVEN.format(root=str(ROOT)))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={processes}"]
-    command += ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
-    command += [str(tmp_path / "run.py"), str(tmp_path / "net"), part]
+    command = [sys.executable, str(tmp_path / "run.py"), str(tmp_path / "net"), part]
+    command += [str(processes), str(free_port())]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode != 0
     assert "CubefillError: Samples of one batch" in done.stderr
@@ -246,11 +249,8 @@ for name in ("a", "b"):
 @pytest.mark.slow
 def test_processes_train_one_net_after_another(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(TWICE.format(root=str(ROOT)))
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = s.getsockname()[1]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--nnodes=1"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={port}"]
+    command += ["--master-addr=127.0.0.1", f"--master-port={free_port()}"]
     command += [str(tmp_path / "run.py"), str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200, cwd=ROOT)
     assert done.returncode == 0, done.stderr

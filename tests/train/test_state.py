@@ -2,7 +2,6 @@
 
 import csv
 import os
-import socket
 import subprocess
 import sys
 import textwrap
@@ -20,7 +19,17 @@ from cubefill.train.recipe import Recipe
 from cubefill.train.state import Average, Log, TrainingState
 from tests.methods.learned.test_method import Demo, DemoConfig, DemoNet
 from tests.shared.torch_thread import one_thread as one_thread
-from tests.shared.train_runs import RECIPE, ROOT, Watched, close, fit, log, samples, state
+from tests.shared.train_runs import (
+    RECIPE,
+    ROOT,
+    Watched,
+    close,
+    fit,
+    free_port,
+    log,
+    samples,
+    state,
+)
 
 
 def test_the_log_has_a_line_for_each_update_and_epoch(tmp_path: Path) -> None:
@@ -281,11 +290,8 @@ fit(folder, replace(RECIPE, epochs=int(sys.argv[2])), **options)
 def test_two_processes_draw_apart_after_going_on(tmp_path: Path) -> None:
     (tmp_path / "run.py").write_text(TWO.format(root=str(ROOT)))
     for epochs in ("1", "2"):
-        with socket.socket() as s:
-            s.bind(("127.0.0.1", 0))
-            port = s.getsockname()[1]
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-        command += ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={port}"]
+        command += ["--nnodes=1", "--master-addr=127.0.0.1", f"--master-port={free_port()}"]
         command += [str(tmp_path / "run.py"), str(tmp_path / "net"), epochs]
         subprocess.run(command, check=True, timeout=60, cwd=ROOT)
     first, second = ((tmp_path / "net" / f"drawn-{i}").read_text() for i in range(2))

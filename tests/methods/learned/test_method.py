@@ -276,7 +276,7 @@ def test_an_absent_checkpoint(tmp_path: Path) -> None:
 def test_weights_that_changed_since_the_method_was_made(demo: Demo) -> None:
     other = DemoNet(4)
     checkpoint.save(demo.checkpoint, other.state_dict(), card_of(demo), overwrite=True)
-    with pytest.raises(StoreError, match="Make the method again"):
+    with pytest.raises(StoreError, match=r"Use resolve\(\.\.\.\) to make it again"):
         list(demo.fill(blocks(1)))
 
 
