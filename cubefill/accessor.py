@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 import xarray as xr
 
 import cubefill
-from cubefill.cube import conforming
 
 if TYPE_CHECKING:
     from cubefill.engine import Plan
@@ -117,7 +116,7 @@ class GapfillArrayAccessor:
         (`times=`) bands that are not filled are left out. See `cubefill.gapfill`.
         """
         out = cubefill.gapfill(self._cube(), method, valid=self._valid(valid), **options)
-        return conforming.as_array(out, self._da)
+        return cubefill.cube.conforming.as_array(out, self._da)
 
     def plan(self, method: Any = "auto", *, valid: Any = None, **options: Any) -> "Plan":
         """What a fill will read, hold and write; see `cubefill.plan`."""
@@ -128,12 +127,14 @@ class GapfillArrayAccessor:
         return cubefill.ndvi(self._cube(), **options)
 
     def _cube(self) -> xr.Dataset:
-        return conforming.in_own_names(conforming.from_array(self._da))
+        return cubefill.cube.conforming.in_own_names(cubefill.cube.conforming.from_array(self._da))
 
     def _valid(self, valid: Any) -> Any:
-        names = conforming.foreign_names(conforming.from_array(self._da))
+        names = cubefill.cube.conforming.foreign_names(
+            cubefill.cube.conforming.from_array(self._da)
+        )
         valid = valid(self._da) if callable(valid) else valid
-        return conforming.mask_in_own_names(valid, self._da, names)
+        return cubefill.cube.conforming.mask_in_own_names(valid, self._da, names)
 
     def __repr__(self) -> str:
         return f"<gapfill: {cubefill.cube.describe(self._cube())}>"

@@ -113,7 +113,7 @@ def foreign_names(ds: xr.Dataset) -> dict[str, str]:
 
 def in_own_names(ds: xr.Dataset) -> xr.Dataset:
     """The dataset with cubefill's names, and SCL as classes where it came as floating point."""
-    names: dict[Hashable, Hashable] = dict(foreign_names(ds))
+    names = foreign_names(ds)
     # A date coordinate beside the dimension takes its place: `time` on dimension `t`.
     swapped = {d: o for d, o in names.items() if d in ds.dims and o in ds.variables}
     ds = ds.swap_dims(swapped) if swapped else ds
@@ -205,7 +205,7 @@ def from_array(da: xr.DataArray) -> xr.Dataset:
     dim = band_dim(da)
     if dim is None:
         band = da.coords["band"].item() if "band" in da.coords and not da["band"].dims else None
-        name = band if isinstance(band, str) else da.name or "value"
+        name = band if isinstance(band, str) else "value" if da.name is None else da.name
         return da.drop_vars("band", errors="ignore").to_dataset(name=str(name))
     labels = labels_of(da, dim)
     base = da.drop_vars([n for n, c in da.coords.items() if dim in c.dims])
@@ -303,7 +303,9 @@ def _windows(band: xr.Variable) -> Iterable[NDArray[Any]]:
         step = max(1, round((band.size / 1e6) ** (1 / 3)))
         yield band.values[(slice(None, None, step),) * band.ndim]
         return
-    yx = {d: slice(max(0, n // 2 - 32), n // 2 + 32) for d, n in band.sizes.items() if d in "yx"}
+    middle = {
+        d: slice(max(0, band.sizes[d] // 2 - 32), band.sizes[d] // 2 + 32) for d in ("y", "x")
+    }
     dates = np.linspace(0, band.sizes["time"] - 1, min(8, band.sizes["time"])).astype(int)
     for t in dates:
-        yield np.asarray(band.isel(time=slice(t, t + 1), **yx).values)
+        yield np.asarray(band.isel({"time": slice(t, t + 1), **middle}).values)

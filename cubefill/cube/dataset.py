@@ -99,7 +99,11 @@ def _check_type(ds: object) -> None:
     fix = "Use xarray.open_zarr(...) or xarray.Dataset(...)."
     if isinstance(ds, xr.DataArray):
         dim = band_dim(ds)
-        how = f"name={str(ds.name or 'NDVI')!r}" if dim is None else f"dim={str(dim)!r}"
+        how = (
+            f"name={str('NDVI' if ds.name is None else ds.name)!r}"
+            if dim is None
+            else f"dim={str(dim)!r}"
+        )
         fix = f"Use da.gapfill(...), or da.to_dataset({how})."
     raise CubeError(
         f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. {fix}"

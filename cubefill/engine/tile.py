@@ -52,8 +52,8 @@ class Job:
                 if lost:
                     tally.add(Tally({name: lost}))
         index = (slice(0, shape[0]), tile.y, tile.x)
-        filled = [(n, index, buffers[n]) for n in made]
-        return [*filled, *(self._carry(n, tile, tally) for n in self.carried)], tally
+        done = [(n, index, buffers[n]) for n in made]
+        return [*done, *(self._carry(n, tile, tally) for n in self.carried)], tally
 
     def _carry(self, name: str, tile: Tile, tally: Tally) -> tuple[str, Index, NDArray[Any]]:
         """A tile of a variable that nothing fills, as it is stored."""

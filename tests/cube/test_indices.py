@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -53,3 +54,15 @@ def test_lazy_bands_give_lazy_ndvi_with_flag_and_std() -> None:
     assert out["NDVI"].attrs["ancillary_variables"] == "NDVI_flag NDVI_std"
     assert float(out["NDVI_std"].min()) > 0
     np.testing.assert_array_equal(out["NDVI_flag"], ds["fill_flag"])
+
+
+def test_names_of_catalogues_are_found() -> None:
+    ds = cube()
+    for names in ({"B04": "red", "B08": "nir"}, {"B04": "b04", "B08": "B08_10m"}):
+        foreign = ds.rename(names)
+        xr.testing.assert_equal(ndvi(foreign), ndvi(ds))
+        np.testing.assert_array_equal(with_ndvi(foreign)["NDVI"], ndvi(ds))
+    lacking = ds.rename(B08="B8A")
+    with pytest.raises(CubeError, match=r"B08 is missing.*pass nir='B8A'"):
+        ndvi(lacking)
+    assert ndvi(lacking, nir="B8A").attrs["bands"] == "B8A B04"
