@@ -236,6 +236,7 @@ def _makers(
         step = cube[[n for n in (*bands, "SCL", "valid") if n in cube]].isel(time=i)
         yield lambda a=(step, time, number, style): _optical(root, place, bands, *a)
         if quirk == "duplicates" and i % DUPLICATED == 0:
+            seen[day] += 1
             yield lambda a=(step, time, number + 1, new): _optical(root, place, bands, *a)
     if set(SAR_BANDS) & set(cube.data_vars):
         yield from _radar_makers(cube, root, place)

@@ -9,7 +9,7 @@ import xarray as xr
 
 from cubefill import stac
 from cubefill.cube import valid
-from cubefill.errors import CatalogueError, CubeError
+from cubefill.errors import CatalogueError, CubeError, CubefillWarning
 from cubefill.stac.writing import QUIRKS
 from tests.shared.stac_cases import BANDS, cube
 
@@ -122,6 +122,38 @@ def test_without_scl_valid_is_written(tmp_path: Path) -> None:
     clear = ds["SCL"] == 4
     got = roundtrip(tmp_path, ds.drop_vars("SCL").assign(valid=clear).chunk(), dilate=0)
     np.testing.assert_array_equal(got["valid"], clear)
+
+
+def test_a_copy_does_not_take_the_name_of_the_next_acquisition(tmp_path: Path) -> None:
+    ds = cube()
+    times = ds.time.values.copy()
+    times[1] = times[0] + np.timedelta64(14, "s")
+    stac.write_catalogue(ds.assign_coords(time=times), tmp_path, quirk="duplicates")
+    ids = [i["id"] for i in json.loads((tmp_path / "items.json").read_text())["features"]]
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [{}, {"y": slice(None, None, -1)}, {"x": [3]}, {"y": [3]}, {"x": [3], "y": [3]}],
+    ids=["north up", "south up", "one column", "one row", "one pixel"],
+)
+def test_assets_lie_where_the_pixels_are(tmp_path: Path, part: dict[str, Any]) -> None:
+    ds = cube()
+    x, y = ds.x.values[0], ds.y.values[0]
+    given = ds.assign_coords(x=ds.x - 5, y=ds.y + 5).assign_attrs(
+        transform=(10, 0, float(x) - 5, 0, -10, float(y) + 5)
+    )
+    with pytest.warns(CubefillWarning, match="x and y are corners of pixels"):
+        stac.write_catalogue(given.isel(time=[0]).isel(part), tmp_path)
+    path = next(tmp_path.rglob("B04.tif"))
+    truth = ds["B04"].isel(time=0).isel(part)
+    with rasterio.open(path) as file:
+        assert file.shape == truth.shape
+        for row in (0, -1):
+            for column in (0, -1):
+                place = file.xy(row % file.height, column % file.width)
+                assert place == (truth.x.values[column], truth.y.values[row])
 
 
 def test_refusals(tmp_path: Path) -> None:
