@@ -71,8 +71,8 @@ class Commands(click.Group):
             if ctx.obj.get("verbose") or isinstance(error, BrokenPipeError):
                 raise
             raise Failure(
-                f"{type(error).__name__}: {error or 'nothing is said of it'}. Use -v to see where "
-                "it comes from."
+                f"{type(error).__name__}: {str(error) or 'nothing more is said'}. Use -v to see "
+                "where it comes from."
             ) from error
 
 

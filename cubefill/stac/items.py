@@ -110,10 +110,10 @@ def name_of(key: str, asset: Any) -> str | None:
     found = canonical(key)
     if found:
         return found
-    bands = _bands(asset, "bands") or _bands(asset, "eo:bands")
-    if len(bands) != 1:
+    lists = [found for field in ("bands", "eo:bands") if (found := _bands(asset, field))]
+    if any(len(bands) > 1 for bands in lists):
         return None
-    said = (bands[0].get(k) for k in ("name", "eo:common_name", "common_name"))
+    said = (b.get(k) for (b,) in lists for k in ("name", "eo:common_name", "common_name"))
     return next((c for s in said if s and (c := canonical(str(s)))), None)
 
 

@@ -158,7 +158,7 @@ BASELINES = ["05.09", "5.09", 5.09, "N0509", "0509", 509, " 05.09 "]
 
 
 @settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(
     numbers=st.sampled_from(sorted(NUMBERS)),
