@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.bands import canonical
+from cubefill.cube.coordinates import serialisable
 from cubefill.cube.variables import DIMS, chosen_bands, spectral
 from cubefill.errors import CubeError, CubefillWarning
 
@@ -240,7 +241,8 @@ def as_array(out: xr.Dataset, da: xr.DataArray) -> xr.DataArray:
     bands = {n: there(out.variables[m]) if (m := made[n]) else cube.variables[n] for n in labels}
     gone = {dim} if len(labels) < len(made) else set()
     gone |= set() if same else {time}
-    coords = {n: c.variable for n, c in da.coords.items() if not gone & set(c.dims)}
+    plain = serialisable(xr.Dataset(coords=da.coords)).variables
+    coords = {n: plain[n] for n, c in da.coords.items() if not gone & set(c.dims)}
     coords |= {dim: xr.Variable(dim, labels)} if dim in gone else {}
     coords |= {d: there(out.variables[o]) for o, d in placed.items()}
     coords |= {n: out.variables[n] for n in out.coords if not out[n].dims and n not in coords}

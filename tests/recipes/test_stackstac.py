@@ -83,6 +83,11 @@ def test_one_call(array: xr.DataArray, tmp_path: Path) -> None:
         out = recipe("stackstac", da=array)["out"]
         assert_right(out, tmp_path)
     assert out.band.values.tolist() == [*COMMON, "scl"]
+    out.to_netcdf(tmp_path / "filled.nc")
+    with xr.open_dataarray(tmp_path / "filled.nc") as again:
+        np.testing.assert_array_equal(again.values, out.values)
+        np.testing.assert_array_equal(again.x, x_centres())
+        assert '"scale"' in str(again["raster:bands"].values[0])
 
 
 def test_the_array_by_hand_is_the_real_one(tmp_path: Path) -> None:
