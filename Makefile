@@ -76,6 +76,8 @@ $(DEMO_READY): $(VENV)/.ready-torch-$(KEY)
 	$(PIP) -e ".[viz]"
 	@touch $@
 
+# stackstac is only tested with: it runs with pandas 3, which its metadata does not allow.
 $(TEST_READY): $(VENV)/.ready-torch-$(KEY)
 	$(PIP) -e ".[test]"
+	$(PIP) --no-deps stackstac
 	@touch $@
