@@ -85,7 +85,9 @@ def _put_back(work: Work, out: dict[str, NDArray[Any]], flag: Codes, arrays: Arr
             code[clear_all] = Flag.OBSERVED
         empty = np.zeros(code.shape, bool)
         for a in out.values():
-            empty |= ~_has_data(work, a[i])
+            none = ~_has_data(work, a[i])
+            np.copyto(a[i], _missing_value(work), where=none)  # infinity of a method is no value
+            empty |= none
         code[empty] = Flag.UNFILLABLE
         if not sources:
             code[~empty] = Flag.NOT_ACQUIRED

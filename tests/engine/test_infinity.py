@@ -1,6 +1,7 @@
 """An infinite value is no value: it reaches no method, spreads nowhere and never comes out."""
 
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import xarray as xr
 
 import cubefill
-from cubefill.methods import METHODS
+from cubefill.methods import METHODS, Block, Filled, Flag, Needs
 from cubefill.testing import synthetic_cube
 from tests.shared.bad_cases import TINY, WITH_SAR, net
 from tests.shared.bad_cases import cube as small
@@ -70,3 +71,20 @@ def test_a_store_and_its_fill_hold_no_infinity(
 def test_ndvi_of_infinity_is_nan() -> None:
     infinite, missing = spoiled(synthetic_cube(), ["B08"])
     xr.testing.assert_equal(infinite.gapfill.ndvi(), missing.gapfill.ndvi())
+
+
+def test_infinity_that_a_method_makes_never_comes_out() -> None:
+    class Beyond:
+        needs = Needs()
+        flag = Flag.INTERPOLATED
+
+        def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+            for block in blocks:
+                made = np.where(np.isfinite(block.optical), block.optical, np.float32("inf"))
+                yield block.filled(made)
+
+    ds = synthetic_cube()
+    out = ds.gapfill(Beyond()).compute()
+    gap = ~ds["valid"].values
+    assert np.isnan(out["B04"].values[gap]).all()
+    assert (out["fill_flag"].values[gap] == Flag.UNFILLABLE).all()
