@@ -264,7 +264,8 @@ def dated(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
     if "time" not in ds.coords or not ds["time"].size or not ds["time"].ndim:
         return ds, ""
     time, said = ds["time"], ""
-    if not isinstance(time.dtype, np.dtype) or time.dtype.kind in "OUS":
+    dtype: Any = time.dtype  # pandas' own where it has a zone
+    if not isinstance(dtype, np.dtype) or dtype.kind in "OUS":
         values = time.to_index().to_numpy(object)
         made = naive_utc(values, "The time coordinate")
         zones = {str(v.utcoffset()) for v in values if getattr(v, "tzinfo", None)}
@@ -275,7 +276,7 @@ def dated(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
                 "have the same times on the cube."
             )
         else:
-            log.info("time was %s: taken as datetime64 of UTC", time.dtype)
+            log.info("time was %s: taken as datetime64 of UTC", dtype)
     _check_span(ds["time"].values)
     return ds, said
 

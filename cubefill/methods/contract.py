@@ -6,8 +6,17 @@ from enum import IntEnum
 from functools import cached_property
 from math import isfinite
 from numbers import Integral, Real
-from types import NoneType
-from typing import Any, Literal, Protocol, get_args, get_origin, get_type_hints, runtime_checkable
+from types import NoneType, UnionType
+from typing import (
+    Any,
+    Literal,
+    Protocol,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
 
 import numpy as np
 from numpy.typing import NDArray
@@ -275,8 +284,7 @@ _NAMES = {
 
 def _kinds(hint: Any) -> tuple[Any, ...]:
     """The alternatives of an annotation."""
-    plain = isinstance(hint, type) or get_origin(hint) is Literal
-    return (hint,) if plain or not get_args(hint) else get_args(hint)
+    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
 
 
 def _fits(value: Any, hint: Any) -> bool:

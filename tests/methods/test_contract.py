@@ -1,8 +1,11 @@
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Optional
 
 import numpy as np
+import pytest
 
-from cubefill.methods.contract import Block, Counts, Flag, traits
+from cubefill.errors import MethodError
+from cubefill.methods.contract import Block, Counts, Flag, check_options, traits
 from tests.shared.strategies import Mean
 
 
@@ -34,3 +37,23 @@ def test_a_block_gives_days_and_a_stacked_array_with_nan_gaps() -> None:
     np.testing.assert_array_equal(
         counts.optical.ravel(), np.array([5 * np.float32(1e-4), np.nan], np.float32)
     )
+
+
+@dataclass(frozen=True)
+class WithOptions:
+    """Options of every form that a method of one's own may declare."""
+
+    seen: list[Block] = field(default_factory=list)
+    pair: tuple[float, float] = (0.5, 1.0)
+    names: dict[str, int] | None = None
+    old: Optional[int] = None  # noqa: UP045 - people write it
+    days: float = 3.0
+
+
+def test_options_of_any_declared_form_are_taken() -> None:
+    check_options(WithOptions())
+    check_options(WithOptions(names={"a": 1}, old=3, pair=(0.1, 0.2)))
+    wrong: Any = "three"
+    for name in ("days", "old"):
+        with pytest.raises(MethodError, match=rf"WithOptions\({name}='three'\): expected a"):
+            check_options(WithOptions(**{name: wrong}))
