@@ -182,7 +182,7 @@ def _inner(data: Any, name: str) -> Any:
 def _of_file(data: Any) -> list[Any]:
     """The file below a backend's array, and which of its variables it is."""
     store = getattr(data, "datastore", None)
-    manager = getattr(store or data, "_manager", None) or getattr(data, "manager", None)
+    manager: Any = getattr(store or data, "_manager", None) or getattr(data, "manager", None)
     name = getattr(store, "_filename", None) or manager._args[0]
     return [*_of_stat(Path(name).stat()), getattr(data, "variable_name", None), str(data.dtype)]
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import zarr
 from zarr.abc.store import Store
@@ -123,7 +124,7 @@ def _copy(memory: MemoryStore, store: Store) -> None:
     layout, there = dict(memory._store_dict), marks(store)
     known = (there or {}).get(MEMBERS)
     members = {*(known or ()), *(k.split("/")[0] for k in layout if "/" in k)}
-    begun = {UNFINISHED: True, MEMBERS: sorted(members)}
+    begun: dict[str, Any] = {UNFINISHED: True, MEMBERS: sorted(members)}
     if there is None:
         zarr.create_group(store, attributes=begun, overwrite=True)
     else:

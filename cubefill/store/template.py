@@ -27,8 +27,8 @@ from cubefill.ownership import (
     refuse_source,
 )
 from cubefill.store.encoding import Profile, array_options, encoding_of, plain, warn_format_2
-from cubefill.store.ledger import GROUP, Ledger
-from cubefill.store.source import Index, StoreLike, describe, place, stores_of
+from cubefill.store.ledger import Ledger
+from cubefill.store.source import GROUP, Index, StoreLike, describe, place, stores_of
 from cubefill.store.swap import refuse_fixed, refuse_write_once, replaced, settle
 
 ORDER = "cubefill_variables"

@@ -80,7 +80,8 @@ class Killed(BaseException):
 
 def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
     """Replaces the store and dies at a rename or a removal, without cleaning up."""
-    left, dead = iter(range(step)), []
+    left = iter(range(step))
+    dead: list[bool] = []
 
     def die_or(real: Callable[..., Any]) -> Callable[..., Any]:
         def one(*args: Any, **options: Any) -> Any:
@@ -93,8 +94,8 @@ def killed_at(step: int, monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
         return one
 
     with monkeypatch.context() as patch:
-        patch.setattr(swap.os, "rename", die_or(os.rename))
-        patch.setattr(swap.shutil, "rmtree", die_or(shutil.rmtree))
+        patch.setattr(os, "rename", die_or(os.rename))
+        patch.setattr(shutil, "rmtree", die_or(shutil.rmtree))
         with pytest.raises(Killed):
             store.write_cube(OTHER, path, overwrite=True, **SMALL)
 

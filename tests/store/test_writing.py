@@ -14,8 +14,8 @@ from zarr.storage import MemoryStore
 from cubefill import store
 from cubefill.cube.counts import Counts
 from cubefill.errors import CubeError, StoreError
-from cubefill.store.ledger import GROUP, Ledger
-from cubefill.store.source import StoreSource, find
+from cubefill.store.ledger import Ledger
+from cubefill.store.source import GROUP, StoreSource, find
 from tests.shared.store_cube import SMALL, same, store_cube
 
 cube = pytest.fixture(store_cube)
