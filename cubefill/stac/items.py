@@ -407,7 +407,7 @@ def _box(item: Any) -> tuple[float, ...]:
     return tuple(round(number(v) or 0.0, 4) for v in item.bbox or ())
 
 
-def _is_float(info: dict[str, Any]) -> bool:
+def _is_float(info: Mapping[str, Any]) -> bool:
     return str(info.get("data_type", "")).startswith("float")
 
 
