@@ -110,7 +110,7 @@ def name_of(key: str, asset: Any) -> str | None:
     found = canonical(key)
     if found:
         return found
-    lists = [found for field in ("bands", "eo:bands") if (found := _bands(asset, field))]
+    lists = [some for field in ("bands", "eo:bands") if (some := _bands(asset, field))]
     if any(len(bands) > 1 for bands in lists):
         return None
     said = (b.get(k) for (b,) in lists for k in ("name", "eo:common_name", "common_name"))
@@ -407,7 +407,7 @@ def _box(item: Any) -> tuple[float, ...]:
     return tuple(round(number(v) or 0.0, 4) for v in item.bbox or ())
 
 
-def _is_float(info: dict[str, Any]) -> bool:
+def _is_float(info: Mapping[str, Any]) -> bool:
     return str(info.get("data_type", "")).startswith("float")
 
 

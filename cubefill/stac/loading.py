@@ -234,7 +234,7 @@ def load(
 
 
 def _band_names(bands: Sequence[str], resampling: str, on_error: str) -> tuple[str, ...]:
-    given = (bands,) if isinstance(bands, str) else bands
+    given: Any = (bands,) if isinstance(bands, str) else bands
     if not isinstance(given, Iterable) or not all(isinstance(b, str) for b in given):
         raise CatalogueError(f"bands={bands!r}: expected names. Pass bands=['B04', 'B08'].")
     names = tuple(dict.fromkeys(require(b) for b in given))
@@ -311,7 +311,7 @@ def _given_grid(geobox: Any, like: Any) -> Any:
 
 def _chunk(chunks: int | Mapping[str, int] | None) -> tuple[int, int]:
     """Rows and columns of a spatial chunk."""
-    given = chunks if isinstance(chunks, Mapping) else dict.fromkeys("yx", chunks or CHUNK)
+    given: Any = chunks if isinstance(chunks, Mapping) else dict.fromkeys("yx", chunks or CHUNK)
     for value in given.values():
         if not isinstance(value, int) or (value < 1 and value != -1):
             raise CatalogueError(

@@ -264,7 +264,7 @@ def _moment(text: str, last: bool) -> pd.Timestamp | None:
     if text in ("", ".."):
         return None
     if len(text) <= 10:
-        period = pd.Period(text)
+        period: Any = pd.Period(text)
         if period is pd.NaT:
             raise ValueError("no date")
         stamp = period.end_time.floor("us") if last else period.start_time
