@@ -20,8 +20,8 @@ from cubefill.errors import CubefillWarning
 from cubefill.methods.contract import Block, Flag, Method, traits
 from cubefill.methods.windows import Span
 
-EMPTY = (Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)
-"""Codes of `fill_flag` that leave NaN."""
+EMPTY = (Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.INCOMPLETE, Flag.NO_DATA)
+"""Codes of `fill_flag` that leave NaN, in every band or in some."""
 SMALL = 100_000
 """Bytes that a pickled method may have."""
 

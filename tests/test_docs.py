@@ -39,10 +39,15 @@ def test_readme_example_of_an_endpoint_compiles() -> None:
 
 
 def test_readme_lists_the_methods() -> None:
-    table = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", README, flags=re.MULTILINE)
-    rows = [(name, row["summary"], row["needs"]) for name, row in cubefill.list_methods().items()]
-    wanted = "\n".join(f"| `{name}` | {what} | {needs} |" for name, what, needs in rows)
-    assert table == rows, f"the table of README.md should be:\n{wanted}"
+    table = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \| (yes|no) \|$", README, flags=re.MULTILINE)
+    rows = [
+        (name, row["summary"], row["needs"], "yes" if row["checkpoint"] else "no")
+        for kind in ("classical", "deep")
+        for name, row in cubefill.list_methods().items()
+        if row["kind"] == kind
+    ]
+    wanted = "\n".join(f"| `{row[0]}` | {' | '.join(row[1:])} |" for row in rows)
+    assert table == rows, f"the tables of README.md should be:\n{wanted}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -7,6 +7,7 @@ within a month, and a found event is a hit less than 12 days off.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import day_of_year
+from cubefill.engine import gapfill
 from cubefill.errors import CubefillError
 
 QUIET = 0.2
@@ -120,6 +122,31 @@ def _agreed(pixels: Sequence[Sequence[Event]], within: int) -> dict[int, Event]:
     return best
 
 
+def mowing_probability(
+    ds: xr.Dataset, checkpoint: str | Path, *, times: Any = None, **options: Any
+) -> xr.DataArray:
+    """Probability `(time, y, x)` that grass was mown in each step, 0-1, lazy; NaN without input.
+
+    Parameters
+    ----------
+    ds
+        A cube with `NDVI` without gaps, `VV`, `VH` and `sar_valid`, and the coherence of Sentinel-1
+        or `assumed_coherence=0.3`.
+    checkpoint
+        Folder of a trained net, as `cubefill train mowing` or `cubefill convert mowing` makes it.
+    times
+        Dates of the result; None for those of the cube, "6D" for the steps of the net.
+    **options
+        As for `gapfill`, and of the method `mowing`.
+
+    Raises
+    ------
+    MethodError, CubeError, StoreError
+        As `gapfill`.
+    """
+    return gapfill(ds, "mowing", checkpoint=checkpoint, times=times, **options)["mowing"]
+
+
 def mowing_events(
     probability: xr.DataArray,
     parcels: xr.DataArray | None = None,
@@ -129,12 +156,12 @@ def mowing_events(
     apart: int = 18,
     days: int = 6,
 ) -> dict[Any, list[Event]]:
-    """Mowing events of the method `mowing`: of each pixel by row and column, or of each parcel.
+    """Mowing events of what the net `mowing` gives: of each pixel by row and column, or parcel.
 
     Parameters
     ----------
     probability
-        `(time, y, x)`, what `ds.gapfill("mowing", checkpoint=...)["mowing"]` gives.
+        `(time, y, x)`, what `mowing_probability` gives.
     parcels
         `(y, x)` number of the parcel of each pixel, 0 and NaN for none. Without it pixels stand
         alone, and those without an event are left out.

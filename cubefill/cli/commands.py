@@ -275,11 +275,14 @@ def _client(address: str | None) -> Iterator[Any]:
 @click.argument("target")
 @click.option("--nir", default="B08", show_default=True)
 @click.option("--red", default="B04", show_default=True)
+@click.option("--clip", is_flag=True, help="Put NDVI beyond -1 or 1 there instead of NaN.")
 @resume
 @overwrite("TARGET")
-def ndvi(source: str, target: str, as_json: bool, nir: str, red: str, **writing: Any) -> None:
+def ndvi(
+    source: str, target: str, as_json: bool, nir: str, red: str, clip: bool, **writing: Any
+) -> None:
     """Write NDVI of the cube SOURCE into the Zarr store TARGET."""
-    out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red)
+    out = cubefill.with_ndvi(cubefill.open_cube(source), nir=nir, red=red, clip=clip)
     names = [str(n) for n in out.data_vars if str(n).startswith("NDVI")]
     cubefill.write_cube(out[names], target, progress=bar(), **writing)
     _show_store(as_json, target)
@@ -309,11 +312,16 @@ def preview(store: str, picture: Path, as_json: bool, time: str | None) -> None:
 
 @command
 def methods(as_json: bool) -> None:
-    """List the methods with what they need."""
+    """List the methods with what they need, those that need a trained net apart."""
     rows = cubefill.list_methods()
-    lines = [
-        f"{name:<12} {row['summary']}\n{'':<12} needs {row['needs']}" for name, row in rows.items()
-    ]
+    kinds = {"classical": "no checkpoint", "deep": "a checkpoint: cubefill train NAME FOLDER"}
+    lines = []
+    for kind, net in kinds.items():
+        lines += [f"{kind}: {net}"]
+        for name, row in rows.items():
+            if row["kind"] == kind:
+                needs = row["needs"] + ("; checkpoint" if row["checkpoint"] else "")
+                lines += [f"  {name:<12} {row['summary']}", f"  {'':<12} needs {needs}"]
     show(as_json, rows, "\n".join(lines))
 
 

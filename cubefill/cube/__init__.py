@@ -33,7 +33,7 @@ else:
         "variables": "chosen_bands spectral",
     }
     _PACKAGES = (
-        "axes bands conforming coordinates counts dataset georeference indices masks rows valid "
-        "variables"
+        "axes bands conforming coordinates counts dataset flags georeference indices masks rows "
+        "valid variables"
     )
     __getattr__, __dir__ = on_first_use(__name__, _PUBLIC, _PACKAGES)

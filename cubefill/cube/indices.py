@@ -1,11 +1,13 @@
 """Spectral indices as plain functions of bands; fills and their flags carry over."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.flags import Flag, flag_attrs
 from cubefill.cube.variables import variable_of
 from cubefill.errors import CubeError
 
@@ -18,31 +20,67 @@ NDVI_ATTRS = {
 }
 
 
-def normalized_difference(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float32]:
+def normalized_difference(
+    a: NDArray[Any], b: NDArray[Any], *, clip: bool = False
+) -> NDArray[np.float32]:
     """(a - b) / (a + b) as float32 in -1..1; NaN where the sum is not positive.
 
-    Values beyond -1..1, which negative reflectance can cause, are NaN too.
+    Values beyond -1..1, which slightly negative reflectance causes, are NaN too; with `clip` they
+    are -1 or 1.
     """
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
-    total = a + b
-    with np.errstate(divide="ignore", invalid="ignore"):
-        r = (a - b) / total
+    r, total = _ratio(a, b)
+    if clip:
+        np.clip(r, -1, 1, out=r)
     r[~((total > 0) & (np.abs(r) <= 1))] = np.nan
     return r
 
 
-def normalized_difference_std(
-    a: NDArray[Any], b: NDArray[Any], a_std: NDArray[Any], b_std: NDArray[Any]
-) -> NDArray[np.float32]:
-    """Standard deviation of (a - b) / (a + b) for independent errors of a and b, to first order."""
+def _ratio(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     total = a + b
     with np.errstate(divide="ignore", invalid="ignore"):
-        s = 2 * np.hypot(b * a_std, a * b_std) / (total * total)
+        return (a - b) / total, total
+
+
+def index_flag(
+    a: NDArray[Any], b: NDArray[Any], flag: NDArray[np.uint8], *, clip: bool = False
+) -> NDArray[np.uint8]:
+    """Codes of `normalized_difference`, from `fill_flag` of its bands.
+
+    8 wherever there is none: a band has no value, or the index of both is not defined. 12 where it
+    was clipped.
+    """
+    r, total = _ratio(a, b)
+    beyond = (total > 0) & (np.abs(r) > 1)
+    none = ~(total > 0) | (beyond if not clip else False)
+    none &= (flag != Flag.SOURCE_MISSING) & (flag != Flag.NO_DATA)
+    out = np.where(none, np.uint8(Flag.UNFILLABLE), flag)
+    return np.where(beyond, np.uint8(Flag.CLIPPED), out) if clip else out
+
+
+def normalized_difference_std(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    a_std: NDArray[Any],
+    b_std: NDArray[Any],
+    correlation: float = 0.0,
+    scale: float = 1.0,
+) -> NDArray[np.float32]:
+    """Standard deviation of (a - b) / (a + b), to first order.
+
+    `correlation` is that of the errors of a and b; 0 stands for independent ones. `scale` is what
+    was found to be missing, as a factor.
+    """
+    total = a + b
+    u, v = b * a_std, a * b_std
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.maximum(u * u + v * v - np.float32(2 * correlation) * u * v, 0)
+        s = np.float32(2 * scale) * np.sqrt(square) / (total * total)
     s[~(total > 0)] = np.nan
     return np.minimum(s, np.float32(1)).astype(np.float32, copy=False)
 
 
-def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
+def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04", clip: bool = False) -> xr.DataArray:
     """NDVI (time, y, x), float32 in -1..1, NaN where a band is NaN or the sum is not positive.
 
     Parameters
@@ -51,6 +89,8 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
         A cube, filled or not; lazy where the bands are lazy.
     nir, red
         Bands to use; `nir="B8A"` for the narrow near infrared.
+    clip
+        True gives 1 or -1 where slightly negative reflectance puts the ratio beyond; False NaN.
 
     Raises
     ------
@@ -72,6 +112,7 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.DataArray:
         normalized_difference,
         ds[nir],
         ds[red],
+        kwargs={"clip": clip},
         dask="parallelized",
         output_dtypes=[np.float32],
         keep_attrs=False,
@@ -98,21 +139,77 @@ def _named(ds: xr.Dataset, band: str, pair: tuple[str, str]) -> str:
 
 
 def ndvi_std(ds: xr.Dataset, nir: str, red: str) -> xr.DataArray:
-    """Standard deviation of the error of NDVI, from those of two bands of the cube."""
+    """Standard deviation of the error of NDVI, from those of two bands and how these go together.
+
+    The correlation of both errors is in the attributes of `<band>_std`, where the method knows it;
+    else they count as independent, which is wider than the truth.
+    """
     parts = (ds[nir], ds[red], ds[f"{nir}_std"], ds[f"{red}_std"])
+    correlation, scale = errors_together(ds[f"{nir}_std"].attrs, red)
     std: xr.DataArray = xr.apply_ufunc(
-        normalized_difference_std, *parts, dask="parallelized", output_dtypes=[np.float32]
+        normalized_difference_std,
+        *parts,
+        kwargs={"correlation": correlation, "scale": scale},
+        dask="parallelized",
+        output_dtypes=[np.float32],
     )
     return std
 
 
-def with_ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04") -> xr.Dataset:
-    """The dataset with `NDVI`, its `NDVI_flag`, and `NDVI_std` where both bands have one."""
+Together = Mapping[str, tuple[float, float]]
+"""Other bands to the correlation of errors, and the error of the normalised difference as a
+multiple of what follows from it."""
+
+
+def together_attrs(others: Together) -> dict[str, Any]:
+    """Attributes of `<band>_std` that tell how its error goes with those of other bands."""
+    if not others:
+        return {}
+    correlation, scale = (
+        [round(float(v), 4) for v in r] for r in zip(*others.values(), strict=True)
+    )
+    return {
+        "error_correlation_with": " ".join(others),
+        "error_correlation": correlation,
+        "error_scale_of_index": scale,
+    }
+
+
+def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float]:
+    """Correlation and scale of a band with another, from its attributes; 0 and 1 for not known.
+
+    Examples
+    --------
+    >>> errors_together(together_attrs({"B03": (0.9, 1.0), "B04": (0.75, 0.8)}), "B04")
+    (0.75, 0.8)
+    """
+    names = str(attrs.get("error_correlation_with", "")).split()
+    values = (np.atleast_1d(attrs.get(f"error_{n}", [])) for n in ("correlation", "scale_of_index"))
+    found = dict(zip(names, zip(*values, strict=False), strict=False)).get(other, (0.0, 1.0))
+    return float(found[0]), float(found[1])
+
+
+def with_ndvi(
+    ds: xr.Dataset, *, nir: str = "B08", red: str = "B04", clip: bool = False
+) -> xr.Dataset:
+    """The dataset with `NDVI`, its `NDVI_flag`, and `NDVI_std` where both bands have one.
+
+    `NDVI_flag` is 8 wherever NDVI is not defined, and 12 where `clip` has put it to 1 or -1; else
+    it says how the bands came about, as `fill_flag` does.
+    """
     nir, red = (_named(ds, b, (nir, red)) for b in (nir, red))
-    out = ds.assign(NDVI=ndvi(ds, nir=nir, red=red))
+    out = ds.assign(NDVI=ndvi(ds, nir=nir, red=red, clip=clip))
     if "fill_flag" in ds:
-        out["NDVI_flag"] = ds["fill_flag"].copy()
-        out["NDVI_flag"].attrs = dict(ds["fill_flag"].attrs)
+        out["NDVI_flag"] = xr.apply_ufunc(
+            index_flag,
+            ds[nir],
+            ds[red],
+            ds["fill_flag"],
+            kwargs={"clip": clip},
+            dask="parallelized",
+            output_dtypes=[np.uint8],
+        ).transpose(*ds["fill_flag"].dims)
+        out["NDVI_flag"].attrs = flag_attrs("NDVI_flag")
         out["NDVI_flag"].encoding = dict(ds["fill_flag"].encoding)
     if f"{nir}_std" in ds and f"{red}_std" in ds:
         out["NDVI_std"] = ndvi_std(ds, nir, red).assign_attrs(

@@ -52,6 +52,7 @@ def run(
     ndvi: bool = False,
     ndvi_store: Any = None,
     nir: str = "B08",
+    clip: bool = False,
     client: Any = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -80,7 +81,8 @@ def run(
         As for `gapfill`; with `bands` all other variables are written beside the result.
     ndvi
         True writes `NDVI`, `NDVI_flag` (and `NDVI_std` with `std`), made from the stored bands;
-        into `ndvi_store` where one is given. `nir="B8A"` for the narrow near infrared.
+        into `ndvi_store` where one is given. `nir="B8A"` for the narrow near infrared; `clip` as
+        for `ndvi`.
     client
         A `distributed.Client`; None for threads of this process.
     resume
@@ -151,7 +153,7 @@ def run(
     )
     log.info("%s", plan)
     asked = replace(asked, work=_stored_counts(prepared(asked)))
-    job = Job(asked.work, targets, plan.step or plan.tile, of_ndvi, carried)
+    job = Job(asked.work, targets, plan.step or plan.tile, of_ndvi, clip, carried)
     _check_targets(ds, job, resume, overwrite)
     chunk = STEP if plan.tile % STEP == 0 else plan.tile
     create = {"profile": profile, "chunk": chunk, "shard": plan.tile}
@@ -253,7 +255,7 @@ def _begin(
     empty = {n: da.zeros(shape, dtype=dtype_of(n), chunks=shape) for n in asked.work.outputs}
     template = with_carried(describe_output(asked, empty), asked)
     if job.ndvi:
-        template = with_ndvi(template, nir=job.ndvi[0], red=job.ndvi[1])
+        template = with_ndvi(template, nir=job.ndvi[0], red=job.ndvi[1], clip=job.clip)
     read = xr.Dataset({**asked.carried, **asked.variables}, attrs=asked.ds.attrs).assign_coords(
         asked.ds.coords
     )
@@ -261,7 +263,7 @@ def _begin(
         read,
         job="gapfill",
         **described(asked.work),
-        ndvi=list(job.ndvi or ()),
+        ndvi=[*(job.ndvi or ()), *(["clip"] if job.clip else [])],
     )
     missing: dict[str, Tile] = {}
     for where in written(job):

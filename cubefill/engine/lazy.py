@@ -76,7 +76,7 @@ def gapfill(
     -------
     xr.Dataset
         Bands (time, y, x) in the caller's order of dimensions and dates; NaN where `fill_flag` is
-        7, 8 or 255.
+        7, 8 or 255, and in some bands where it is 11: it stands for all bands of a pixel and date.
 
     Raises
     ------

@@ -5,13 +5,14 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from cubefill.cube.coordinates import file_attrs
+from cubefill.cube.flags import flag_attrs
+from cubefill.cube.indices import together_attrs
 from cubefill.engine.request import Request
 from cubefill.engine.work import Work
-from cubefill.methods import Flag, parameters
+from cubefill.methods import parameters
 from cubefill.store.source import StoreSource
 from cubefill.version import __version__
 
@@ -48,15 +49,11 @@ def with_carried(out: xr.Dataset, asked: Request) -> xr.Dataset:
 
 def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
     if name == "fill_flag":
-        return {
-            "long_name": "how each value was obtained",
-            "standard_name": "status_flag",
-            "flag_values": np.array(list(Flag), np.uint8),
-            "flag_meanings": " ".join(f.name.lower() for f in Flag),
-        }
+        return flag_attrs()
     if work.std and name.endswith("_std") and name not in ds:
         what = name.removesuffix("_std")
-        return {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
+        attrs = {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
+        return attrs | together_attrs(work.errors_together(what))
     band = name.removesuffix(work.traits.suffix) if work.traits.suffix else name
     attrs = dict(ds[band].attrs) if band in ds else {}
     if work.traits.suffix:

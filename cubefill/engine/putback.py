@@ -83,14 +83,14 @@ def _put_back(work: Work, out: dict[str, NDArray[Any]], flag: Codes, arrays: Arr
             code[(code == Flag.OBSERVED) & ~clear_all] = work.traits.flag
         if seen:
             code[clear_all] = Flag.OBSERVED
-        empty = np.zeros(code.shape, bool)
-        for a in out.values():
-            none = ~_has_data(work, a[i])
-            np.copyto(a[i], _missing_value(work), where=none)  # infinity of a method is no value
-            empty |= none
-        code[empty] = Flag.UNFILLABLE
+        known = [_has_data(work, a[i]) for a in out.values()]
+        every, some = np.logical_and.reduce(known), np.logical_or.reduce(known)
+        for a, has in zip(out.values(), known, strict=True):
+            np.copyto(a[i], _missing_value(work), where=~has)  # infinity of a method is no value
         if not sources:
-            code[~empty] = Flag.NOT_ACQUIRED
+            code[every] = Flag.NOT_ACQUIRED
+        code[~every] = Flag.INCOMPLETE
+        code[~some] = Flag.UNFILLABLE
 
 
 def _flag_missing(work: Work, out: dict[str, NDArray[Any]], flag: Codes, arrays: Arrays) -> None:

@@ -10,7 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.counts import Encoding, decode, encode
-from cubefill.cube.indices import normalized_difference, normalized_difference_std
+from cubefill.cube.indices import (
+    errors_together,
+    index_flag,
+    normalized_difference,
+    normalized_difference_std,
+    together_attrs,
+)
 from cubefill.engine.kernel import fill_tile
 from cubefill.engine.work import Region, Work
 from cubefill.store.encoding import encoding_of
@@ -30,6 +36,8 @@ class Job:
     step: int
     ndvi: tuple[str, str] | None = None
     """Near infrared and red, where NDVI is written."""
+    clip: bool = False
+    """True puts NDVI beyond -1..1 to the nearer of them."""
     carried: Mapping[str, tuple[tuple[str, ...], Source]] = field(default_factory=dict)
     """Variables that are written as they are read: their dimensions and where they come from."""
 
@@ -96,10 +104,12 @@ def _with_ndvi(
     if job.ndvi is None:
         return out
     nir, red = (decode(out[b][0], encodings[b]) for b in job.ndvi)
-    out["NDVI"] = encode(normalized_difference(nir, red), encodings["NDVI"])
-    out["NDVI_flag"] = (arrays["fill_flag"], 0)
+    clip = job.clip
+    out["NDVI"] = encode(normalized_difference(nir, red, clip=clip), encodings["NDVI"])
+    out["NDVI_flag"] = (index_flag(nir, red, arrays["fill_flag"], clip=clip), 0)
     if job.work.std:
         stds = (decode(out[f"{b}_std"][0], encodings[f"{b}_std"]) for b in job.ndvi)
-        std = normalized_difference_std(nir, red, *stds)
+        attrs = together_attrs(job.work.errors_together(job.ndvi[0]))
+        std = normalized_difference_std(nir, red, *stds, *errors_together(attrs, job.ndvi[1]))
         out["NDVI_std"] = encode(std, encodings["NDVI_std"])
     return out

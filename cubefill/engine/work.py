@@ -10,6 +10,7 @@ from dask.base import tokenize
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import TimeAxes
+from cubefill.cube.indices import Together
 from cubefill.methods import Counts, Method, Traits, name_of, parameters
 from cubefill.store.source import UNTRACKED, Source
 
@@ -56,6 +57,11 @@ class Work:
         if self.std:
             names |= {f"{g}_std": np.dtype(np.float32) for g in self.traits.gives}
         return {**names, "fill_flag": np.dtype(np.uint8)}
+
+    def errors_together(self, output: str) -> Together:
+        """How the filling error of an output goes with those of the others, where that is known."""
+        known = getattr(self.method, "errors_together", None)
+        return known(output) if self.std and known else {}
 
 
 def described(work: Work) -> dict[str, Any]:

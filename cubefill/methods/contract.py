@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields, replace
-from enum import IntEnum
 from functools import cached_property
 from math import isfinite
 from numbers import Integral, Real
@@ -22,36 +21,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.counts import Counts as Counts
+from cubefill.cube.flags import Flag as Flag
 from cubefill.errors import MethodError
 from cubefill.methods.windows import Axis, Span, Whole
 
 Float = NDArray[np.float32]
 Bool = NDArray[np.bool_]
 Codes = NDArray[np.uint8]
-
-
-class Flag(IntEnum):
-    """Codes of `fill_flag`: the state of a pixel and date over all of its bands.
-
-    7, 8 and 255 leave NaN in every band, 11 in at least one of them, all others in none. Where
-    bands came about in different ways, the code is that of the band least well known: 0 says that
-    every band was observed. 12 stands beside `NDVI` alone, where 8 says that it is not defined.
-    """
-
-    OBSERVED = 0
-    INTERPOLATED = 1
-    SAME_DATE = 2
-    LEARNED = 3
-    CLIMATOLOGY = 4
-    EXTRAPOLATED = 5
-    SMOOTHED = 6
-    SOURCE_MISSING = 7
-    UNFILLABLE = 8
-    NOT_ACQUIRED = 9
-    FEW_OBSERVATIONS = 10
-    INCOMPLETE = 11
-    CLIPPED = 12
-    NO_DATA = 255
 
 
 @dataclass(frozen=True)
@@ -175,6 +151,7 @@ class Method(Protocol):
     `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
     `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
     only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
+    `errors_together(output) -> dict`, how the error of one output goes with those of the others;
     `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
     it holds beside its blocks.
     """

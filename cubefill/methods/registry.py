@@ -34,9 +34,11 @@ METHODS: dict[str, str] = {
     "seq2seq": "cubefill.methods.learned.ganfilling:Seq2Seq",
     "stpconv": "cubefill.methods.learned.stpconv:STpconv",
     "cnnrnn": "cubefill.methods.learned.cnnrnn:CnnRnn",
-    "mowing": "cubefill.methods.learned.mowing:Mowing",
 }
 """Name to "module:Class"; nothing is imported until a method is asked for."""
+
+APPLICATIONS = {"mowing": "cubefill.methods.learned.mowing:Mowing"}
+"""What runs and learns as a method but fills no gap; `cubefill.applications` asks for it."""
 
 SHIPPED = dict(METHODS)
 """The targets that `listing.json` describes."""
@@ -69,7 +71,7 @@ def table() -> dict[str, str]:
 
 def listed(name: str) -> bool:
     """True for a name of the table: all that a file or a store may name, never a dotted path."""
-    return name == "auto" or name in table()
+    return name == "auto" or name in APPLICATIONS or name in table()
 
 
 def target_of(name: str) -> str:
@@ -87,8 +89,8 @@ def target_of(name: str) -> str:
     """
     if name == "auto":
         name = AUTO
-    if name in METHODS:
-        return METHODS[name]
+    if name in METHODS or name in APPLICATIONS:
+        return METHODS.get(name) or APPLICATIONS[name]
     known = table()
     if name in known:
         return known[name]
@@ -103,7 +105,7 @@ def target_of(name: str) -> str:
 def name_for(target: str) -> str:
     """The name that stands for a "package.module:Class" of any version, else that string."""
     target = current(target)
-    known = next((n for n, t in METHODS.items() if t == target), None)
+    known = next((n for n, t in {**APPLICATIONS, **METHODS}.items() if t == target), None)
     return known or next((n for n, t in table().items() if t == target), target)
 
 
@@ -178,7 +180,7 @@ def options_of(cls: type) -> list[str]:
 
 
 def list_methods() -> dict[str, dict[str, Any]]:
-    """Name to its one line, what it needs and its options, for every known method.
+    """Name to its kind, its one line, what it needs and its options, for every known method.
 
     What ships with cubefill is told without importing it, so that a list takes no time and no
     torch.
@@ -186,7 +188,9 @@ def list_methods() -> dict[str, dict[str, Any]]:
     Returns
     -------
     dict
-        `summary` and `needs` are text, `options` is a dict of each option and its default.
+        `kind` is "classical" or "deep", `checkpoint` whether a trained net must be passed, which is
+        so of all deep ones; `summary` and `needs` are text, `options` is a dict of each option and
+        its default.
 
     Raises
     ------
@@ -211,7 +215,10 @@ describe = list_methods
 
 def described(cls: Any) -> dict[str, Any]:
     """The entry of `list_methods` for a class."""
+    checkpoint = "checkpoint" in options_of(cls)
     return {
+        "kind": "deep" if checkpoint else "classical",
+        "checkpoint": checkpoint,
         "summary": (inspect.getdoc(cls) or "").split("\n")[0],
         "needs": _needs_line(cls),
         "options": {o: _default(cls, o) for o in options_of(cls)},

@@ -36,6 +36,9 @@ FLAG_COLOURS: dict[Flag, str] = {
     Flag.SOURCE_MISSING: "#000000",
     Flag.UNFILLABLE: "#5c5c5c",
     Flag.NOT_ACQUIRED: "#f0e442",
+    Flag.FEW_OBSERVATIONS: "#8c510a",
+    Flag.INCOMPLETE: "#8a8a8a",
+    Flag.CLIPPED: "#5e3c99",
     Flag.NO_DATA: "#ffffff",
 }
 """One colour for each code of `fill_flag`, told apart with any colour vision (Wong 2011)."""

@@ -165,6 +165,8 @@ def warnings_of(found: Summary) -> Iterator[str]:
         )
     if found.flags.get(Flag.UNFILLABLE, 0) > 0:
         yield f"{words(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
+    if found.flags.get(Flag.INCOMPLETE, 0) > 0:
+        yield f"{words(found.flags[Flag.INCOMPLETE])} of the values lack a band (NaN there)."
     step = np.diff(days_since(found.time, found.time[0]))
     if (close := found.time[1:][step < 0.5]).size:
         days = ", ".join(map(date_text, close[:5]))

@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from cubefill.cube.indices import ndvi, normalized_difference, normalized_difference_std, with_ndvi
+from cubefill.cube.flags import Flag
+from cubefill.cube.indices import (
+    errors_together,
+    index_flag,
+    ndvi,
+    normalized_difference,
+    normalized_difference_std,
+    together_attrs,
+    with_ndvi,
+)
 from cubefill.errors import CubeError
 from tests.shared.strategies import cube
 
@@ -53,7 +62,75 @@ def test_lazy_bands_give_lazy_ndvi_with_flag_and_std() -> None:
     assert out["NDVI"].chunks is not None
     assert out["NDVI"].attrs["ancillary_variables"] == "NDVI_flag NDVI_std"
     assert float(out["NDVI_std"].min()) > 0
+    assert out["NDVI_flag"].chunks is not None
     np.testing.assert_array_equal(out["NDVI_flag"], ds["fill_flag"])
+
+
+NIR, RED = [0.4, 0.4, 0.4, -0.1, 0.1, np.nan, np.nan], [0.05, -0.001, np.nan, 0.05, -0.1, 0.1, 0.1]
+CODES = [1, 0, 11, 0, 0, 7, 255]
+
+
+@pytest.mark.parametrize(
+    ("clip", "flags", "values"),
+    [(False, [1, 8, 8, 8, 8, 7, 255], [1]), (True, [1, 12, 8, 8, 8, 7, 255], [1, 1])],
+)
+def test_the_flag_of_ndvi_says_how_it_came_about(
+    clip: bool, flags: list[int], values: list[int]
+) -> None:
+    """NaN exactly where it is 7, 8 or 255; a clipped value has a code of its own."""
+    dims = ("time", "y", "x")
+    arrays = {"B08": NIR, "B04": RED}
+    ds = xr.Dataset({n: (dims, np.float32(a).reshape(1, 1, -1)) for n, a in arrays.items()})
+    ds["fill_flag"] = (dims, np.uint8(CODES).reshape(1, 1, -1))
+    out = with_ndvi(ds, clip=clip)
+    assert out["NDVI_flag"].values.ravel().tolist() == flags
+    assert out["NDVI_flag"].dtype == np.uint8
+    found = out["NDVI"].values.ravel()
+    np.testing.assert_array_equal(np.isnan(found), np.isin(flags, (7, 8, 255)))
+    assert np.isfinite(found).sum() == len(values)
+    assert not clip or found[1] == 1
+    means = dict(
+        zip(
+            out["NDVI_flag"].attrs["flag_values"].tolist(),
+            out["NDVI_flag"].attrs["flag_meanings"].split(),
+            strict=True,
+        )
+    )
+    assert (means[8], means[12]) == ("undefined", "clipped")
+
+
+@given(values, values, hnp.arrays(np.uint8, 8, elements=st.sampled_from(list(map(int, Flag)))))
+def test_the_flag_of_ndvi_is_8_wherever_it_is_nan(
+    a: np.ndarray, b: np.ndarray, flag: np.ndarray
+) -> None:
+    for clip in (False, True):
+        empty = np.isnan(normalized_difference(a, b, clip=clip))
+        found = index_flag(a, b, flag, clip=clip)
+        assert np.isin(found[empty], (7, 8, 255)).all()
+        known = ~empty & (found != Flag.CLIPPED)
+        np.testing.assert_array_equal(found[known], flag[known])
+
+
+def test_error_follows_a_simulation_of_errors_that_go_together() -> None:
+    rng = np.random.default_rng(0)
+    n, r, sn, sr = 0.35, 0.08, 0.01, 0.006
+    for rho in (-0.6, 0.8):
+        u, v = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 200_000).T
+        simulated = normalized_difference(n + sn * u, r + sr * v).std()
+        one = [np.array([x], np.float32) for x in (n, r, sn, sr)]
+        found = normalized_difference_std(*one, rho)[0]
+        assert found == pytest.approx(float(simulated), rel=0.02)
+        assert normalized_difference_std(*one, rho, 0.5)[0] == pytest.approx(found / 2)
+
+
+def test_what_is_known_of_errors_survives_attributes() -> None:
+    assert together_attrs({}) == {}
+    assert errors_together({}, "B04") == (0.0, 1.0)
+    attrs = together_attrs({"B04": (0.25, 0.5)})
+    assert errors_together(attrs, "B04") == (0.25, 0.5)
+    single = {**attrs, "error_correlation": 0.25, "error_scale_of_index": 0.5}  # as netCDF gives it
+    assert errors_together(single, "B04") == (0.25, 0.5)
+    assert errors_together(attrs, "B03") == (0.0, 1.0)
 
 
 def test_names_of_catalogues_are_found() -> None:

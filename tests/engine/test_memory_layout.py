@@ -21,6 +21,8 @@ from cubefill.engine.request import request
 from cubefill.engine.work import Region
 from cubefill.errors import CubeError, MethodError
 from cubefill.methods import Block, resolve
+from tests.shared.bad_cases import TINY, net
+from tests.shared.bad_cases import cube as deep_cube
 from tests.shared.strategies import Mean, cube
 
 Array = np.ndarray[Any, Any]
@@ -168,6 +170,23 @@ def test_layout_and_type_do_not_change_a_job(
         return cubefill.run(ds, MemoryStore(), method, **how)
 
     check_same(odd, plain, fill)
+
+
+@pytest.mark.parametrize("name", sorted(TINY))
+def test_layout_and_type_do_not_change_a_net(name: str) -> None:
+    plain = deep_cube(dem=True)
+    odd = plain.copy()
+    for i, n in enumerate(v for v in plain.data_vars if set(plain[v].dims) == set(DIMS)):
+        layout = sorted(LAYOUTS)[(i * 5) % len(LAYOUTS)]
+        a = plain[n].transpose(*DIMS).values
+        typed = a.astype((">f8", "f8")[i % 2]) if a.dtype.kind == "f" else a
+        odd[n] = (DIMS, LAYOUTS[layout](typed))
+    found, expected = (
+        cubefill.gapfill(ds, name, checkpoint=net(name)).transpose(*DIMS).compute()
+        for ds in (odd, plain)
+    )
+    for n in expected.data_vars:
+        assert_array_equal(found[n].values, expected[n].values, str(n))
 
 
 @settings(max_examples=3, deadline=None)

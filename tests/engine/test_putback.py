@@ -1,5 +1,6 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
@@ -135,3 +136,24 @@ def test_clear_ndvi_is_put_back_where_a_method_gives_ndvi() -> None:
     valid = ds["valid"].values & np.isfinite(ndvi(ds).values)
     np.testing.assert_array_equal(out["NDVI"].values[valid], ndvi(ds).values[valid])
     assert (out["NDVI"].values[~ds["valid"].values] == np.float32(0.5)).all()
+
+
+@pytest.mark.parametrize("method", ["linear", "whittaker", "harmonic", Constant()])
+def test_one_flag_tells_a_band_that_is_missing_from_all(method: Any) -> None:
+    """11: some bands have no value, others do; 8 and 255 only where none has one."""
+    ds = cube(9, (4, 5))
+    ds["valid"][:, 1, 1] = [True, False, True, True, False, True, True, False, True]
+    ds["B08"][:, 1, 1] = np.nan
+    ds["B04"][:, 2, 2] = ds["B08"][:, 2, 2] = np.nan
+    class_of = {"lam": 10.0} if method == "whittaker" else {}
+    out = gapfill(ds, method, **class_of).compute()
+    known = np.stack([np.isfinite(out[b].values) for b in ("B04", "B08")])
+    flag = out["fill_flag"].values
+    np.testing.assert_array_equal(np.isin(flag, (8, 255)), ~known.any(axis=0))
+    np.testing.assert_array_equal(flag == Flag.INCOMPLETE, known.any(axis=0) & ~known.all(axis=0))
+    if not isinstance(method, Constant):
+        assert (flag[:, 1, 1] == Flag.INCOMPLETE).all()
+    assert (flag[:, 2, 2] == Flag.NO_DATA).all()
+    assert out["fill_flag"].attrs["flag_meanings"].split()[11] == "incomplete"
+    tiled = gapfill(ds.chunk(y=2, x=2), method, tile=2, **class_of).compute()
+    np.testing.assert_array_equal(tiled["fill_flag"].values, flag)

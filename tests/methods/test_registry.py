@@ -9,11 +9,13 @@ import pytest
 from cubefill.errors import MethodError
 from cubefill.methods import registry
 from cubefill.methods.registry import (
+    APPLICATIONS,
     AUTO,
     METHODS,
     SHIPPED,
     described,
     list_methods,
+    listed,
     name_for,
     name_of,
     named,
@@ -91,6 +93,22 @@ def test_the_table_tells_summary_needs_and_options() -> None:
     assert set(METHODS) <= set(rows)
     assert "max_gap" in rows["linear"]["options"]
     assert all(row["summary"] and row["needs"] for row in rows.values())
+
+
+def test_the_table_tells_classical_from_deep_which_need_a_net() -> None:
+    rows = list_methods()
+    for name, row in rows.items():
+        deep = ".learned." in METHODS.get(name, "")
+        assert (row["kind"], row["checkpoint"]) == ("deep" if deep else "classical", deep)
+    assert sum(row["checkpoint"] for row in rows.values()) == 9
+
+
+def test_what_fills_no_gap_is_not_listed_and_still_found() -> None:
+    assert set(APPLICATIONS) == {"mowing"}
+    assert not set(APPLICATIONS) & set(list_methods())
+    assert name_of(resolve("mowing")) == "mowing"
+    assert name_for(APPLICATIONS["mowing"]) == "mowing"
+    assert listed("mowing")
 
 
 @dataclass(frozen=True)

@@ -322,3 +322,54 @@ def test_a_pointer_an_absent_and_a_short_file(tmp_path: Path) -> None:
         (tmp_path / "cut.pt").write_bytes(data)
         with pytest.raises(StoreError, match=r"cut\.pt"):
             original_pt(tmp_path / "cut.pt")
+
+
+WRAPPED = {
+    "module": lambda n: f"module.{n}",
+    "compiled": lambda n: f"_orig_mod.{n}",
+    "both": lambda n: f"module._orig_mod.{n}",
+    "inside": lambda n: n.replace("first.", "first._orig_mod.").replace("norm.", "module.norm."),
+}
+
+
+@pytest.mark.parametrize("wrap", WRAPPED.values(), ids=list(WRAPPED))
+def test_weights_of_a_wrapped_net_open(wrap: Any, tmp_path: Path) -> None:
+    net, other = Net(), Net()
+    state = {wrap(n): t for n, t in net.state_dict().items()}
+    folder = save(tmp_path / "net", state, CARD)
+    checkpoint.check(folder, "Net", {n: tuple(t.shape) for n, t in net.state_dict().items()})
+    load_state(other, load(folder)[0])
+    torch.save({"model": state}, tmp_path / "net.pt")
+    theirs, _ = original_pt(tmp_path / "net.pt", key="model")
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(tensor, other.state_dict()[name])
+        assert torch.equal(tensor, theirs[name])
+
+
+def test_a_net_that_has_a_part_of_such_a_name_keeps_it() -> None:
+    net = nn.ModuleDict({"module": nn.Linear(2, 1)})
+    other = nn.ModuleDict({"module": nn.Linear(2, 1)})
+    load_state(other, net.state_dict())
+    assert torch.equal(net["module"].weight, other["module"].weight)  # type: ignore[arg-type]
+    both = {"module.a": torch.zeros(1), "a": torch.zeros(1)}
+    with pytest.raises(MethodError, match=r"module\.a"):
+        load_state(nn.ParameterDict({"a": torch.zeros(1)}), both)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_weights_get_the_mode_of_other_files(mask: int, tmp_path: Path) -> None:
+    before = os.umask(mask)
+    try:
+        folder = save(tmp_path / "net", Net().state_dict(), CARD)
+    finally:
+        os.umask(before)
+    modes = {p.name: p.stat().st_mode & 0o777 for p in folder.iterdir()}
+    assert modes == {"card.json": 0o666 & ~mask, "weights.safetensors": 0o666 & ~mask}
+
+
+def test_a_card_without_quantity_opens_and_is_replaced(folder: Path) -> None:
+    card = json.loads((folder / "card.json").read_text())
+    del card["quantity"], card["sensor"]
+    (folder / "card.json").write_text(json.dumps(card))
+    assert read_card(folder).quantity == ""
+    save(folder, Net().state_dict(), CARD, overwrite=True)

@@ -140,7 +140,7 @@ class Climatology(Fit):
 
     flag: ClassVar[Flag] = Flag.CLIMATOLOGY
     beyond: ClassVar[Flag] = Flag.CLIMATOLOGY
-    fewest: ClassVar[int] = 1  # type: ignore[assignment,misc]
+    fewest: ClassVar[int] = 1
     """A mean of one is one."""
 
     def __post_init__(self) -> None:

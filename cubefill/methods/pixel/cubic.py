@@ -198,6 +198,7 @@ class _Through(Classic):
     """A method of the kernel `through`."""
 
     mode: ClassVar[int]
+    revision: ClassVar[str] = "2"
 
     def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
         """Fills `out`, limits aside; gives the number of clear values that held no data."""

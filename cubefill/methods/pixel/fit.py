@@ -22,6 +22,7 @@ class Fit(Classic):
     """
 
     fits: ClassVar[bool] = True
+    revision: ClassVar[str] = "2"
 
     @property
     def fewest(self) -> int:

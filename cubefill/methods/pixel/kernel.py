@@ -254,7 +254,7 @@ def encode(v: Any, out: Array) -> Any:
 
 def _decode(q: Any) -> Any:
     if isinstance(q, types.Float):
-        return lambda q: q if q - q == 0 else NAN  # infinite is no observation
+        return lambda q: q
     return lambda q: NAN if q == NODATA else np.float32(q) * SCALE
 
 

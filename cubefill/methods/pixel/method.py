@@ -5,12 +5,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
-from typing import Any, ClassVar, Self
+from itertools import combinations
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from cubefill.cube.indices import normalized_difference, normalized_difference_std
 from cubefill.errors import MethodError
 from cubefill.methods.contract import (
     Block,
@@ -34,6 +36,8 @@ WIDTH = 1024
 
 EDGES = (6.0, 11.0, 16.0, 21.0, 31.0, 46.0, 61.0, 91.0, 121.0)
 """Days between the bins of the expected error."""
+SCALES = (0.2, 2.0)
+"""Limits of how much the error of an index may differ from what the errors of its bands say."""
 ENOUGH = 20
 """Held-out observations that a bin of the expected error needs to stand by itself."""
 
@@ -90,6 +94,9 @@ class Errors:
     """Band and its error for gaps between two observations, one for each bin of `EDGES`."""
     beyond: tuple[tuple[str, tuple[float, ...]], ...]
     """The same before the first and after the last observation."""
+    together: tuple[tuple[str, str, float, float], ...] = ()
+    """Two bands, the correlation of their errors, and the error of their normalised difference as
+    a multiple of what follows from it."""
 
     def table(self, band: str) -> NDArray[np.float64]:
         """Both rows of a band, NaN where no observation could be held out."""
@@ -163,7 +170,19 @@ class Classic:
             "std_edges_days": list(EDGES),
             "std_between": {b: list(e) for b, e in self.errors.between},
             "std_beyond": {b: list(e) for b, e in self.errors.beyond},
+            "std_together": {f"{a} {b}": list(r) for a, b, *r in self.errors.together},
         }
+
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
+        """How the filling error of an output goes with that of each other one.
+
+        That is the correlation, and the error of the normalised difference of both as a multiple
+        of what follows from it to first order.
+        """
+        pairs = self.errors.together if self.errors else ()
+        both = [*pairs, *((b, a, r, scale) for a, b, r, scale in pairs)]
+        band = output.removesuffix(self.suffix) if self.suffix else output
+        return {b + self.suffix: (r, scale) for a, b, r, scale in both if a == band}
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given."""
@@ -265,7 +284,7 @@ def _days(method: Any, name: str) -> float | None:
             return None
         if isinstance(days, bool) or not days >= 0:
             raise ValueError("it is no number of days from 0 on")
-        return days  # type: ignore[no-any-return]
+        return days
     except (ValueError, TypeError, OverflowError) as error:
         raise MethodError(
             f"{type(method).__name__}({name}={value!r}): expected days >= 0, such as 60, '60D' or "
@@ -302,7 +321,7 @@ def worst(codes: Sequence[Codes]) -> Codes:
 
 def _absent(band: NDArray[Any]) -> Bool:
     if band.dtype.kind == "f":
-        return ~np.isfinite(band)
+        return np.isnan(band)
     absent: Bool = band == Counts().nodata
     return absent
 
@@ -327,33 +346,77 @@ def _held_out(method: Classic, sample: Block) -> Errors:
     free = copy.copy(method)
     for name in ("max_gap", "max_extrapolate"):
         object.__setattr__(free, name, None)
-    rows = {n: _errors_of(free, b, sample.valid, axes) for n, b in sample.bands.items()}
-    return Errors(
-        tuple((n, r[0]) for n, r in rows.items()), tuple((n, r[1]) for n, r in rows.items())
+    names = list(sample.bands)
+    found = [_told(free, b, sample.valid, axes) for b in sample.bands.values()]
+    between, beyond = (
+        tuple((n, _pooled(f.square[k], f.count[k])) for n, f in zip(names, found, strict=True))
+        for k in (0, 1)
     )
+    errors = Errors(between, beyond)
+    spread = [
+        np.append(errors.table(n).ravel(), np.nan)[f.bin] for n, f in zip(names, found, strict=True)
+    ]
+    pairs = combinations(range(len(names)), 2)
+    together = (_together(*(found[i] for i in p), *(spread[i] for i in p)) for p in pairs)
+    named = zip(combinations(names, 2), together, strict=True)
+    return replace(errors, together=tuple((*n, *t) for n, t in named if t is not None))
 
 
-def _errors_of(
-    method: Classic, band: NDArray[Any], valid: Bool, axes: Axes
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
+class _Told(NamedTuple):
+    """What a method told of the observations of a band, each held out in turn."""
+
+    square: NDArray[np.float64]
+    """Squared errors `(between or beyond, bin)`, added up."""
+    count: NDArray[np.float64]
+    value: Float
+    """`(time, y, x)`, NaN where there is no observation."""
+    error: Float
+    bin: NDArray[np.int8]
+    """Place in the table of expected errors, -1 for none."""
+
+
+def _told(method: Classic, band: NDArray[Any], valid: Bool, axes: Axes) -> _Told:
     clear = valid & ~_absent(band)
     value = reflectance(band)
-    square = np.zeros((2, len(EDGES) + 1))
-    count = np.zeros((2, len(EDGES) + 1))
-    out = np.empty_like(value)
-    for i in range(len(axes.s)):
-        if not clear[i].any():
-            continue
+    square, count = np.zeros((2, 2, len(EDGES) + 1))
+    out, error = np.empty_like(value), np.full_like(value, np.nan)
+    bins = np.full(value.shape, -1, np.int8)
+    for i in np.flatnonzero(clear.any(axis=(1, 2))):
         others = clear.copy()
         others[i] = False
         method.curve(value, others, axes, out)
         few = method.few(others)
         if few is not None:
             method.replace_few(value, others, axes, few, out)
-        error = (out[i].astype(np.float64) - value[i])[clear[i]]
+        found = (out[i].astype(np.float64) - value[i])[clear[i]]
         past, coming = _neighbours(others[:, clear[i]], axes.days, i)
-        _add(square, count, error, past, coming)
-    return _pooled(square[0], count[0]), _pooled(square[1], count[1])
+        error[i][clear[i]] = found
+        bins[i][clear[i]] = _add(square, count, found, past, coming)
+    return _Told(square, count, value, error, bins)
+
+
+def _together(
+    a: _Told, b: _Told, a_std: NDArray[np.float64], b_std: NDArray[np.float64]
+) -> tuple[float, float] | None:
+    """Correlation of the errors of two bands, and how large the error of their index is.
+
+    The latter as a multiple of what follows from the correlation to first order: few large errors,
+    which undetected clouds cause, are in both bands at once and hardly show in an index.
+    """
+    both = np.isfinite(a.error) & np.isfinite(b.error)
+    u, v = (e.error[both].astype(np.float64) for e in (a, b))
+    if not u.any() or not v.any():
+        return None
+    correlation = float(u @ v / np.sqrt((u @ u) * (v @ v)))
+    truth = [e.value[both] for e in (a, b)]
+    told = [t + e.error[both] for t, e in zip(truth, (a, b), strict=True)]
+    error = normalized_difference(*told) - normalized_difference(*truth)
+    s = normalized_difference_std(*told, a_std[both], b_std[both], correlation)
+    known = np.isfinite(error) & np.isfinite(s)
+    if not s[known].any():
+        return correlation, 1.0
+    mean = [np.square(x[known], dtype=np.float64).mean() for x in (error, s)]
+    return correlation, float(np.clip(np.sqrt(mean[0] / mean[1]), *SCALES))
 
 
 def _neighbours(clear: Bool, days: NDArray[np.float64], i: int) -> tuple[Float, Float]:
@@ -363,7 +426,8 @@ def _neighbours(clear: Bool, days: NDArray[np.float64], i: int) -> tuple[Float, 
     return past, coming
 
 
-def _add(square: Any, count: Any, error: Any, past: Any, coming: Any) -> None:
+def _add(square: Any, count: Any, error: Any, past: Any, coming: Any) -> NDArray[np.intp]:
+    """Adds errors to their bins; gives the place of each in the table, -1 for none."""
     inside = np.isfinite(past) & np.isfinite(coming)
     span = np.where(inside, past + coming, np.minimum(past, coming))
     known = np.isfinite(error) & np.isfinite(span)
@@ -371,6 +435,7 @@ def _add(square: Any, count: Any, error: Any, past: Any, coming: Any) -> None:
     for which, chosen in enumerate((inside & known, ~inside & known)):
         np.add.at(square[which], bins[chosen], error[chosen] ** 2)
         np.add.at(count[which], bins[chosen], 1)
+    return np.where(known, bins + np.where(inside, 0, len(EDGES) + 1), -1)
 
 
 def _pooled(square: Any, count: Any) -> tuple[float, ...]:

@@ -42,8 +42,7 @@ def kink_response(away: NDArray[np.float64], window: float, order: int) -> NDArr
 
     The polynomial of degree `order` is fitted by least squares to the whole line within
     `window / 2` days. A straight line is its own fit, so that the curve is the line and what its
-    bends add, and
-    a bend further away adds nothing.
+    bends add, and a bend further away adds nothing.
     """
     half = window / 2
     degrees = np.arange(order + 1)

@@ -76,7 +76,7 @@ class Whittaker(Fit):
     robust: int = 0
     """Rounds of robust reweighting."""
 
-    fewest: ClassVar[int] = 3  # type: ignore[assignment,misc]
+    fewest: ClassVar[int] = 3
     """A curve through two is a straight line."""
 
     def __post_init__(self) -> None:

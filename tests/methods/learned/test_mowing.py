@@ -67,7 +67,9 @@ def test_it_gives_probabilities_for_any_tiles_on_its_grid() -> None:
     assert ((out["mowing"] > 0) & (out["mowing"] < 1)).all()
     tiled = gapfill(ds.chunk({"y": 2}), method, times="6D", tile=3).compute()
     np.testing.assert_array_equal(out["mowing"], tiled["mowing"])
-    assert events.mowing_events(out["mowing"], threshold=0.0).keys() == {
+    found = events.mowing_probability(ds, method.checkpoint, times="6D", assumed_coherence=0.3)
+    np.testing.assert_array_equal(out["mowing"], found)
+    assert events.mowing_events(found, threshold=0.0).keys() == {
         (y, x) for y in range(5) for x in range(6)
     }
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from benchmarks.reference import gapblocks
 from cubefill.engine import gapfill
-from cubefill.errors import CubefillError, MethodError, StoreError
+from cubefill.errors import CubefillError, CubefillWarning, MethodError, StoreError
 from cubefill.methods.contract import Block, Flag
 from cubefill.methods.learned.method import card_of
 from cubefill.methods.learned.stpconv import ConfigSTpconv, STpconv, original_config
@@ -239,3 +239,22 @@ def test_configuration_of_the_author(tmp_path: Path) -> None:
         path.write_text(json.dumps(broken))
         with pytest.raises(StoreError, match="describes no STpconv net"):
             original_config(path)
+
+
+def test_a_net_that_learned_another_quantity_warns_once_a_call(tmp_path: Path) -> None:
+    assert STpconv.published == {"quantity": "carbon monoxide", "sensor": "Sentinel-5P"}
+    method = made(SHORT)
+    ds = synthetic_cube(6, (9, 10), ("B04",))
+    own = card_of(method)
+    assert (own.quantity, own.sensor) == ("reflectance", "Sentinel-2")
+    state = method.net(SHORT).state_dict()
+    checkpoint.save(tmp_path / "own", state, own)
+    gapfill(ds, "stpconv", checkpoint=tmp_path / "own").compute()
+    for n, entries in enumerate((STpconv.published, {"quantity": "", "sensor": "Landsat 8"})):
+        folder = checkpoint.save(tmp_path / f"{n}", state, replace(own, **entries))
+        with pytest.warns(CubefillWarning, match="and fills reflectance of Sentinel-2") as said:
+            out = gapfill(ds.chunk(y=4), "stpconv", checkpoint=folder, tile=8).compute()
+        assert len(said) == 1
+        assert np.isfinite(out["B04"].values).any()
+    nothing = checkpoint.save(tmp_path / "old", state, replace(own, quantity="", sensor=""))
+    gapfill(ds, "stpconv", checkpoint=nothing).compute()
