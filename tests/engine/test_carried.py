@@ -24,7 +24,7 @@ def rich() -> xr.Dataset:
     ds["angle"] = (("time", "y", "x"), rng.random((6, 20, 24)).astype(np.float32))
     ds["classes"] = (("time", "y", "x"), rng.integers(0, 9, (6, 20, 24)).astype(np.uint16))
     ds["by_month"] = (("month", "y", "x"), rng.random((2, 20, 24)).astype(np.float32))
-    ds["weights"] = ("month", np.float32([1, 2]))
+    ds["weights"] = ("month", np.array([1, 2], np.float32))
     return ds.assign_coords(month=[3, 4])
 
 
