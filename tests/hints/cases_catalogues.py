@@ -152,9 +152,7 @@ LOAD = [
     ),
     Case("a property that items have", load, given(groupby="orbit")),
     Case("expected pixels along a side", load, given(chunks=-5)),
-    Case(
-        "expected {} or fewer", load, given(bbox=(3.0, 50.5, 3.1, 50.56), chunks=1), names=CORNERS
-    ),
+    Case("expected {} or fewer", load, given(bbox=(2.5, 50.0, 3.5, 51.0), chunks=8), names=CORNERS),
     Case("they span {}. Pass bbox=None", load, given(bbox=(8, 50, 9, 51))),
     Case("No item says its CRS", load, lambda: {"items": items(nameless)}),
     Case(

@@ -1,8 +1,10 @@
 """Hints about cubes, masks, bands, dates and what a method needs."""
 
+import tempfile
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import cubefill
@@ -42,6 +44,16 @@ def moved(dim: str, index: int, value: float) -> xr.Dataset:
     return CUBE.assign_coords({dim: values})
 
 
+def stored() -> str:
+    place = f"{tempfile.mkdtemp()}/cube.zarr"
+    cubefill.write_cube(CUBE[["B04", "valid"]], place, shard=256)
+    return place
+
+
+def job(source: Any, **options: Any) -> xr.Dataset:
+    return cubefill.run(source, f"{tempfile.mkdtemp()}/filled.zarr", **options)
+
+
 def corners() -> xr.Dataset:
     """The cube as stackstac gives it: corners, and the transform that says so."""
     return CUBE.assign_coords(x=CUBE["x"] - 5, y=CUBE["y"] + 5).assign_attrs(
@@ -72,7 +84,11 @@ DATES = [
     Case(
         "The time coordinate has a zone",
         fill,
-        {"ds": CUBE.assign_coords(time=CUBE.indexes["time"].tz_localize("Europe/Paris"))},
+        {
+            "ds": CUBE.assign_coords(
+                time=pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
+            )
+        },
     ),
     Case("expected those of acquisitions", fill, {"ds": dated("1970-01-01")}),
     Case("at most 100 years apart", fill, {"ds": dated("1890-05-01")}),
@@ -212,6 +228,14 @@ NEEDS = [
     Case("no such accelerator for torch", fill, {"ds": CUBE, "device": "cuda"}),
 ]
 FURTHER = [
+    Case("Use cubefill.open_cube({})", cubefill.conform, lambda: {"ds": stored()}),
+    Case(
+        "or da.to_dataset(",
+        job,
+        {"source": CUBE["B04"], "valid": MASK},
+        put={"da.gapfill(...), or ": ""},
+        names={"da": CUBE["B04"]},
+    ),
     Case("Use cubefill.cube.conform(ds) to rename {}", check, {"ds": CUBE.rename(time="t")}),
     Case("x and y are corners of pixels", fill, {"ds": corners()}),
     Case(

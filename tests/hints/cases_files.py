@@ -10,7 +10,7 @@ import xarray as xr
 
 import cubefill
 from cubefill.formats.geotiff import write_cog
-from cubefill.store.ledger import GROUP
+from cubefill.store.source import GROUP
 from cubefill.store.template import create
 from tests.hints.cases_cube import BARE, CUBE
 from tests.hints.typing import Case
@@ -42,6 +42,11 @@ def run(source: str, target: str, **options: Any) -> xr.Dataset:
 
 def resumed_over(**options: Any) -> Any:
     return lambda: {"ds": CUBE, "store": stored(), **options}
+
+
+def made(ds: xr.Dataset, store: str) -> str:
+    create(store, ds)
+    return store
 
 
 def without_ledger() -> dict[str, Any]:
@@ -105,7 +110,7 @@ STORES = [
     ),
     Case(
         "expected floating point, integer or bool",
-        lambda ds, store: create(store, ds) or store,
+        lambda ds, store: made(ds, store),
         lambda: {"ds": CUBE.assign(name=CUBE["B04"].astype(str)), "store": new()},
     ),
     Case("so {} has none and lies nowhere", lambda ds: write(ds, new()), {"ds": BARE}),

@@ -99,7 +99,7 @@ METHODS = [
 OPTIONS = [
     Case(
         "patch={}, pad={}: expected a patch of a multiple",
-        lambda **o: resolve("msop_unet").configured(**o).wiring,
+        lambda **o: made("msop_unet")(**o).wiring,
         {"patch": 17},
     ),
     Case("patch={}, patch_keep={}", made("ganfilling"), {"patch": 100}),

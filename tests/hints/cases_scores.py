@@ -20,6 +20,7 @@ from tests.hints.typing import Case
 OUT = CUBE.gapfill("linear")
 X, Y = float(CUBE["x"].mean()), float(CUBE["y"].mean())
 HERE = {"x": X, "y": Y}
+missing: Any = curve
 CLOUDY = CUBE.assign(cloud_probability=100.0 * ~CUBE["valid"])
 
 
@@ -97,7 +98,7 @@ COMPARE = [
 CURVES = [
     Case(
         "got neither. Use ndvi(ds)",
-        lambda ds: ds if not isinstance(ds, xr.Dataset) else curve(None, None, None),
+        lambda ds: ds if not isinstance(ds, xr.Dataset) else missing(None, None, None),
         {"ds": CUBE},
         names={"ndvi": ndvi},
     ),
