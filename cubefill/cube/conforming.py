@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -59,7 +60,8 @@ def conform(
     Raises
     ------
     CubeError
-        Bands are integers and there is no `scale`; or two variables stand for one band.
+        It is neither dataset nor array; bands are integers and there is no `scale`; or two
+        variables stand for one band.
 
     Examples
     --------
@@ -68,12 +70,41 @@ def conform(
     >>> "B04" in conform(foreign) and "time" in conform(foreign).dims
     True
     """
-    ds = in_own_names(from_array(ds) if isinstance(ds, xr.DataArray) else ds)
+    if isinstance(ds, xr.DataArray):
+        ds = from_array(ds)
+    check_type(ds)
+    ds = in_own_names(ds)
     for name in spectral(ds) if bands is None else chosen_bands(ds, bands):
         if ds[name].dtype.kind in "iu" and scale is None:
             raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands))
         ds[name] = _reflectance(ds[name], scale)
     return ds
+
+
+def check_type(ds: object) -> None:
+    """Refuses what is no dataset, and says how to make one of it.
+
+    Raises
+    ------
+    CubeError
+        It is an array, a path or anything else.
+    """
+    if isinstance(ds, xr.Dataset):
+        return
+    fix = "Use xarray.open_zarr(...) or xarray.Dataset(...)."
+    if isinstance(ds, str | Path):
+        fix = f"Use cubefill.open_cube({str(ds)!r})."
+    if isinstance(ds, xr.DataArray):
+        dim = band_dim(ds)
+        how = (
+            f"name={str('NDVI' if ds.name is None else ds.name)!r}"
+            if dim is None
+            else f"dim={str(dim)!r}"
+        )
+        fix = f"Use da.gapfill(...), or da.to_dataset({how})."
+    raise CubeError(
+        f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. {fix}"
+    )
 
 
 def digital(name: str, what: str, bands: Iterable[str] | str | None = None) -> str:

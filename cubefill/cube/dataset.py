@@ -9,7 +9,7 @@ import xarray as xr
 from cubefill.cube.bands import BANDS
 from cubefill.cube.conforming import (
     DIGITAL,
-    band_dim,
+    check_type,
     digital,
     foreign_names,
     in_own_names,
@@ -37,7 +37,7 @@ def accept(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     CubeError
         As `check`.
     """
-    _check_type(ds)
+    check_type(ds)
     names = foreign_names(ds)
     cube, notes = placed(in_own_names(ds))
     check(cube, bands)
@@ -63,7 +63,7 @@ def check(ds: xr.Dataset, bands: Bands = None) -> xr.Dataset:
     >>> check(synthetic_cube()).sizes["time"]
     12
     """
-    _check_type(ds)
+    check_type(ds)
     _check_dims(ds)
     _check_time(ds)
     _check_bands(ds, bands)
@@ -91,23 +91,6 @@ def _epsg(ds: xr.Dataset) -> str | None:
     if crs is None:
         return None
     return f"EPSG:{crs.epsg}" if crs.epsg else str(crs)[:40]
-
-
-def _check_type(ds: object) -> None:
-    if isinstance(ds, xr.Dataset):
-        return
-    fix = "Use xarray.open_zarr(...) or xarray.Dataset(...)."
-    if isinstance(ds, xr.DataArray):
-        dim = band_dim(ds)
-        how = (
-            f"name={str('NDVI' if ds.name is None else ds.name)!r}"
-            if dim is None
-            else f"dim={str(dim)!r}"
-        )
-        fix = f"Use da.gapfill(...), or da.to_dataset({how})."
-    raise CubeError(
-        f"Expected an xarray.Dataset with one variable per band, got {type(ds).__name__}. {fix}"
-    )
 
 
 def _check_dims(ds: xr.Dataset) -> None:

@@ -93,7 +93,10 @@ def _wrap(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     if isinstance(given, xr.Variable):
         return xr.DataArray(given)
     if isinstance(given, xr.Dataset):
-        raise CubeError(f"{what} is a Dataset: expected one array. Use its variable, mask['name'].")
+        held = next((str(n) for n in given.data_vars), "name")
+        raise CubeError(
+            f"{what} is a Dataset: expected one array. Use mask[{held!r}], a variable of it."
+        )
     array = given if hasattr(given, "dtype") else np.asarray(given)
     plain = {3: ("time", "y", "x"), 2: ("y", "x"), 1: ("time",)}.get(array.ndim)
     if plain is None:

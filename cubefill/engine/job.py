@@ -74,11 +74,12 @@ def run(
     Parameters
     ----------
     source
-        A store that `write_cube` wrote, or a cube.
+        A store that `write_cube` or xarray wrote, or a cube.
     target
         Store to write: a path, a URL, or any zarr store.
     method, times, valid, std, device, bands, **options
-        As for `gapfill`; with `bands` all other variables are written beside the result.
+        As for `gapfill`. Without `bands` the target holds the filled bands and `fill_flag` alone;
+        with it all other variables too, as they came.
     ndvi
         True writes `NDVI`, `NDVI_flag` (and `NDVI_std` with `std`), made from the stored bands;
         into `ndvi_store` where one is given. `nir="B8A"` for the narrow near infrared; `clip` as
@@ -128,7 +129,7 @@ def run(
     >>> "NDVI" in out
     True
     """
-    ds = source if isinstance(source, xr.Dataset) else open_cube(source)
+    ds = source if isinstance(source, xr.Dataset | xr.DataArray) else open_cube(source)
     here = place(target)
     settle(here)
     asked = request(

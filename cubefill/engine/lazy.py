@@ -44,8 +44,8 @@ def gapfill(
     ----------
     ds
         A cube: bands (reflectance; floating point, read as float32) on time, y and x in any order
-        and any layout in memory, and `valid` or `SCL`. Names of other libraries (`red`, `t`) are
-        taken in cubefill's, which the result has; a warning says so.
+        and any layout in memory, and `valid` or `SCL`. Names of other libraries (`red`, `t`) become
+        cubefill's (`B04`, `time`) in the result; a warning says so.
     method
         A name (`cubefill.list_methods()`), a method object or class, or "package.module:Class".
         "auto" stands for the default method.
@@ -66,9 +66,10 @@ def gapfill(
     device
         "auto", "cpu", "cuda", "mps": where a deep method runs.
     bands
-        Names of the variables to fill; all others come back beside them as they are. None fills
-        what plainly is a band or an index, never masks, classes, angles or probabilities, and gives
-        back what is filled.
+        Names of the variables to fill; the result then holds all other variables too, as they
+        came. None fills what plainly is a band or an index, never masks, classes, angles or
+        probabilities, and the result holds the filled bands and `fill_flag` alone, without `valid`
+        and `SCL`.
     **options
         Options of the method.
 

@@ -86,8 +86,11 @@ def layers_in(stem: str, count: int) -> tuple[str, ...]:
 
 
 def rest_of(stem: str) -> str:
-    """A name without its date and without signs at its ends."""
-    found = date_in(stem)
+    """A name without its date and without signs at its ends; as it is where it holds two days."""
+    try:
+        found = date_in(stem)
+    except CubeError:  # whoever reads the name for its band may have the date from the user
+        found = None
     return (stem if found is None else found[1]).strip("_-. ")
 
 

@@ -77,8 +77,8 @@ def from_geotiffs(
     Parameters
     ----------
     folder
-        Folder that is searched with its subfolders for `.tif`, `.tiff` and `.jp2`, or the paths
-        of the files.
+        Folder that is searched with its subfolders for `.tif`, `.tiff` and `.jp2`; or the path of
+        one file, or those of several.
     dates
         One date a file, in the order of the files' names or of the paths given, or a function of
         a file's path; None reads them from the names of files, else of their folders.
@@ -135,6 +135,8 @@ def _paths(
         root, paths = None, [Path(p) for p in folder]
     else:
         root = Path(folder)
+        if root.is_file():
+            return None, [root]
         if not root.is_dir():
             raise StoreError(f"No folder {root}: expected one with images of one grid.")
         inside = (p for p in sorted(root.rglob(pattern)) if p.suffix.lower() in SUFFIXES)

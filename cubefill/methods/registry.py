@@ -133,9 +133,10 @@ def resolve(method: "str | Method | type[Method]", **options: Any) -> Method:
             f"`fill`), got {type(method).__name__}. Use cubefill.list_methods() for the names."
         )
     if options:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
         raise MethodError(
             f"Options {sorted(options)} came with a method object: expected them in it. Use "
-            f"dataclasses.replace(method, {next(iter(options))}=...)."
+            f"dataclasses.replace(method, {given})."
         )
     return method
 

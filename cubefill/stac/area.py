@@ -191,7 +191,7 @@ def choose_crs(items: Sequence[Any], crs: Any, where: Area | None) -> tuple[Any,
     if chosen.geographic:
         raise CubeError(
             f"crs={crs or chosen!s} is in degrees: expected a projected CRS in metres, so that "
-            "resolution and dilation mean metres. Pass crs='EPSG:326xx' with your UTM zone, or "
+            "resolution and dilation mean metres. Pass crs='EPSG:32631' with your UTM zone, or "
             "crs=None."
         )
     other = sum(n for c, n in count.items() if parse_crs(c) != chosen)
@@ -270,7 +270,7 @@ def check_grid(geobox: Any) -> Any:
     if geobox.crs is None or geobox.crs.geographic:
         raise CubeError(
             f"The geobox has CRS {geobox.crs}: expected a projected CRS in metres. "
-            "Use GeoBox.from_bbox(bounds, 'EPSG:326xx', resolution=10)."
+            "Use GeoBox.from_bbox(bounds, 'EPSG:32631', resolution=10)."
         )
     if not straight(geobox):
         raise CubeError(

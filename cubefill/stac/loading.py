@@ -305,7 +305,8 @@ def _given_grid(geobox: Any, like: Any) -> Any:
         import odc.geo.xr  # noqa: F401  registers .odc
 
         with quiet():
-            geobox = getattr(getattr(like, "odc", None), "geobox", like)
+            grid = getattr(getattr(like, "odc", None), "geobox", None)
+        geobox = like if getattr(grid, "crs", None) is None else grid
     return None if geobox is None else check_grid(geobox)
 
 
@@ -319,9 +320,10 @@ def _chunk(chunks: int | Mapping[str, int] | None) -> tuple[int, int]:
                 f"chunks={CHUNK}."
             )
     if given.get("time", 1) != 1:
+        rest = {d: n for d, n in given.items() if d != "time"} or CHUNK
         raise CatalogueError(
-            f"chunks={dict(given)}: expected one time step a chunk. Use .chunk(time=...) on the "
-            "cube afterwards."
+            f"chunks={dict(given)}: expected one time step a chunk. Pass chunks={rest}; "
+            "ds.chunk(time=...) makes longer ones of the cube."
         )
     sizes = (given.get(d, CHUNK) for d in ("y", "x"))
     rows, cols = (n if n > 0 else WHOLE for n in sizes)

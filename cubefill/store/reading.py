@@ -127,8 +127,8 @@ def _group(where: StoreLike) -> zarr.Group:
         ) from error
     except ContainsArrayError as error:
         raise StoreError(
-            f"{describe(where)} is one zarr array: expected a group of arrays, one a band. Use the "
-            "folder above it."
+            f"{describe(where)} is one zarr array: expected a group of arrays, one a band. Use "
+            f"{describe(where).rstrip('/').rpartition('/')[0]!r}, the folder above it."
         ) from error
     except Exception as error:  # each kind of store has classes of its own
         raise StoreError(

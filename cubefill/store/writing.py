@@ -58,7 +58,7 @@ def write_cube(
     Parameters
     ----------
     ds
-        Cube, lazy or in memory; names of other libraries are taken in cubefill's.
+        Cube, lazy or in memory; names of other libraries (`red`, `t`) become cubefill's.
     store
         Path, URL or zarr store.
     resume
@@ -85,6 +85,14 @@ def write_cube(
     StoreError
         The store is there and holds something else, cannot be written, or the cube is read from
         it.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from cubefill.testing import synthetic_cube
+    >>> out = write_cube(synthetic_cube(), f"{tempfile.mkdtemp()}/cube.zarr", progress=False)
+    >>> out["B04"].dims
+    ('time', 'y', 'x')
     """
     where = place(store)
     refuse_memory([where], client)

@@ -241,7 +241,7 @@ def timeless(items: stac.Items) -> stac.Items:
         (without_scl, {}, CatalogueError, r"5 of 5 items have no SCL.*valid=your_function"),
         (nameless, {}, CatalogueError, r"No item says its CRS.*crs='EPSG:32631'"),
         (timeless, {}, CatalogueError, "has no datetime"),
-        (None, {"crs": "EPSG:4326"}, CubeError, r"in degrees: expected a projected CRS.*326xx"),
+        (None, {"crs": "EPSG:4326"}, CubeError, r"in degrees: expected a projected CRS.*32631"),
         (None, {"resolution": 0}, CubeError, "expected metres above 0"),
         (None, {"resampling": "best"}, CatalogueError, "expected one of nearest, bilinear"),
         (None, {"on_error": "ignore"}, CatalogueError, "expected 'raise' or 'flag'"),
