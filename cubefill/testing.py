@@ -306,6 +306,7 @@ class MethodTests:
         plain = self.filled(ds)
         self.same(plain, out[list(plain.data_vars)])
         filled = ~np.isin(out["fill_flag"].values, (*EMPTY, Flag.OBSERVED, Flag.SMOOTHED))
+        filled &= ~ds["valid"].values
         for name, _ in self.outputs(ds):
             std = out[f"{name}_std"].values
             assert std.dtype == np.float32

@@ -94,10 +94,15 @@ def fingerprint_of(ds: xr.Dataset, **asked: Any) -> dict[str, Any]:
 def _described(variable: xr.Variable) -> dict[str, Any]:
     return {
         "dims": [str(d) for d in variable.dims],
-        "dtype": str(variable.dtype.newbyteorder("=")),
+        "dtype": _type_of(variable.dtype),
         "attrs": _stable(variable.attrs),
         "content": content_of(variable),
     }
+
+
+def _type_of(dtype: np.dtype[Any]) -> str:
+    """The name of a type, whatever its byte order; numpy's own strings have none."""
+    return str(dtype if dtype.kind == "T" else dtype.newbyteorder("="))
 
 
 def content_of(variable: xr.Variable) -> str:
@@ -121,7 +126,7 @@ def content_of(variable: xr.Variable) -> str:
 
 def digest(array: np.ndarray[Any, Any]) -> str:
     """Of the values of an array, whatever their layout and byte order in memory."""
-    if array.dtype.hasobject:
+    if array.dtype.hasobject or array.dtype.kind == "T":
         return _words(plain(array))
     array = np.atleast_1d(array).astype(array.dtype.newbyteorder("="), copy=False)
     rows = max(1, _BLOCK // max(1, array.nbytes // max(1, len(array))))

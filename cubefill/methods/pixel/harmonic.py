@@ -399,6 +399,6 @@ class Harmonic(Fit):
         given, asked = ((axes.start + a.astype(np.int64)) / DAY for a in (axes.s, axes.so))
         x = design(given, self.orders, self.trend)
         xo = design(asked, self.orders, self.trend)
-        ridge = np.full((1, x.shape[1]), self.ridge)
+        ridge = np.full((1, x.shape[1]), float(self.ridge))
         ridge[0, 0] = 0
         return x, xo, ridge

@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Write, dict[str, Any]]] = {
 
 def test_every_method_with_a_net_is_among_the_cases() -> None:
     deep = {n for n in METHODS if isinstance(resolve(n), TorchMethod)}
-    assert deep == set(CASES)
+    assert deep | {"mowing"} == set(CASES)  # mowing fills no gap, and is in no list
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -30,7 +30,7 @@ def held(make: Any, fewest: int) -> Any:
         inside = np.clip(u, t[0], t[-1])
         if len(t) < fewest:
             return np.interp(inside, t, v)
-        return np.asarray(make(t, v)(inside))
+        return np.clip(make(t, v)(inside), v.min(), v.max())  # no curve leaves what was observed
 
     return curve
 
