@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,7 +7,7 @@ import xarray as xr
 
 import cubefill
 from cubefill.cube import check, conform, describe, resolution_of, spectral
-from cubefill.errors import CubeError
+from cubefill.errors import CubeError, StoreError
 from cubefill.testing import synthetic_cube
 from tests.shared.strategies import cube
 
@@ -123,3 +124,24 @@ def test_no_scale_replaces_that_of_the_attributes() -> None:
     np.testing.assert_allclose(
         cubefill.conform(plain, scale=1e-4)["B04"], synthetic_cube(dates=2)["B04"], atol=6e-5
     )
+
+
+@pytest.mark.parametrize("given", [None, "cube.zarr", synthetic_cube(dates=2)["B04"]])
+@pytest.mark.parametrize(
+    "door", ["ndvi", "with_ndvi", "gapfill", "plan", "report", "to_geotiff", "write_cube"]
+)
+def test_what_is_no_dataset_is_refused_at_every_door(
+    tmp_path: Path, door: str, given: object
+) -> None:
+    target = (tmp_path / "o",) if door in ("to_geotiff", "write_cube") else ()
+    with pytest.raises(CubeError, match=r"Expected an xarray.Dataset .* got "):
+        getattr(cubefill, door)(given, *target)
+
+
+def test_arguments_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CubeError, match=r"bands=3: the cube has no 3.*Pass bands="):
+        synthetic_cube(dates=2).gapfill(bands=3)
+    with pytest.raises(CubeError, match=r"Expected an xarray.Dataset .* got NoneType"):
+        conform(None)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=r"Pass shard=256"):
+        cubefill.write_cube(synthetic_cube(dates=2), tmp_path / "o.zarr", shard=0)
