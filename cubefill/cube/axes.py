@@ -264,6 +264,14 @@ def dated(ds: xr.Dataset) -> tuple[xr.Dataset, str]:
     if "time" not in ds.coords or not ds["time"].size or not ds["time"].ndim:
         return ds, ""
     time, said = ds["time"], ""
+    levels = ds.indexes.get("time")
+    if isinstance(levels, pd.MultiIndex):
+        found = [n for n in levels.names if ds[n].dtype.kind == "M"] or list(levels.names)
+        raise CubeError(
+            f"The time coordinate has several levels ({', '.join(map(str, levels.names))}): "
+            f"expected dates. Use ds.drop_vars({['time', *levels.names]!r})"
+            f".assign_coords(time=ds[{found[0]!r}].values)."
+        )
     dtype: Any = time.dtype  # pandas' own where it has a zone
     if not isinstance(dtype, np.dtype) or dtype.kind in "OUS":
         values = time.to_index().to_numpy(object)

@@ -60,7 +60,8 @@ def conform(
     Raises
     ------
     CubeError
-        It is neither dataset nor array; bands are integers and there is no `scale`; or two
+        It is neither dataset nor array; bands are integers without `scale`, or their attributes
+        give another one; or two
         variables stand for one band.
 
     Examples
@@ -75,8 +76,8 @@ def conform(
     check_type(ds)
     ds = in_own_names(ds)
     for name in spectral(ds) if bands is None else chosen_bands(ds, bands):
-        if ds[name].dtype.kind in "iu" and scale is None:
-            raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands))
+        if ds[name].dtype.kind in "iu" and (scale is None or _own_scale(ds[name], scale)):
+            raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands, ds[name].attrs))
         ds[name] = _reflectance(ds[name], scale)
     return ds
 
@@ -107,14 +108,39 @@ def check_type(ds: object) -> None:
     )
 
 
-def digital(name: str, what: str, bands: Iterable[str] | str | None = None) -> str:
-    """The message about a band of digital numbers."""
+def digital(
+    name: str,
+    what: str,
+    bands: Iterable[str] | str | None = None,
+    attrs: Mapping[Any, Any] | None = None,
+) -> str:
+    """The message about a band of digital numbers; `attrs` may say how they are scaled."""
+    found = f"{name} looks like digital numbers ({what}): expected reflectance, 0 to about 1."
+    scale, offset = scaling(attrs or {})
+    if (scale, offset) != (1, 0):
+        return (
+            f"{found} Use xarray.decode_cf(ds), since its attributes say scale_factor={scale:g}, "
+            f"add_offset={offset:g}."
+        )
     also = "" if bands is None else f", bands={bands if isinstance(bands, str) else list(bands)!r}"
     return (
-        f"{name} looks like digital numbers ({what}): expected reflectance, 0 to about 1. Use "
-        f"cubefill.cube.conform(ds, scale=1e-4{also}) after any offset of the processing baseline "
-        "is applied."
+        f"{found} Use cubefill.cube.conform(ds, scale=1e-4{also}) after any offset of the "
+        "processing baseline is applied."
     )
+
+
+def scaling(attrs: Mapping[Any, Any]) -> tuple[float, float]:
+    """Scale and offset that attributes of undecoded numbers give; 1 and 0 where they give none."""
+    try:
+        return float(attrs.get("scale_factor", 1)), float(attrs.get("add_offset", 0))
+    except (TypeError, ValueError):
+        return 1.0, 0.0
+
+
+def _own_scale(band: xr.DataArray, scale: float) -> bool:
+    """True where the attributes of a band give another scale or an offset."""
+    own, offset = scaling(band.attrs)
+    return (own, offset) != (1, 0) and (not np.isclose(own, scale) or offset != 0)
 
 
 def foreign_names(ds: xr.Dataset) -> dict[str, str]:

@@ -114,6 +114,9 @@ def _dims_advice(ds: xr.Dataset, missing: list[str]) -> str:
     """What to type to get the dimensions of a cube."""
     own = [d for d in foreign_names(ds) if d in ds.dims]
     others = [str(d) for d in ds.dims if d not in DIMS]
+    stacked = [d for d in others if {*missing} <= {*getattr(ds.indexes.get(d), "names", ())}]
+    if stacked:
+        return f"Use ds.unstack({stacked[0]!r})."
     if own:
         return f"Use cubefill.cube.conform(ds) to rename {', '.join(own)}."
     if others and len(others) == len(missing):
@@ -130,6 +133,11 @@ def _check_time(ds: xr.Dataset) -> None:
             "Use ds.assign_coords(time=dates)."
         )
     time = ds["time"]
+    if " since " in str(time.attrs.get("units", "")) and time.dtype.kind in "iuf":
+        raise CubeError(
+            f"The time coordinate holds numbers, {time.attrs['units']}: expected datetime64. "
+            "Use xarray.decode_cf(ds)."
+        )
     if time.dtype.kind != "M":
         raise CubeError(
             f"The time coordinate has dtype {time.dtype}: expected datetime64. "
@@ -146,16 +154,34 @@ def _check_time(ds: xr.Dataset) -> None:
 
 def _check_bands(ds: xr.Dataset, bands: Bands) -> None:
     found = spectral(ds) if bands is None else chosen_bands(ds, bands)
+    if bands is None:
+        _check_names(ds)
     if not found:
         _check_stacked(ds)
         raise CubeError(no_band(ds))
     for name in found:
         if ds[name].dtype.kind in "iu":
-            raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands))
+            raise CubeError(digital(name, f"dtype {ds[name].dtype}", bands, ds[name].attrs))
+
+
+def _check_names(ds: xr.Dataset) -> None:
+    """Refuses what may be a band and has a number or the like for a name."""
+    nameless = [
+        n
+        for n, v in ds.data_vars.items()
+        if not isinstance(n, str) and v.dtype.kind == "f" and set(v.dims) == set(DIMS)
+    ]
+    if nameless:
+        free = [n for n in BANDS if n not in ds.variables]
+        names = dict(zip(nameless, free, strict=False))
+        raise CubeError(
+            f"{', '.join(map(str, nameless))}: expected names of bands as text, such as B04. "
+            f"Use ds.rename({names!r}) with the names of yours."
+        )
 
 
 def _check_stacked(ds: xr.Dataset) -> None:
-    """Refuses bands along a dimension, and bands that have numbers for names."""
+    """Refuses bands along a dimension."""
     for name, v in ds.data_vars.items():
         others = [d for d in v.dims if d not in DIMS]
         if len(others) == 1 and set(DIMS) < set(v.dims):

@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.cube.axes import dated
+from cubefill.cube.conforming import check_type
 from cubefill.cube.coordinates import serialisable
 from cubefill.errors import CubeError, CubefillWarning
 
@@ -54,6 +55,7 @@ def settled(ds: xr.Dataset) -> xr.Dataset:
     >>> "spatial_ref" in settled(ds).coords
     True
     """
+    check_type(ds)
     out, notes = placed(ds)
     say(notes)
     return out

@@ -7,6 +7,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.conforming import check_type
 from cubefill.cube.flags import Flag, flag_attrs
 from cubefill.cube.variables import variable_of
 from cubefill.errors import CubeError
@@ -127,6 +128,7 @@ def ndvi(ds: xr.Dataset, *, nir: str = "B08", red: str = "B04", clip: bool = Fal
 
 def _named(ds: xr.Dataset, band: str, pair: tuple[str, str]) -> str:
     """The variable that holds a band, in cubefill's name or a catalogue's."""
+    check_type(ds)
     found = variable_of(ds, band)
     if found is not None:
         return found

@@ -186,7 +186,8 @@ def _sorted_out(ds: xr.Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _given(ds: xr.Dataset, bands: Iterable[str] | str) -> tuple[str, ...]:
-    asked = (bands,) if isinstance(bands, str) else tuple(dict.fromkeys(bands))
+    asked = (bands,) if not isinstance(bands, Iterable) else tuple(dict.fromkeys(bands))
+    asked = (bands,) if isinstance(bands, str) else asked
     if not asked:
         raise CubeError(f"bands={bands!r}: expected at least one name. {_such_as(ds)}")
     found = []

@@ -278,7 +278,7 @@ def _begin(
             fingerprint,
             resume=resume,
             overwrite=overwrite,
-            finish="Run the same job again (resume=True)",
+            finish="the same cubefill.run(...) again",
             create_options=create,
         )
         missing |= {tile.name: tile for tile in todo}

@@ -154,14 +154,17 @@ def _declared(work: Work, name: str, a: NDArray[Any]) -> NDArray[Any]:
 
 
 def _check_units(work: Work, arrays: Arrays) -> None:
+    """Refuses digital numbers by a sample of clear values; by all where it holds none."""
     valid = arrays["valid"]
-    step = (
-        slice(None, None, max(1, valid.shape[0] // 6)),
-        slice(None, None, 8),
-        slice(None, None, 8),
+    step = tuple(
+        slice(None, None, max(1, n // least))
+        for n, least in zip(valid.shape, (6, 16, 16), strict=True)
     )
     for name in work.bands:
-        check_values(name, arrays[name][step][valid[step]])
+        found = arrays[name][step][valid[step]]
+        if not np.isfinite(found).any():
+            found = arrays[name][valid]
+        check_values(name, found)
 
 
 def _merge(work: Work, arrays: Arrays) -> dict[str, NDArray[Any]]:

@@ -350,7 +350,7 @@ def _refuse_lost(
         if not _is_fill(first, array) or not _is_fill(counts[np.ix_(*inside)], array):
             continue
         key = f"{array.path}/{array.metadata.encode_chunk_key(block)}"
-        if not sync(array.store.exists(key)) and _is_done(source, unit, block):
+        if not _holds(array.store, key) and _is_done(source, unit, block):
             window = tuple(
                 slice(b * u, min(b * u + u, n))
                 for b, u, n in zip(block, unit, array.shape, strict=True)
@@ -360,6 +360,11 @@ def _refuse_lost(
                 f"{_window(window)} is recorded as written. Restore that chunk, or write the "
                 "store again (overwrite=True)."
             )
+
+
+def _holds(store: Store, key: str) -> bool:
+    """True where a store has bytes under a key: a file cut to nothing reads as a chunk of fill."""
+    return sync(store.exists(key)) and sync(store.getsize(key)) > 0
 
 
 def _is_fill(values: Any, array: "zarr.Array[Any]") -> bool:

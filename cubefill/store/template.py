@@ -85,7 +85,7 @@ def create(
         `target` exists, cannot be written, has no parent folder, or `template` is read from it.
     """
     store = place(target)
-    if chunk < 1 or shard % chunk:
+    if chunk < 1 or shard < 1 or shard % chunk:
         raise StoreError(
             f"shard={shard}, chunk={chunk}: expected a shard that is a multiple of the chunk. "
             f"Pass shard={max(1, shard // max(chunk, 1)) * max(chunk, 1)}."

@@ -1,9 +1,14 @@
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
 
+import cubefill
 from cubefill.cube import check, conform, describe, resolution_of, spectral
-from cubefill.errors import CubeError
+from cubefill.errors import CubeError, StoreError
+from cubefill.testing import synthetic_cube
 from tests.shared.strategies import cube
 
 
@@ -70,3 +75,73 @@ def test_foreign_names_and_counts_conform() -> None:
 
 def test_one_line_says_what_it_is() -> None:
     assert describe(cube()) == "7 dates, 2 bands (B04, B08), 12 x 10 px, EPSG:32631, 10 m"
+
+
+def stacked_dates(ds: xr.Dataset) -> xr.Dataset:
+    orbit = ("time", np.arange(ds.sizes["time"]))
+    ds = ds.assign_coords(orbit=orbit, day=("time", ds["time"].values))
+    return ds.drop_vars("time").set_index(time=["day", "orbit"])
+
+
+def undecoded(ds: xr.Dataset, **attrs: float) -> xr.Dataset:
+    counts = ((ds["B04"] - attrs.get("add_offset", 0)) / attrs["scale_factor"]).round()
+    return ds.assign(B04=counts.astype("int32").assign_attrs(attrs))
+
+
+def counted_dates(ds: xr.Dataset) -> xr.Dataset:
+    days = (ds["time"] - ds["time"][0]).values / np.timedelta64(1, "s")
+    first = str(ds["time"].values[0])[:19].replace("T", " ")
+    return ds.assign_coords(time=("time", days, {"units": f"seconds since {first}"}))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ds: undecoded(ds, scale_factor=1e-4), "scale_factor=0.0001"),
+        (lambda ds: undecoded(ds, scale_factor=2.75e-5, add_offset=-0.2), "add_offset=-0.2"),
+        (counted_dates, "holds numbers, seconds since"),
+        (stacked_dates, "several levels"),
+        (lambda ds: ds.stack(pixel=("y", "x")), "Missing dimension y, x"),
+        (lambda ds: ds.rename(B02=2, B03=("B", 3)), "names of bands as text"),
+    ],
+)
+def test_the_line_to_type_gives_the_cube(change: Any, message: str) -> None:
+    ds = synthetic_cube(dates=5, size=(4, 5))
+    with pytest.raises(CubeError, match=message) as error:
+        cubefill.gapfill(change(ds), "linear")
+    line = str(error.value).split("Use ")[1]
+    code = line.split(", since")[0].split(" with")[0].rstrip(".")
+    better = eval(code, {"ds": change(ds), "xarray": xr})
+    out = cubefill.gapfill(better, "linear")["B04"].transpose("time", "y", "x")
+    np.testing.assert_allclose(out, cubefill.gapfill(ds, "linear")["B04"], atol=6e-5)
+
+
+def test_no_scale_replaces_that_of_the_attributes() -> None:
+    ds = undecoded(synthetic_cube(dates=2), scale_factor=1e-4, add_offset=-0.1)
+    with pytest.raises(CubeError, match=r"Use xarray.decode_cf\(ds\)"):
+        cubefill.conform(ds, scale=1e-4)
+    plain = undecoded(synthetic_cube(dates=2), scale_factor=1e-4)
+    np.testing.assert_allclose(
+        cubefill.conform(plain, scale=1e-4)["B04"], synthetic_cube(dates=2)["B04"], atol=6e-5
+    )
+
+
+@pytest.mark.parametrize("given", [None, "cube.zarr", synthetic_cube(dates=2)["B04"]])
+@pytest.mark.parametrize(
+    "door", ["ndvi", "with_ndvi", "gapfill", "plan", "report", "to_geotiff", "write_cube"]
+)
+def test_what_is_no_dataset_is_refused_at_every_door(
+    tmp_path: Path, door: str, given: object
+) -> None:
+    target = (tmp_path / "o",) if door in ("to_geotiff", "write_cube") else ()
+    with pytest.raises(CubeError, match=r"Expected an xarray.Dataset .* got "):
+        getattr(cubefill, door)(given, *target)
+
+
+def test_arguments_that_are_none_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(CubeError, match=r"bands=3: the cube has no 3.*Pass bands="):
+        synthetic_cube(dates=2).gapfill(bands=3)
+    with pytest.raises(CubeError, match=r"Expected an xarray.Dataset .* got NoneType"):
+        conform(None)  # type: ignore[arg-type]
+    with pytest.raises(StoreError, match=r"Pass shard=256"):
+        cubefill.write_cube(synthetic_cube(dates=2), tmp_path / "o.zarr", shard=0)

@@ -151,6 +151,16 @@ def test_digital_numbers_are_detected_in_lazy_cubes_too() -> None:
         gapfill(ds.chunk(), Neighbours()).compute()
 
 
+@pytest.mark.parametrize("size", [1, 7, 20])
+def test_digital_numbers_are_found_where_few_pixels_are_clear(size: int) -> None:
+    ds = cube().isel(y=slice(size), x=slice(size))
+    ds["B04"] = ds["B04"] * 10_000
+    clear = xr.zeros_like(ds["B04"], bool)
+    clear[{"time": 1, "y": -1, "x": -1}] = True
+    with pytest.raises(CubeError, match="digital numbers"):
+        gapfill(ds, "linear", valid=clear).compute()
+
+
 @dataclass(frozen=True)
 class Rimmed:
     """The number of the window, and nonsense on the outer rim of what is seen."""

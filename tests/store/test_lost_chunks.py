@@ -20,17 +20,21 @@ EMPTY = CUBE.assign(B04=CUBE.B04 * np.float32("nan"), SCL=CUBE.SCL * 0, valid=CU
 
 
 @pytest.mark.parametrize(
-    ("name", "zarr_format"), [("B04", 3), ("SCL", 2), ("valid", 3), ("VV", 2), ("DEM", 3)]
-)
+    ("name", "zarr_format", "emptied"),
+    [("B04", 3, False), ("B04", 3, True), ("SCL", 2, False), ("valid", 3, True), ("VV", 2, False),
+     ("DEM", 3, False)],
+)  # fmt: skip
 @pytest.mark.filterwarnings("ignore:zarr_format=2")
-def test_a_lost_chunk_names_its_window(tmp_path: Path, name: str, zarr_format: Any) -> None:
+def test_a_lost_chunk_names_its_window(
+    tmp_path: Path, name: str, zarr_format: Any, emptied: bool
+) -> None:
     path = tmp_path / "a.zarr"
     store.write_cube(EMPTY, path, zarr_format=zarr_format, **SMALL)
     same(store.open_cube(path), EMPTY)
     unit = 32 if zarr_format == 3 else 16
     files = [p for p in (path / name).rglob("*") if p.is_file() and p.name[0] not in ".z"]
     lost = next(f for f in files if f.relative_to(path / name).as_posix()[-3:] in ("1/1", "1.1"))
-    lost.unlink()
+    lost.write_bytes(b"") if emptied else lost.unlink()
     ds = store.open_cube(path, chunks={"y": unit, "x": unit})
     window = rf"{name} at .*{unit}:{2 * unit}, {unit}:{min(2 * unit, 50)} is recorded as written"
     for y in (slice(unit, unit + 1), slice(0, 70)):
