@@ -129,7 +129,8 @@ def run(
     >>> "NDVI" in out
     True
     """
-    ds = source if isinstance(source, xr.Dataset | xr.DataArray) else open_cube(source)
+    in_memory = isinstance(source, xr.Dataset | xr.DataArray)  # an array is refused as no cube
+    ds: xr.Dataset = source if in_memory else open_cube(source)
     here = place(target)
     settle(here)
     asked = request(

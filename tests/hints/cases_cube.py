@@ -20,6 +20,7 @@ for _v in BARE.variables.values():
     _v.encoding.pop("grid_mapping", None)
 COUNTS = CUBE.assign(B04=(CUBE["B04"] * 1e4).astype("uint16"))
 MASK = CUBE["valid"]
+PARIS = pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
 
 
 def fill(ds: Any, **options: Any) -> xr.Dataset:
@@ -84,11 +85,7 @@ DATES = [
     Case(
         "The time coordinate has a zone",
         fill,
-        {
-            "ds": CUBE.assign_coords(
-                time=pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
-            )
-        },
+        {"ds": CUBE.assign_coords(time=PARIS)},
     ),
     Case("expected those of acquisitions", fill, {"ds": dated("1970-01-01")}),
     Case("at most 100 years apart", fill, {"ds": dated("1890-05-01")}),
