@@ -49,6 +49,9 @@ def file_attrs(attrs: Mapping[Any, Any]) -> dict[str, Any]:
 def _file_attr(value: Any) -> Any:
     if value is None or isinstance(value, bool | np.bool_):
         return "" if value is None else int(value)
+    if isinstance(value, np.ndarray) and value.dtype.kind not in "iuf":
+        kind: Any = {"b": int, "M": str, "m": str}.get(value.dtype.kind, object)
+        return _file_attr(value.astype(kind) if kind is int else value.astype(kind).tolist())
     if isinstance(value, str | int | float | np.number | np.ndarray):
         return value
     if isinstance(value, list | tuple):

@@ -86,15 +86,20 @@ def follow(mask: Any, given: xr.Dataset, ds: xr.Dataset) -> Any:
     moved = {
         d: ds[d].variable
         for d in ("time", "y", "x")
-        if d in mask.indexes and d in given.indexes and not given.indexes[d].equals(ds.indexes[d])
+        if d in mask.indexes and d in given.indexes and not _same(given.indexes[d], ds.indexes[d])
         if _equal(mask.indexes[d], given.indexes[d])
     }
     return mask.assign_coords(moved)
 
 
+def _same(a: pd.Index, b: pd.Index) -> bool:
+    """True for the same values; pandas would guess what Python's dates mean and warn of it."""
+    return (a.dtype == object) == (b.dtype == object) and bool(a.equals(b))
+
+
 def _equal(a: pd.Index, b: pd.Index) -> bool:
     numbers = a.dtype.kind == "f" and b.dtype.kind == "f" and a.size == b.size
-    return bool(a.equals(b) or (numbers and np.allclose(a, b, rtol=1e-9, atol=0)))
+    return bool(_same(a, b) or (numbers and np.allclose(a, b, rtol=1e-9, atol=0)))
 
 
 def unplaced(ds: xr.Dataset, what: str) -> None:

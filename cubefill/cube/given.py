@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.axes import naive_utc
 from cubefill.cube.bands import canonical
 from cubefill.cube.conforming import own_dim
 from cubefill.errors import CubeError
@@ -17,6 +18,11 @@ NEAR = 1e-3
 
 _SECOND = np.timedelta64(1, "s")
 _NOT_CLEAR = re.compile(r"cloud(?!_?(free|less))|shadow|haze|masked|invalid|gap", re.IGNORECASE)
+_NAMED_CLOUD = re.compile(r"(^|_|is)(cloud|shadow|haze|masked|invalid)", re.IGNORECASE)
+_NAMED_OTHERWISE = re.compile(
+    r"(^|_)(no|non|not|valid)(_|$)|clear|free|less|inv(erted|erse)?$|prob|conf|percent|class|type",
+    re.IGNORECASE,
+)
 _OF_NUMBERS = ("_FillValue", "missing_value", "flag_values", "flag_meanings", "flag_masks")
 
 
@@ -36,7 +42,7 @@ def fitted(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
     if labelled and given.variable is ds.variables.get(given.name):
         _refuse_classes(given, what)
     if not labelled:
-        given = _wrap(given, tuple(sizes.values()), what)
+        given = _wrap(ds, given, what)
     turned = {d: n for d in given.dims if (n := own_dim(given, d)) and n not in given.dims}
     given = given.rename(turned)
     for dim in set(given.dims) & set(sizes):
@@ -76,7 +82,14 @@ def no_data(layer: xr.DataArray) -> Any:
 # ------------------------------------------------------------------ where it lies
 
 
-def _wrap(given: Any, shape: tuple[int, ...], what: str) -> xr.DataArray:
+def _wrap(ds: xr.Dataset, given: Any, what: str) -> xr.DataArray:
+    """An array without labels on the dimensions that its shape tells.
+
+    Raises
+    ------
+    CubeError
+        It is no array of one to three dimensions, or may lie on y and x or on x and y.
+    """
     if isinstance(given, xr.Variable):
         return xr.DataArray(given)
     if isinstance(given, xr.Dataset):
@@ -85,17 +98,34 @@ def _wrap(given: Any, shape: tuple[int, ...], what: str) -> xr.DataArray:
             f"{what} is a Dataset: expected one array. Use mask[{held!r}], a variable of it."
         )
     array = given if hasattr(given, "dtype") else np.asarray(given)
-    dims = {3: ("time", "y", "x"), 2: ("y", "x"), 1: ("time",)}.get(array.ndim)
-    if dims is None:
+    plain = {3: ("time", "y", "x"), 2: ("y", "x"), 1: ("time",)}.get(array.ndim)
+    if plain is None:
+        shape = tuple(ds.sizes[d] for d in ("time", "y", "x"))
         raise CubeError(f"{what} has {array.ndim} dimensions: expected an array of shape {shape}.")
-    return xr.DataArray(array, dims=dims)
+    own = tuple(d for d in _order(ds) if d in plain)
+    if own == plain or array.shape != tuple(ds.sizes[d] for d in own):
+        return xr.DataArray(array, dims=plain)
+    if array.shape == tuple(ds.sizes[d] for d in plain):
+        raise CubeError(
+            f"{what} has shape {array.shape}, which may be {', '.join(plain)} or, as in the cube, "
+            f"{', '.join(own)}: expected an array that names its dimensions. Use "
+            f"valid=xarray.DataArray(mask, dims={own!r}) for the cube's."
+        )
+    return xr.DataArray(array, dims=own)
+
+
+def _order(ds: xr.Dataset) -> tuple[str, ...]:
+    """Dimensions in the order in which the variables of the cube have them."""
+    full = (v.dims for v in ds.data_vars.values() if {"time", "y", "x"} <= set(v.dims))
+    return tuple(map(str, next(full, ("time", "y", "x"))))
 
 
 def _aligned(ds: xr.Dataset, given: xr.DataArray, dim: str, what: str) -> xr.DataArray:
     """The mask in the cube's order along one dimension."""
     if dim not in given.coords or dim not in ds.coords:
         return given
-    mine, theirs = ds[dim].values, given[dim].values
+    mine = ds[dim].values
+    theirs = _dates(given[dim], what) if dim == "time" else given[dim].values
     at = _positions(mine, theirs, _SECOND if dim == "time" else NEAR * _step(mine))
     if at is None:
         raise CubeError(
@@ -120,6 +150,14 @@ def _positions(mine: NDArray[Any], theirs: NDArray[Any], near: Any) -> NDArray[n
     nearest = np.where(np.abs(there[before] - mine) < np.abs(there[after] - mine), before, after)
     alone = (np.diff(there) > near).all() and np.unique(nearest).size == mine.size
     return order[nearest] if alone and (np.abs(there[nearest] - mine) <= near).all() else None
+
+
+def _dates(time: xr.DataArray, what: str) -> NDArray[Any]:
+    """Times as the cube has them, from what is a date; numbers as they are."""
+    dtype: Any = time.dtype  # pandas' own where it has a zone
+    if isinstance(dtype, np.dtype) and dtype.kind not in "OUS":
+        return np.asarray(time.values)
+    return naive_utc(time.to_index().to_numpy(object), f"time of {what}")
 
 
 def _step(values: NDArray[Any]) -> float:
@@ -175,14 +213,20 @@ def _refuse_classes(given: xr.DataArray, what: str) -> None:
     flags = np.atleast_1d(given.attrs.get("flag_values", []))
     meanings = str(given.attrs.get("flag_meanings", "")).split()
     words = dict(zip(flags.tolist(), meanings, strict=False))
+    name = str(given.name)
     if _NOT_CLEAR.search(words.get(1, "")):
         raise CubeError(
-            f"{what} says that 1 is {words[1]!r}: {_WANTED} Use valid={{{str(given.name)!r}: (0,)}}"
-            " to turn it."
+            f"{what} says that 1 is {words[1]!r}: {_WANTED} Use valid={{{name!r}: (0,)}} to "
+            "turn it."
         )
-    classes = canonical(str(given.name)) == "SCL" or not np.isin(flags, (0, 1)).all()
+    if not words and _NAMED_CLOUD.search(name) and not _NAMED_OTHERWISE.search(name):
+        raise CubeError(
+            f"{what}: by its name, 1 is what is not clear; {_WANTED} Use valid={{{name!r}: 0}} to "
+            f"turn it, or valid={{{name!r}: 1}} where 1 is clear."
+        )
+    classes = canonical(name) == "SCL" or not np.isin(flags, (0, 1)).all()
     if given.dtype != bool and (classes or "flag_masks" in given.attrs):
-        advice = _advice(np.empty(0, np.uint8), name=str(given.name), labelled=True)
+        advice = _advice(np.empty(0, np.uint8), name=name, labelled=True)
         raise CubeError(f"{what} holds class numbers: {_WANTED} {advice}")
 
 

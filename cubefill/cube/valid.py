@@ -289,10 +289,12 @@ def _pixel(scl: xr.DataArray, resolution: float | None, dilate: float) -> tuple[
         return float(resolution), float(resolution)
     steps = [_step(scl, d) for d in ("y", "x")]
     known = [s for s in steps if s]
-    if not known and dilate > 0:
+    alone = scl.sizes["y"] == scl.sizes["x"] == 1  # nothing to grow into
+    if not known and dilate > 0 and not alone:
         raise CubeError(
             f"{scl.name} has no y or x coordinates to read the pixel size from: expected "
-            "pixel centres in m. Use from_scl(scl, resolution=10), or dilate=0."
+            f"pixel centres in m. Use valid={{{str(scl.name)!r}: {tuple(map(int, CLEAR))}, "
+            "'dilate': 0}, or cubefill.cube.valid.from_scl(scl, resolution=10)."
         )
     fallback = known[0] if known else 1.0
     return steps[0] or fallback, steps[1] or fallback

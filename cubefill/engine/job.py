@@ -141,7 +141,8 @@ def run(
     announce(method, asked)
     asked = replace(asked, work=_sources(asked))
     targets = _targets(asked, here, of_ndvi, ndvi_store)
-    asked = replace(asked, carried={n: v for n, v in asked.carried.items() if n not in targets})
+    named = {n if str(n) in asked.carried else str(n): v for n, v in asked.carried.items()}
+    asked = replace(asked, carried={n: v for n, v in named.items() if n not in targets})
     carried = _carried(asked)
     targets |= dict.fromkeys(carried, here)
     refuse_memory(targets.values(), client)
@@ -198,7 +199,7 @@ def _sources(asked: Request) -> Work:
 def _carried(asked: Request) -> dict[str, tuple[tuple[str, ...], Source]]:
     """Where the tiles of what is written untouched come from."""
     return {
-        n: (tuple(map(str, v.dims)), find(v) or LazySource(v))
+        str(n): (tuple(map(str, v.dims)), find(v) or LazySource(v))
         for n, v in asked.carried.items()
         if {"y", "x"} & set(v.dims)
     }

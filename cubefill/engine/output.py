@@ -40,9 +40,9 @@ def with_carried(out: xr.Dataset, asked: Request) -> xr.Dataset:
     if not asked.carried:
         return out
     same = asked.work.axes.out is asked.work.axes.given
-    found = asked.ds[list(asked.carried)].coords
+    dims = {d for v in asked.carried.values() for d in v.dims if same or d != "time"}
     coords = {
-        n: c for n, c in found.items() if n not in out.coords and (same or "time" not in c.dims)
+        n: c for n, c in asked.ds.coords.items() if n not in out.coords and set(c.dims) <= dims
     }
     return out.assign_coords(coords).assign(dict(asked.carried))
 

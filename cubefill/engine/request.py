@@ -2,7 +2,7 @@
 
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
@@ -44,7 +44,7 @@ class Request:
     variables: Mapping[str, xr.Variable]
     """What the method needs, transposed to `(time, y, x)`."""
     name: str
-    carried: Mapping[str, xr.Variable] = field(default_factory=dict)
+    carried: Mapping[Hashable, xr.Variable] = field(default_factory=dict)
     """What comes back untouched beside the result: with `bands`, all that is not filled."""
 
 
@@ -114,15 +114,15 @@ def prepared(asked: Request) -> Work:
     return work
 
 
-def _carried(ds: xr.Dataset, work: Work) -> dict[str, xr.Variable]:
+def _carried(ds: xr.Dataset, work: Work) -> dict[Hashable, xr.Variable]:
     """What is filled by nothing and replaced by nothing; on other dates it has no place."""
-    rest = [str(n) for n in ds.data_vars if n not in work.bands and n not in work.outputs]
+    rest = [n for n in ds.data_vars if n not in work.bands and n not in work.outputs]
     same = work.axes.out is work.axes.given
     lost = [n for n in rest if "time" in ds[n].dims and not same]
     if lost:
         warnings.warn(
-            f"{', '.join(lost)} left out of the result: expected the dates of the cube, and "
-            "times= gives others. Use ds.interp or ds.sel to bring them there.",
+            f"{', '.join(map(str, lost))} left out of the result: expected the dates of the cube, "
+            "and times= gives others. Use ds.interp or ds.sel to bring them there.",
             CubefillWarning,
             stacklevel=4,
         )

@@ -108,8 +108,8 @@ def _with_ndvi(
     out["NDVI"] = encode(normalized_difference(nir, red, clip=clip), encodings["NDVI"])
     out["NDVI_flag"] = (index_flag(nir, red, arrays["fill_flag"], clip=clip), 0)
     if job.work.std:
-        stds = (decode(out[f"{b}_std"][0], encodings[f"{b}_std"]) for b in job.ndvi)
+        s, t = (decode(out[f"{b}_std"][0], encodings[f"{b}_std"]) for b in job.ndvi)
         attrs = together_attrs(job.work.errors_together(job.ndvi[0]))
-        std = normalized_difference_std(nir, red, *stds, *errors_together(attrs, job.ndvi[1]))
+        std = normalized_difference_std(nir, red, s, t, *errors_together(attrs, job.ndvi[1]))
         out["NDVI_std"] = encode(std, encodings["NDVI_std"])
     return out

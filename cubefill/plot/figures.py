@@ -251,7 +251,7 @@ def animate(
     ]
     target = local_path(path)
     first, *rest = stamped
-    timing = {"duration": round(1000 / fps), "loop": 0, "disposal": 1}
+    timing: dict[str, Any] = {"duration": round(1000 / fps), "loop": 0, "disposal": 1}
     with writing(target):
         first.save(target, save_all=True, append_images=rest, **timing)
     return target

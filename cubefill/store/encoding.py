@@ -24,8 +24,8 @@ _FILL = {"fill_flag": 255, "NDVI_flag": 255}
 def encoding_of(name: str, dtype: np.dtype[Any]) -> Encoding:
     """The encoding of a variable by its name and type.
 
-    Bands, `<band>_smooth` and NDVI are int16 counts of 1e-4, `<name>_std` uint16 counts of 1e-4,
-    every other floating-point variable float32; booleans and integers stay what they are.
+    Bands, `<band>_smooth` and NDVI are int16 counts of 1e-4, their `_std` uint16 counts of 1e-4;
+    Sentinel-1 and elevation are float32. All else stays what it is, float16 as float32.
 
     Examples
     --------
@@ -44,11 +44,13 @@ def encoding_of(name: str, dtype: np.dtype[Any]) -> Encoding:
             f"Variable {name!r} has type {dtype}: expected floating point, integer or bool. "
             f"Use ds.drop_vars({name!r}) or convert it."
         )
-    if name.endswith("_std"):
-        return Encoding(np.dtype(np.uint16), float32, SCALE, 65535, 65535)
-    if name not in _FLOAT32 and name.removesuffix("_smooth") in {*BANDS, "NDVI"}:
+    if name.removesuffix("_std").removesuffix("_smooth") in {*BANDS, "NDVI"} - _FLOAT32:
+        if name.endswith("_std"):
+            return Encoding(np.dtype(np.uint16), float32, SCALE, 65535, 65535)
         return Encoding(np.dtype(np.int16), float32, SCALE, NODATA, NODATA)
-    return Encoding(float32, float32, fill=float("nan"))
+    wide = np.dtype(np.float64)
+    kept = wide if dtype.itemsize > 4 and name not in _FLOAT32 else float32
+    return Encoding(kept, kept, fill=float("nan"))
 
 
 def array_options(profile: Profile, zarr_format: int) -> dict[str, Any]:

@@ -41,7 +41,9 @@ def open_cube(
     chunks: Chunks = "auto",
     storage_options: Mapping[str, Any] | None = None,
 ) -> xr.Dataset:
-    """The lazy cube in a store: float32, bool and uint8 on dask arrays that read their windows.
+    """The lazy cube in a store, on dask arrays that read their windows.
+
+    Counts are float32; what was stored as float64, bool or another integer is that.
 
     Dask chunks hold the whole time axis and a multiple of the stored chunks along y and x, at most
     128 MB where the stored chunks allow. The CRS is the coordinate `spatial_ref`. Opens what
@@ -207,6 +209,8 @@ def _source(
         dtype, nodata = np.dtype(bool), None
     elif scale is None and stored == np.uint8:
         dtype, nodata = stored, None
+    elif scale is None and stored.kind == "f" and stored.itemsize == 8:
+        dtype = np.dtype(np.float64)
     else:
         dtype = np.dtype(np.float32) if variable.dtype.kind == "f" else stored
     nodata = None if nodata is None or np.isnan(nodata) else float(nodata)

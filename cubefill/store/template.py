@@ -1,6 +1,7 @@
 """A store before its first pixel: metadata, coordinates and georeference, then aligned regions."""
 
 import os
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -37,6 +38,7 @@ ORDER = "cubefill_variables"
 GEOZARR = ("zarr_conventions", "proj:", "spatial:")
 """Beginnings of root attributes that describe the grid to readers of GeoZarr."""
 
+_NO_NAME = re.compile(r"^(\.*|__.*|zarr\.json|\.z(array|attrs|group|metadata))$|[/\\]")
 _STALE = ("chunks", "shards", "preferred_chunks", "compressors", "filters", "source")
 
 
@@ -89,12 +91,13 @@ def create(
             f"Pass shard={max(1, shard // max(chunk, 1)) * max(chunk, 1)}."
         )
     options = array_options(profile, zarr_format)
-    encodings = {n: encoding_of(str(n), v.dtype) for n, v in template.data_vars.items()}
+    _check_names(template)
+    spatial = [n for n, v in template.data_vars.items() if {"y", "x"} & {str(d) for d in v.dims}]
+    encodings = {n: encoding_of(str(n), template[n].dtype) for n in spatial}
     refuse_own_source(template, store)
     refuse_existing(store, overwrite)
     if zarr_format == 2:
         warn_format_2()
-    spatial = [n for n, v in template.data_vars.items() if {"y", "x"} & {str(d) for d in v.dims}]
     with _writing(store, _KEPT), replaced(store) as new:
         small = template.drop_vars(spatial)
         small.attrs = {UNFINISHED: True, MEMBERS: _members(template)}
@@ -224,6 +227,21 @@ def refuse_existing(store: StoreLike, overwrite: bool) -> None:
 def refuse_own_source(cube: xr.Dataset, store: StoreLike) -> None:
     """Raises StoreError when a cube is read from the store that it would be written to."""
     refuse_source(store, stores_of(cube), describe(store))
+
+
+def _check_names(template: xr.Dataset) -> None:
+    """Refuses names that no array of a store can have, or that two of them would share."""
+    names = [str(n) for n in template.variables]
+    for name in template.variables:
+        text = str(name)
+        if _NO_NAME.search(text) or text == GROUP or names.count(text) > 1:
+            plain_name = re.sub(r"\W+", "_", text).strip("_") or "layer"
+            better = plain_name if plain_name not in (*names, GROUP) else f"my_{plain_name}"
+            raise StoreError(
+                f"{text!r} is no name for an array of a store: expected one without slashes, used "
+                f"once, that does not begin with '__' and is not {GROUP!r}. "
+                f"Use ds.rename({{{name!r}: {better!r}}})."
+            )
 
 
 def _members(template: xr.Dataset) -> list[str]:

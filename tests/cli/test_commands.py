@@ -162,9 +162,9 @@ def test_whatever_is_typed_is_answered_in_one_line(
     monkeypatch.chdir(hostile)
     known = {"CATALOGUE": str(shown.catalogue), "CUBE": str(shown.cube)}
     kind, values, step = next(g for g in GROUPS if line in g[0])
-    values = values[kind.index(line) % step :: step]
+    chosen: tuple[str, ...] = values[kind.index(line) % step :: step]
     before = sorted(hostile.rglob("*"))
-    for value in values:
+    for value in chosen:
         words = [known.get(w, w.replace("{}", value)) for w in line.split()]
         result = CliRunner().invoke(cli.main, words)
         said = result.stderr.strip().splitlines()

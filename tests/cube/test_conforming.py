@@ -193,9 +193,9 @@ def test_bands_along_a_dimension_are_refused_and_the_hint_leads_on() -> None:
     want = ds.gapfill("linear").compute()
     xr.testing.assert_equal(out.gapfill("linear", valid=ds["valid"]).compute(), want)
     with pytest.raises(CubeError, match=r"Use da.gapfill\(...\), or da.to_dataset\(dim='bands'\)"):
-        cubefill.gapfill(da)
+        cubefill.gapfill(da)  # type: ignore[arg-type]
     with pytest.raises(CubeError, match=r"da.to_dataset\(name='B04'\)"):
-        cubefill.gapfill(ds["B04"])
+        cubefill.gapfill(ds["B04"])  # type: ignore[arg-type]
 
 
 def test_what_write_cube_takes_is_what_a_fill_takes(tmp_path: object) -> None:

@@ -66,6 +66,16 @@ def test_attributes_are_what_files_hold() -> None:
         "t": [1, 0, 0, 0, 1, 0, 0, 0, 1],
         "o": "2024-01-01 00:00:00",
     }
+    rows = {
+        "b": np.array([True, False]),
+        "s": np.array(["a", "b"]),
+        "o": np.array(["a", {"x": 1}], object),
+        "m": np.array(["2024-01-01"], "M8[D]"),
+    }
+    made = file_attrs(rows)
+    assert made["b"].tolist() == [1, 0]
+    assert (made["s"], made["o"]) == (["a", "b"], '["a", {"x": 1}]')
+    assert made["m"] == ["2024-01-01"]
 
 
 @pytest.mark.filterwarnings("ignore:.*does not have a Zarr V3 specification")
@@ -84,6 +94,17 @@ def test_a_fill_goes_into_every_file_and_back(tmp_path: Path) -> None:
         twice.to_netcdf(tmp_path / "b.nc")
         twice.to_zarr(tmp_path / "b.zarr", mode="w")
     assert cubefill.open_cube(tmp_path / "a.zarr")["title"].values.tolist() == ["a", "", "c"]
+
+
+def test_attributes_that_are_arrays_go_into_files(tmp_path: Path) -> None:
+    ds = cube()
+    ds.attrs |= {"ok": np.array([True, False]), "names": np.array(["a", "b"])}
+    ds["B04"].attrs |= ds.attrs
+    out = ds.gapfill("linear").compute()
+    out.to_netcdf(tmp_path / "o.nc")
+    with xr.open_dataset(tmp_path / "o.nc") as back:
+        assert back.attrs["names"] == ["a", "b"]
+        assert back["B04"].attrs["ok"].tolist() == [1, 0]
 
 
 def test_a_store_is_whole_with_such_coordinates(tmp_path: Path) -> None:

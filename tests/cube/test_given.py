@@ -6,6 +6,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -245,3 +246,66 @@ def test_a_mask_that_says_its_1_is_cloud_is_refused(
     with pytest.raises(CubeError, match=r"says that 1 is '(cloud|masked)'") as error:
         valid.apply(cube, "mask")
     np.testing.assert_array_equal(valid.apply(cube, typed(error)), ~cube["valid"])  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["cloud_mask", "s2_cloudmask", "clouds", "shadow", "invalid"])
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.float32])
+def test_a_variable_named_for_clouds_is_no_mask_of_what_is_clear(
+    cube: xr.Dataset, name: str, dtype: type
+) -> None:
+    ds = cube.assign({name: (~cube["valid"]).astype(dtype)})
+    for mask in (name, ds[name]):
+        with pytest.raises(CubeError, match="by its name, 1 is what is not clear"):
+            valid.apply(ds, mask)
+    np.testing.assert_array_equal(valid.apply(ds, {name: 0}), cube["valid"])
+    np.testing.assert_array_equal(valid.apply(ds, {name: 1}), ~cube["valid"])
+    np.testing.assert_array_equal(valid.apply(ds, ds[name] == 0), cube["valid"])
+
+
+@pytest.mark.parametrize("name", ["cloud_free", "not_cloudy", "clear_of_clouds", "cloudless"])
+def test_a_variable_named_for_clear_sky_is_a_mask(cube: xr.Dataset, name: str) -> None:
+    ds = cube.assign({name: cube["valid"]})
+    np.testing.assert_array_equal(valid.apply(ds, name), cube["valid"])
+
+
+@pytest.mark.parametrize("dims", [("time", "x", "y"), ("y", "x", "time"), ("x", "time", "y")])
+@pytest.mark.parametrize("called", [False, True])
+def test_an_array_without_labels_lies_as_the_cube_does(
+    cube: xr.Dataset, dims: tuple[str, ...], called: bool
+) -> None:
+    ds = cube.isel(time=slice(5), y=slice(6), x=slice(7)).transpose(*dims)
+    want = ds["valid"].transpose("time", "y", "x")
+    for array in (ds["valid"].values, want.values):
+        out = valid.apply(ds, (lambda _, a=array: a) if called else array)
+        np.testing.assert_array_equal(out, want)
+    square = ds.isel(y=slice(5), x=slice(5))
+    array = square["valid"].values
+    with pytest.raises(CubeError, match=r"may be time, y, x or, as in the cube") as error:
+        valid.apply(square, array)
+    better = typed(error, ds=square, mask=array, xarray=xr)
+    np.testing.assert_array_equal(
+        valid.apply(square, better),  # type: ignore[arg-type]
+        square["valid"].transpose("time", "y", "x"),
+    )
+
+
+def test_dates_of_a_mask_may_be_text_or_have_a_zone(cube: xr.Dataset) -> None:
+    mask, times = cube["valid"], pd.DatetimeIndex(cube["time"].values)
+    days = np.array([t.date() for t in times], object)
+    for dates in ([str(t) for t in times], times.tz_localize("UTC"), times.to_pydatetime()):
+        dated = mask.assign_coords(time=dates)
+        np.testing.assert_array_equal(valid.apply(cube, dated), mask)
+    ds = cube.assign_coords(time=days)
+    out = ds.gapfill("nearest", valid=mask.assign_coords(time=days))
+    want = cube.gapfill("nearest", valid=mask)
+    np.testing.assert_array_equal(out["B04"], want["B04"])
+
+
+def test_one_pixel_of_classes_has_nothing_to_grow_into(cube: xr.Dataset) -> None:
+    pixel = cube.drop_vars("valid").isel(y=[3], x=[4])
+    out = valid.apply(pixel)
+    np.testing.assert_array_equal(out, valid.apply(pixel, {"SCL": (4, 5, 6, 7), "dilate": 0}))
+    bare = cube.drop_vars(["valid", "y", "x"])
+    with pytest.raises(CubeError, match="'dilate': 0}") as error:
+        valid.apply(bare)
+    assert valid.apply(bare, typed(error)).any()  # type: ignore[arg-type]

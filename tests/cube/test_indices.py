@@ -42,8 +42,10 @@ def test_error_follows_a_simulation() -> None:
     rng = np.random.default_rng(0)
     n, r, sn, sr = 0.35, 0.08, 0.01, 0.006
     simulated = normalized_difference(rng.normal(n, sn, 200_000), rng.normal(r, sr, 200_000)).std()
-    one = [np.array([v], np.float32) for v in (n, r, sn, sr)]
-    assert normalized_difference_std(*one)[0] == pytest.approx(float(simulated), rel=0.02)
+    a, b, a_std, b_std = (np.array([v], np.float32) for v in (n, r, sn, sr))
+    assert normalized_difference_std(a, b, a_std, b_std)[0] == pytest.approx(
+        float(simulated), rel=0.02
+    )
 
 
 def test_other_near_infrared() -> None:
@@ -80,8 +82,10 @@ def test_the_flag_of_ndvi_says_how_it_came_about(
     """NaN exactly where it is 7, 8 or 255; a clipped value has a code of its own."""
     dims = ("time", "y", "x")
     arrays = {"B08": NIR, "B04": RED}
-    ds = xr.Dataset({n: (dims, np.float32(a).reshape(1, 1, -1)) for n, a in arrays.items()})
-    ds["fill_flag"] = (dims, np.uint8(CODES).reshape(1, 1, -1))
+    ds = xr.Dataset(
+        {n: (dims, np.array(a, np.float32).reshape(1, 1, -1)) for n, a in arrays.items()}
+    )
+    ds["fill_flag"] = (dims, np.array(CODES, np.uint8).reshape(1, 1, -1))
     out = with_ndvi(ds, clip=clip)
     assert out["NDVI_flag"].values.ravel().tolist() == flags
     assert out["NDVI_flag"].dtype == np.uint8
@@ -117,10 +121,12 @@ def test_error_follows_a_simulation_of_errors_that_go_together() -> None:
     for rho in (-0.6, 0.8):
         u, v = rng.multivariate_normal([0, 0], [[1, rho], [rho, 1]], 200_000).T
         simulated = normalized_difference(n + sn * u, r + sr * v).std()
-        one = [np.array([x], np.float32) for x in (n, r, sn, sr)]
-        found = normalized_difference_std(*one, rho)[0]
+        a, b, a_std, b_std = (np.array([x], np.float32) for x in (n, r, sn, sr))
+        found = normalized_difference_std(a, b, a_std, b_std, rho)[0]
         assert found == pytest.approx(float(simulated), rel=0.02)
-        assert normalized_difference_std(*one, rho, 0.5)[0] == pytest.approx(found / 2)
+        assert normalized_difference_std(a, b, a_std, b_std, rho, 0.5)[0] == pytest.approx(
+            found / 2
+        )
 
 
 def test_what_is_known_of_errors_survives_attributes() -> None:

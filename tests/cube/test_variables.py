@@ -1,3 +1,5 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -49,7 +51,7 @@ def test_bands_and_indices_are_filled(name: str) -> None:
         {"standard_name": "surface_temperature standard_error"},
     ],
 )
-def test_attributes_say_what_a_strange_name_is(attrs: dict[str, object]) -> None:
+def test_attributes_say_what_a_strange_name_is(attrs: dict[str, Any]) -> None:
     assert doubtful(beside("thing")) == ("thing",)
     assert chosen_bands(beside("thing", **attrs)) == ("B04", "B08")
     told = beside("thing", standard_name="surface_bidirectional_reflectance")

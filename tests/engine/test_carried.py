@@ -9,7 +9,7 @@ import xarray as xr
 
 import cubefill
 from cubefill.cli.commands import main
-from cubefill.errors import CubeError, CubefillWarning, MethodError
+from cubefill.errors import CubeError, CubefillWarning, MethodError, StoreError
 from cubefill.testing import synthetic_cube
 from tests.shared.bad_cases import net
 
@@ -24,7 +24,7 @@ def rich() -> xr.Dataset:
     ds["angle"] = (("time", "y", "x"), rng.random((6, 20, 24)).astype(np.float32))
     ds["classes"] = (("time", "y", "x"), rng.integers(0, 9, (6, 20, 24)).astype(np.uint16))
     ds["by_month"] = (("month", "y", "x"), rng.random((2, 20, 24)).astype(np.float32))
-    ds["weights"] = ("month", np.float32([1, 2]))
+    ds["weights"] = ("month", np.array([1, 2], np.float32))
     return ds.assign_coords(month=[3, 4])
 
 
@@ -97,3 +97,48 @@ def test_the_command_takes_bands(tmp_path: Path) -> None:
     np.testing.assert_allclose(out["B02"], rich()["B02"], atol=1e-7)
     with pytest.raises(CubeError, match="thing may be bands or not"):
         cubefill.run(source, tmp_path / "g.zarr", "linear", progress=False)
+
+
+def test_names_that_are_no_text_are_carried_too(tmp_path: Path) -> None:
+    ds = rich().assign({4: rich()["angle"], ("a", 1): rich()["classes"]})
+    out = ds.gapfill("linear", bands=BANDS)
+    xr.testing.assert_identical(out[4], out["angle"].rename(4))
+    done = cubefill.run(ds, tmp_path / "o.zarr", "linear", bands=BANDS, progress=False)
+    np.testing.assert_array_equal(done["4"], done["angle"])
+    np.testing.assert_array_equal(done["('a', 1)"], ds["classes"])
+
+
+@pytest.mark.parametrize(
+    "name", ["a/b", "", "..", "zarr.json", "cubefill_job", "__own", "a\\b", ".zattrs", 4]
+)
+def test_names_that_no_store_has_are_refused_and_the_advice_leads_on(
+    tmp_path: Path, name: Any
+) -> None:
+    ds = synthetic_cube(dates=4).assign({name: synthetic_cube(dates=4)["SCL"]})
+    ds = ds.assign({"4": ds["SCL"]}) if name == 4 else ds
+    for write in (
+        lambda ds: cubefill.write_cube(ds, tmp_path / "o.zarr", progress=False),
+        lambda ds: cubefill.run(ds, tmp_path / "r.zarr", bands=BANDS, progress=False),
+    ):
+        with pytest.raises(StoreError, match="is no name for an array of a store") as error:
+            write(ds)
+        better = eval(str(error.value).split("Use ")[1].rstrip("."), {"ds": ds})
+        assert np.array_equal(write(better)["SCL"], ds["SCL"])
+
+
+def test_numbers_and_text_beside_the_bands_go_through_stores_as_they_are(tmp_path: Path) -> None:
+    ds, rng = synthetic_cube(dates=4), np.random.default_rng(3)
+    beside = {
+        "longitude": (("y", "x"), 48 + rng.random((20, 24)) * 1e-7),
+        "noise_std": (("time", "y", "x"), rng.normal(0, 20, (4, 20, 24))),
+        "seconds": ("time", 1.7e9 + rng.random(4)),
+        "product": ("time", ["S2A_1", "S2B_2", "S2A_3", "S2B_4"]),
+        "sensed": ("time", ds["time"].values + np.timedelta64(3, "s")),
+    }
+    ds = ds.assign(beside)
+    written = cubefill.write_cube(ds, tmp_path / "c.zarr", progress=False)
+    done = cubefill.run(ds, tmp_path / "o.zarr", bands=BANDS, progress=False)
+    again = cubefill.run(tmp_path / "c.zarr", tmp_path / "p.zarr", bands=BANDS, progress=False)
+    for name in beside:
+        for out in (written, done, again):
+            np.testing.assert_array_equal(out[name], ds[name])

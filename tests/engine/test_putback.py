@@ -145,7 +145,7 @@ def test_one_flag_tells_a_band_that_is_missing_from_all(method: Any) -> None:
     ds["valid"][:, 1, 1] = [True, False, True, True, False, True, True, False, True]
     ds["B08"][:, 1, 1] = np.nan
     ds["B04"][:, 2, 2] = ds["B08"][:, 2, 2] = np.nan
-    class_of = {"lam": 10.0} if method == "whittaker" else {}
+    class_of: dict[str, Any] = {"lam": 10.0} if method == "whittaker" else {}
     out = gapfill(ds, method, **class_of).compute()
     known = np.stack([np.isfinite(out[b].values) for b in ("B04", "B08")])
     flag = out["fill_flag"].values

@@ -95,7 +95,11 @@ def test_baseline(name: str, properties: dict[str, Any], want: float | None) -> 
     assert stac_items.baseline(item(name, **properties)) == want
 
 
-PROPERTIES = ("s2:processing_baseline", "sentinel:processing_baseline", "processing:version")
+PROPERTIES: tuple[str, ...] = (
+    "s2:processing_baseline",
+    "sentinel:processing_baseline",
+    "processing:version",
+)
 PROPERTIES += ("sentinel2:processing_baseline", "processing_baseline", "processingBaseline")
 
 
@@ -114,7 +118,8 @@ def test_a_baseline_is_read_however_it_is_written(
     major: int, minor: int, key: str, spelling: Any, form: str, as_number: bool
 ) -> None:
     value = major + minor / 100 if as_number else spelling(form.format(major, minor))
-    one = item(**{key: value})
+    properties: dict[str, Any] = {key: value}
+    one = item(**properties)
     assert stac_items.baseline(one) == pytest.approx(major + minor / 100)
     assert offset_of(one, one.assets["blue"]).counts == -1000
 

@@ -349,7 +349,7 @@ def _held_out(method: Classic, sample: Block) -> Errors:
     names = list(sample.bands)
     found = [_told(free, b, sample.valid, axes) for b in sample.bands.values()]
     between, beyond = (
-        tuple((n, _pooled(f.square[k], f.count[k])) for n, f in zip(names, found, strict=True))
+        tuple((n, _pooled(f.square[k], f.known[k])) for n, f in zip(names, found, strict=True))
         for k in (0, 1)
     )
     errors = Errors(between, beyond)
@@ -357,7 +357,7 @@ def _held_out(method: Classic, sample: Block) -> Errors:
         np.append(errors.table(n).ravel(), np.nan)[f.bin] for n, f in zip(names, found, strict=True)
     ]
     pairs = combinations(range(len(names)), 2)
-    together = (_together(*(found[i] for i in p), *(spread[i] for i in p)) for p in pairs)
+    together = (_together(found[i], found[k], spread[i], spread[k]) for i, k in pairs)
     named = zip(combinations(names, 2), together, strict=True)
     return replace(errors, together=tuple((*n, *t) for n, t in named if t is not None))
 
@@ -367,7 +367,8 @@ class _Told(NamedTuple):
 
     square: NDArray[np.float64]
     """Squared errors `(between or beyond, bin)`, added up."""
-    count: NDArray[np.float64]
+    known: NDArray[np.float64]
+    """How many they are."""
     value: Float
     """`(time, y, x)`, NaN where there is no observation."""
     error: Float
@@ -381,7 +382,7 @@ def _told(method: Classic, band: NDArray[Any], valid: Bool, axes: Axes) -> _Told
     square, count = np.zeros((2, 2, len(EDGES) + 1))
     out, error = np.empty_like(value), np.full_like(value, np.nan)
     bins = np.full(value.shape, -1, np.int8)
-    for i in np.flatnonzero(clear.any(axis=(1, 2))):
+    for i in map(int, np.flatnonzero(clear.any(axis=(1, 2)))):
         others = clear.copy()
         others[i] = False
         method.curve(value, others, axes, out)
@@ -408,10 +409,10 @@ def _together(
     if not u.any() or not v.any():
         return None
     correlation = float(u @ v / np.sqrt((u @ u) * (v @ v)))
-    truth = [e.value[both] for e in (a, b)]
-    told = [t + e.error[both] for t, e in zip(truth, (a, b), strict=True)]
-    error = normalized_difference(*told) - normalized_difference(*truth)
-    s = normalized_difference_std(*told, a_std[both], b_std[both], correlation)
+    p, q = a.value[both], b.value[both]
+    told = p + a.error[both], q + b.error[both]
+    error = normalized_difference(*told) - normalized_difference(p, q)
+    s = normalized_difference_std(told[0], told[1], a_std[both], b_std[both], correlation)
     known = np.isfinite(error) & np.isfinite(s)
     if not s[known].any():
         return correlation, 1.0

@@ -250,7 +250,8 @@ def test_a_net_that_learned_another_quantity_warns_once_a_call(tmp_path: Path) -
     state = method.net(SHORT).state_dict()
     checkpoint.save(tmp_path / "own", state, own)
     gapfill(ds, "stpconv", checkpoint=tmp_path / "own").compute()
-    for n, entries in enumerate((STpconv.published, {"quantity": "", "sensor": "Landsat 8"})):
+    others: list[dict[str, Any]] = [{**STpconv.published}, {"quantity": "", "sensor": "Landsat 8"}]
+    for n, entries in enumerate(others):
         folder = checkpoint.save(tmp_path / f"{n}", state, replace(own, **entries))
         with pytest.warns(CubefillWarning, match="and fills reflectance of Sentinel-2") as said:
             out = gapfill(ds.chunk(y=4), "stpconv", checkpoint=folder, tile=8).compute()

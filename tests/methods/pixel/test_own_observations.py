@@ -73,7 +73,7 @@ def test_nor_does_it_change_what_is_learned(name: str) -> None:
     ds = cube(14, (8, 9), gap=0.5)
     ds["valid"][[0, 5, 13]] = False
     kept = [i for i in range(14) if i not in (0, 5, 13)]
-    options = {"orders": 1, "trend": False} if name == "harmonic" else {}
+    options: dict[str, Any] = {"orders": 1, "trend": False} if name == "harmonic" else {}
     whole = gapfill(ds, name, std=True, **options).compute()
     without = gapfill(ds.isel(time=kept), name, std=True, **options).compute()
     assert whole.attrs["gapfill_learned"] == without.attrs["gapfill_learned"]

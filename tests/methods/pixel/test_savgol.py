@@ -43,6 +43,7 @@ def test_savgol_is_a_polynomial_fitted_to_the_line(
 
 
 def test_savgol_options_are_checked() -> None:
-    for options in ({"window": 0}, {"order": 10}):
+    wrong: tuple[dict[str, Any], ...] = ({"window": 0}, {"order": 10})
+    for options in wrong:
         with pytest.raises(MethodError, match="days above 0"):
             Savgol(**options)
