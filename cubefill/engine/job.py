@@ -270,7 +270,7 @@ def _begin(
     )
     missing: dict[str, Tile] = {}
     for where in written(job):
-        names = [n for n, one in job.targets.items() if one == where]
+        names: list[Any] = [n for n, one in job.targets.items() if one == where]
         if where == job.targets["fill_flag"]:  # with what lies on neither y nor x
             names += [n for n in asked.carried if n not in names]
         todo = begin(
