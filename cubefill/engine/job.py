@@ -129,7 +129,8 @@ def run(
     >>> "NDVI" in out
     True
     """
-    ds = source if isinstance(source, xr.Dataset | xr.DataArray) else open_cube(source)
+    in_memory = isinstance(source, xr.Dataset | xr.DataArray)  # an array is refused as no cube
+    ds: xr.Dataset = source if in_memory else open_cube(source)
     here = place(target)
     settle(here)
     asked = request(
@@ -269,7 +270,7 @@ def _begin(
     )
     missing: dict[str, Tile] = {}
     for where in written(job):
-        names = [n for n, one in job.targets.items() if one == where]
+        names: list[Any] = [n for n, one in job.targets.items() if one == where]
         if where == job.targets["fill_flag"]:  # with what lies on neither y nor x
             names += [n for n in asked.carried if n not in names]
         todo = begin(

@@ -8,7 +8,6 @@ import pandas as pd
 import xarray as xr
 
 import cubefill
-from cubefill.cube import valid as validity
 from cubefill.cube.dataset import check
 from cubefill.testing import synthetic_cube
 from tests.hints.typing import Case
@@ -20,6 +19,8 @@ for _v in BARE.variables.values():
     _v.encoding.pop("grid_mapping", None)
 COUNTS = CUBE.assign(B04=(CUBE["B04"] * 1e4).astype("uint16"))
 MASK = CUBE["valid"]
+SQUARE = synthetic_cube(6, (6, 6))
+PARIS = pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
 
 
 def fill(ds: Any, **options: Any) -> xr.Dataset:
@@ -84,11 +85,7 @@ DATES = [
     Case(
         "The time coordinate has a zone",
         fill,
-        {
-            "ds": CUBE.assign_coords(
-                time=pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
-            )
-        },
+        {"ds": CUBE.assign_coords(time=PARIS)},
     ),
     Case("expected those of acquisitions", fill, {"ds": dated("1970-01-01")}),
     Case("at most 100 years apart", fill, {"ds": dated("1890-05-01")}),
@@ -204,9 +201,19 @@ MASKS = [
     ),
     Case(
         "to read the pixel size from",
-        lambda scl, from_scl=None, **o: validity.from_scl(scl, **o),
-        {"scl": CUBE["SCL"].drop_vars(["x", "y"])},
-        put={"from_scl(scl, resolution=10)": "resolution=10"},
+        fill,
+        {"ds": CUBE.drop_vars(["valid", "x", "y"])},
+    ),
+    Case(
+        "expected an array that names its dimensions",
+        fill,
+        {"ds": SQUARE.transpose("x", "y", "time"), "valid": SQUARE["valid"].values},
+        names={"mask": SQUARE["valid"].values},
+    ),
+    Case(
+        "by its name, 1 is what is not clear",
+        fill,
+        {"ds": CUBE.assign(cloud_mask=(~MASK).astype("u1")), "valid": "cloud_mask"},
     ),
     Case(
         "does not lie on y and x",

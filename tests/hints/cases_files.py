@@ -113,6 +113,11 @@ STORES = [
         lambda ds, store: made(ds, store),
         lambda: {"ds": CUBE.assign(name=CUBE["B04"].astype(str)), "store": new()},
     ),
+    Case(
+        "is no name for an array of a store",
+        lambda ds: cubefill.write_cube(ds, new(), shard=256),
+        {"ds": CUBE.assign({"a/b": CUBE["B04"]})},
+    ),
     Case("so {} has none and lies nowhere", lambda ds: write(ds, new()), {"ds": BARE}),
     Case("is one zarr array", cubefill.open_cube, lambda: {"store": f"{stored()}/B04"}),
 ]
