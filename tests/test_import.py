@@ -6,7 +6,8 @@ from pathlib import Path
 
 COMMAND = "import sys; sys.argv = ['cubefill', {!r}]; from cubefill.cli import main; main()"
 STARTED = ["cubefill", "cubefill.errors", "cubefill.imports"]
-SHELL = ["cubefill.addresses", "cubefill.cli", "cubefill.cli.command", "cubefill.cli.commands", "cubefill.cli.training"]
+SHELL = ["cubefill.addresses", "cubefill.cli"]
+SHELL += [f"cubefill.cli.{name}" for name in ("command", "commands", "training")]
 
 WITHOUT_TORCH = """
 import sys, warnings
