@@ -221,6 +221,11 @@ def naive_utc(values: NDArray[Any], name: str = "time") -> Times:
         A value is no date of the Gregorian calendar between 1678 and 2262, or a text not ISO 8601.
     """
     flat = np.asarray(values)
+    if flat.size and isinstance(flat.flat[0], pd.Period):
+        raise CubeError(
+            f"{name} holds periods such as {flat.flat[0]}: expected dates of acquisition. "
+            "Use ds.assign_coords(time=ds.indexes['time'].to_timestamp())."
+        )
     try:
         if flat.dtype.kind == "M":
             made = pd.DatetimeIndex(pd.to_datetime(flat.ravel())).as_unit("ns")

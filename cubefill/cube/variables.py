@@ -185,7 +185,7 @@ def _sorted_out(ds: xr.Dataset) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return (floats, tuple(n for n in unknown if n not in floats)) if floats else (unknown, ())
 
 
-def _given(ds: xr.Dataset, bands: Iterable[str] | str) -> tuple[str, ...]:
+def _given(ds: xr.Dataset, bands: Any) -> tuple[str, ...]:
     asked = (bands,) if not isinstance(bands, Iterable) else tuple(dict.fromkeys(bands))
     asked = (bands,) if isinstance(bands, str) else asked
     if not asked:

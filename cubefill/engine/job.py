@@ -129,6 +129,7 @@ def run(
     >>> "NDVI" in out
     True
     """
+    _check_how(on_error, workers)
     in_memory = isinstance(source, xr.Dataset | xr.DataArray)  # an array is refused as no cube
     ds: xr.Dataset = source if in_memory else open_cube(source)
     here = place(target)
@@ -238,6 +239,16 @@ def _targets(
         names = ["NDVI", "NDVI_flag", *(["NDVI_std"] if asked.work.std else [])]
         targets |= dict.fromkeys(names, there)
     return targets
+
+
+def _check_how(on_error: str, workers: int | None) -> None:
+    if on_error not in ("raise", "skip"):
+        raise JobError(
+            f"on_error={on_error!r}: expected 'raise' or 'skip'. Pass on_error='skip' to go on "
+            "without the tiles that fail."
+        )
+    if workers is not None and workers < 1:
+        raise JobError(f"workers={workers}: expected 1 or more. Pass workers=None for all cores.")
 
 
 def _check_targets(ds: xr.Dataset, job: Job, resume: bool, overwrite: bool) -> None:

@@ -12,7 +12,7 @@ import xarray as xr
 from cubefill import cube as cubes
 from cubefill.cube import valid as validity
 from cubefill.cube.axes import time_axes
-from cubefill.cube.bands import COHERENCE, SAR_BANDS, canonical
+from cubefill.cube.bands import BANDS, COHERENCE, SAR_BANDS, canonical
 from cubefill.cube.conforming import foreign_names, in_own_names, mask_in_own_names
 from cubefill.engine.kernel import sample
 from cubefill.engine.work import Work
@@ -74,7 +74,7 @@ def request(
     chosen = _on_device(resolve(method, **dict(options or {})), device)
     getattr(chosen, "ready", lambda: None)()
     needs = chosen.needs
-    filled = bands_of(ds, needs, name_of(chosen), bands)
+    filled = bands_of(_without_masks(ds, valid), needs, name_of(chosen), bands)
     what = traits(chosen, filled)
     if std and not what.gives_std:
         raise MethodError(
@@ -127,6 +127,12 @@ def _carried(ds: xr.Dataset, work: Work) -> dict[Hashable, xr.Variable]:
             stacklevel=4,
         )
     return {n: ds[n].variable for n in rest if n not in lost}
+
+
+def _without_masks(ds: xr.Dataset, valid: Any) -> xr.Dataset:
+    """The cube without the variables that `valid` names as masks or classes: they are no bands."""
+    named = list(valid) if isinstance(valid, Mapping) else [valid] if isinstance(valid, str) else []
+    return ds.drop_vars([n for n in named if n in ds.data_vars and canonical(str(n)) not in BANDS])
 
 
 def bands_of(

@@ -1,5 +1,6 @@
 """`bands=`: what is filled, and what comes back beside it untouched, at every door."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +117,11 @@ def test_names_that_no_store_has_are_refused_and_the_advice_leads_on(
 ) -> None:
     ds = synthetic_cube(dates=4).assign({name: synthetic_cube(dates=4)["SCL"]})
     ds = ds.assign({"4": ds["SCL"]}) if name == 4 else ds
-    for write in (
+    ways: tuple[Callable[[xr.Dataset], xr.Dataset], ...] = (
         lambda ds: cubefill.write_cube(ds, tmp_path / "o.zarr", progress=False),
         lambda ds: cubefill.run(ds, tmp_path / "r.zarr", bands=BANDS, progress=False),
-    ):
+    )
+    for write in ways:
         with pytest.raises(StoreError, match="is no name for an array of a store") as error:
             write(ds)
         better = eval(str(error.value).split("Use ")[1].rstrip("."), {"ds": ds})
@@ -142,3 +144,14 @@ def test_numbers_and_text_beside_the_bands_go_through_stores_as_they_are(tmp_pat
     for name in beside:
         for out in (written, done, again):
             np.testing.assert_array_equal(out[name], ds[name])
+
+
+def test_a_layer_that_valid_names_is_no_band_whatever_its_name_and_type() -> None:
+    ds = synthetic_cube(dates=6)
+    named = ds.assign(thing=ds["SCL"].astype("float32"), other=ds["valid"].astype("int32"))
+    named = named.drop_vars(["SCL", "valid"])
+    for valid in ({"thing": (4, 5, 6, 7)}, "other"):
+        out = named[["B04", "thing" if isinstance(valid, dict) else "other"]].gapfill(valid=valid)
+        assert list(out.data_vars) == ["B04", "fill_flag"]
+    with pytest.raises(CubeError, match="thing may be bands or not"):
+        named[["B04", "thing"]].gapfill(valid="finite")

@@ -20,6 +20,7 @@ for _v in BARE.variables.values():
 COUNTS = CUBE.assign(B04=(CUBE["B04"] * 1e4).astype("uint16"))
 MASK = CUBE["valid"]
 SQUARE = synthetic_cube(6, (6, 6))
+MONTHS = pd.period_range("2024-01", periods=6, freq="M")
 PARIS = pd.DatetimeIndex(CUBE["time"].values).tz_localize("Europe/Paris")
 
 
@@ -96,6 +97,9 @@ DATES = [
         names={"dates": CUBE["time"].values},
     ),
     Case("expected datetime64.", fill, {"ds": CUBE.assign_coords(time=np.arange(6))}),
+    Case("holds periods such as", fill, {"ds": CUBE.assign_coords(time=MONTHS)}),
+    Case("expected 'raise' or 'skip'.", job, {"source": CUBE, "on_error": "no"}),
+    Case("Pass workers=None for all cores.", job, {"source": CUBE, "workers": 0}),
     Case("holds NaT at positions", fill, {"ds": dated("NaT")}),
 ]
 NAMES = [
@@ -103,7 +107,7 @@ NAMES = [
         "both stand for", fill, {"ds": CUBE.rename(B04="red").assign(b04=CUBE["B04"])}, takes="ds"
     ),
     Case("choose them yourself", fill, {"ds": CUBE.rename(B04="red")}),
-    Case("looks like digital numbers", fill, {"ds": COUNTS}, then=has_no_gap),
+    Case("after any offset of the processing baseline", fill, {"ds": COUNTS}, then=has_no_gap),
     Case(
         "names no bands",
         filled,
