@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import xarray as xr
 
-from cubefill.cube import with_ndvi
+from cubefill.cube import unplaced, with_ndvi
 from cubefill.cube.counts import Counts
 from cubefill.engine.output import describe_output, with_carried
 from cubefill.engine.planning import STEP, plan_work
@@ -137,6 +137,8 @@ def run(
     asked = request(
         ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
     )
+    if in_memory:
+        unplaced(asked.ds, "the store")
     of_ndvi = (nir, "B04") if ndvi or ndvi_store is not None else None
     _check_ndvi(asked, of_ndvi)
     announce(method, asked)

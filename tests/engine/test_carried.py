@@ -155,3 +155,16 @@ def test_a_layer_that_valid_names_is_no_band_whatever_its_name_and_type() -> Non
         assert list(out.data_vars) == ["B04", "fill_flag"]
     with pytest.raises(CubeError, match="thing may be bands or not"):
         named[["B04", "thing"]].gapfill(valid="finite")
+
+
+def test_a_job_on_a_cube_without_crs_says_so(tmp_path: Path) -> None:
+    ds = synthetic_cube(dates=4).drop_vars("spatial_ref").drop_attrs()
+    for v in ds.variables.values():
+        v.encoding.pop("grid_mapping", None)
+    with pytest.warns(CubefillWarning, match="names no CRS, so the store has none") as said:
+        cubefill.run(ds, tmp_path / "out.zarr", progress=False)
+    assert len(said) == 1
+    named = eval("ds.assign_attrs(crs='EPSG:32631')", {"ds": ds})
+    assert str(said[0].message).count("ds.assign_attrs(crs='EPSG:32631')") == 1
+    out = cubefill.run(named, tmp_path / "named.zarr", progress=False)
+    assert cubefill.cube.crs_of(out) == "EPSG:32631"
