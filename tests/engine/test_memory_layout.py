@@ -345,3 +345,20 @@ def test_rows_are_told_from_what_is_none() -> None:
     assert not in_rows(a[..., ::-1])
     assert not in_rows(a.T)
     assert as_rows(a.T, a.dtype).flags.c_contiguous
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_what_numpy_masks_is_no_data_whatever_lies_under_the_mask(lazy: bool) -> None:
+    plain = cube(7, (5, 6))
+    hidden = np.random.default_rng(3).random(plain["B04"].shape) < 0.3
+    plain = plain.assign({n: plain[n].where(~hidden) for n in ("B04", "B08")})
+    odd = plain.assign(
+        {
+            n: (DIMS, np.ma.masked_array(np.where(hidden, 9.0, plain[n].values), hidden)[:, ::-1])
+            for n in ("B04", "B08")
+        }
+    )
+    odd["valid"] = odd["valid"].isel(y=slice(None, None, -1)).variable
+    turned = plain.isel(y=slice(None, None, -1)).assign_coords(y=plain["y"].values)
+    odd = odd.chunk(x=4) if lazy else odd
+    check_same(odd, turned, lambda ds: cubefill.gapfill(ds, "linear"))
