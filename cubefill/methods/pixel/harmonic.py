@@ -25,6 +25,7 @@ from cubefill.methods.pixel.kernel import (
     Array,
     as_row,
     bisquare,
+    copied,
     give,
     kernel,
     load,
@@ -275,7 +276,7 @@ def factors(valid: Array, pairs: Array, ridge: Array, out: Array) -> None:
                 _add(pairs[i, terms + m], q, g[m])
         _factor(g, terms)
         for m in range(g.shape[0]):
-            out[m, p0 : p0 + n] = g[m, :n]
+            copied(g[m], n, out[m, p0:])
 
 
 @row
@@ -312,7 +313,7 @@ def apply_factors(
             for k in range(terms):
                 _add(pairs[i, k], v, c[k])
         for m in range(g.shape[0]):
-            g[m, :n] = factor[m, p0 : p0 + n]
+            copied(factor[m, p0:], n, g[m])
         _solve(g, c, terms)
         for k in range(len(xo)):
             _predict(xo, k, c, a)

@@ -54,6 +54,16 @@ def row(function: F) -> F:
     return cast(F, njit(nogil=True, error_model="numpy")(function))
 
 
+@row
+def copied(values: Array, count: int, out: Array) -> None:
+    """`out` begins with the first `count` values.
+
+    A loop, because numba takes seconds to compile what `out[:count] = ...` says of odd shapes.
+    """
+    for j in range(count):
+        out[j] = values[j]
+
+
 class Kernel:
     """A compiled function with one signature per type of data, kept on disk between processes.
 

@@ -22,6 +22,7 @@ from cubefill.methods.pixel.kernel import (
     TABLE,
     VALID,
     Array,
+    copied,
     give,
     kernel,
     load,
@@ -141,7 +142,7 @@ def savgol(
         n = min(width, pixels - p0)
         lost += load(band, valid, p0, n, first)
         for i in range(len(given)):
-            s[given[i], :n] = first[i, :n]
+            copied(first[i], n, s[given[i]])
         span(s, low, high)
         _fill_lines(s, seconds, v, t, z, pt, bend)
         for k in range(len(asked)):
