@@ -19,7 +19,7 @@ def lines() -> list[str]:
 @pytest.fixture(scope="module")
 def shown(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> demo.DemoResult:
     folder = tmp_path_factory.mktemp("demo") / "here"
-    return demo.run_demo(folder, size=96, dates=12, say=lines.append)
+    return demo.run_demo(folder, size=64, dates=8, say=lines.append)
 
 
 def test_it_leaves_what_it_names(shown: demo.DemoResult) -> None:
@@ -32,7 +32,7 @@ def test_it_leaves_what_it_names(shown: demo.DemoResult) -> None:
 
 def test_the_filled_cube_is_complete(shown: demo.DemoResult) -> None:
     out = cubefill.open_cube(shown.filled)
-    assert dict(out.sizes) == {"time": 12, "y": 96, "x": 96}
+    assert dict(out.sizes) == {"time": 8, "y": 64, "x": 64}
     assert {"B02", "B03", "B04", "B08", "NDVI", "NDVI_flag", "fill_flag"} <= set(out.data_vars)
     assert float(out["NDVI"].isnull().mean()) < 0.05
 
@@ -50,7 +50,7 @@ def test_errors_are_those_of_the_truth(shown: demo.DemoResult) -> None:
 
 def test_it_replaces_an_earlier_demo(shown: demo.DemoResult, tmp_path: Path) -> None:
     shutil.copytree(shown.folder, tmp_path / "demo")
-    again = demo.run_demo(tmp_path / "demo", size=48, dates=5, seed=1)
+    again = demo.run_demo(tmp_path / "demo", size=32, dates=5, seed=1)
     assert cubefill.open_cube(again.filled).sizes["time"] == 5
 
 
@@ -65,5 +65,5 @@ def test_it_refuses_a_folder_of_something_else(tmp_path: Path) -> None:
 
 def test_it_serves_the_catalogue(tmp_path: Path) -> None:
     pytest.importorskip("rustac")
-    shown = demo.run_demo(tmp_path, size=48, dates=4, serve=True)
+    shown = demo.run_demo(tmp_path, size=32, dates=4, serve=True)
     assert cubefill.open_cube(shown.filled).sizes["time"] == 4
