@@ -30,8 +30,15 @@ def spoiled(ds: xr.Dataset, bands: list[str]) -> tuple[xr.Dataset, xr.Dataset]:
     return infinite, missing
 
 
-@pytest.mark.parametrize("bands", [["B04"], ["B02", "B03", "B04", "B08"]])
-@pytest.mark.parametrize("name", PIXEL)
+ONE, FOUR = ["B04"], ["B02", "B03", "B04", "B08"]
+
+
+# One band alone runs kernels of its own, which are compiled for this: slow, but for one method.
+@pytest.mark.parametrize(
+    ("name", "bands"),
+    [(n, FOUR) for n in PIXEL]
+    + [pytest.param(n, ONE, marks=pytest.mark.slow if n != "linear" else ()) for n in PIXEL],
+)
 def test_a_pixel_method_takes_infinity_for_nan(name: str, bands: list[str]) -> None:
     infinite, missing = spoiled(synthetic_cube(dates=14), bands)
     out = infinite.gapfill(name).compute()

@@ -118,7 +118,7 @@ def test_the_loss_of_a_batch_is_that_of_its_formula(
     assert learns.step(batch)["loss"] == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", [MsopDavid, SsopUnet])
+@pytest.mark.parametrize("kind", [pytest.param(MsopDavid, marks=pytest.mark.slow), SsopUnet])
 def test_a_net_learns_by_it_from_cubes(
     tmp_path: Path, cube: xr.Dataset, kind: type[DecloudMethod]
 ) -> None:

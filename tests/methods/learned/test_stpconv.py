@@ -61,6 +61,7 @@ class TestSTpconvWithMargins(MethodTests):
 # ------------------------------------------------------------------ the author's blocks
 
 
+@pytest.mark.slow
 def test_scores_on_the_authors_validation_blocks(data_folder: Path, published: STpconv) -> None:
     folder = data_folder / "stpconv" / "validation"
     pairs: list[NDArray[np.float64]] = []

@@ -108,7 +108,13 @@ def test_many_tiles_are_as_one(method: Classic) -> None:
             same_bits(a, np.ascontiguousarray(whole.bands[band][:, y : y + 1]))
 
 
-@each
+def in_counts(name: str) -> Any:
+    """A method; slow where its kernel for counts is compiled for one test alone."""
+    quick = VARIANTS[name].__class__.__name__ in ("Linear", "Whittaker", "Harmonic", "Nearest")
+    return pytest.param(VARIANTS[name], id=name, marks=() if quick else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("method", [in_counts(n) for n in NAMES])
 @pytest.mark.parametrize("out_days", [None, (-3, 2.5, 11, 40, 90)], ids=["same", "other"])
 def test_counts_give_the_encoded_answer_of_reflectance(method: Classic, out_days: Any) -> None:
     b = holed(block(dates=20, size=(8, 9), gap=0.6, seed=1, out_days=out_days))
