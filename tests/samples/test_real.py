@@ -37,6 +37,7 @@ def real(data_folder: Path) -> xr.Dataset:
         return stac.load(items, bands=("B02", "B03", "B04", "B08"), sar=True, dem=True).compute()
 
 
+@pytest.mark.slow
 def test_the_real_catalogue_by_layout(real: xr.Dataset, tmp_path: Path) -> None:
     made = samples.make(
         [real], layout.load("msop"), None, tmp_path / "a.zarr", patch=32, dem=True,
@@ -63,6 +64,7 @@ def test_the_real_catalogue_by_layout(real: xr.Dataset, tmp_path: Path) -> None:
     assert seasons.max() <= 3 * max(1, seasons[seasons > 0].min())
 
 
+@pytest.mark.slow
 def test_the_real_catalogue_by_windows(real: xr.Dataset, tmp_path: Path) -> None:
     made = samples.make(
         [real], Needs(("B04", "B08")), EveryDate(), tmp_path / "a.zarr", patch=32, dates=8,

@@ -39,6 +39,7 @@ def test_a_jump_in_one_band_is_none() -> None:
     assert offset_jumps(ds) == []
 
 
+@pytest.mark.slow  # the quick one: test_the_real_catalogue_equals_its_source_to_the_last_count
 def test_the_real_catalogue(data_folder: Path) -> None:
     items = stac.search(data_folder / "stac_31UDS", datetime="2018-03/2018-07")
     names = ("B02", "B03", "B04")
