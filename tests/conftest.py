@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,18 @@ def reference_folder(data_folder: Path) -> Path:
     if not (folder / "parity").is_dir():
         pytest.skip(f"parity fixtures absent: no folder {folder / 'parity'}")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def no_scheduler_of_a_closed_client() -> None:
+    """Clients that close in another order than they opened leave dask one that is gone."""
+    if "distributed" not in sys.modules:
+        return
+    import dask
+    from distributed.client import _get_global_client
+
+    if dask.config.get("scheduler", None) == "dask.distributed" and _get_global_client() is None:
+        dask.config.set(scheduler=None)
 
 
 @pytest.fixture(scope="module")
