@@ -144,9 +144,7 @@ def run(
     announce(method, asked)
     asked = replace(asked, work=_sources(asked))
     targets = _targets(asked, here, of_ndvi, ndvi_store)
-    named = {n if str(n) in asked.carried else str(n): v for n, v in asked.carried.items()}
-    asked = replace(asked, carried={n: v for n, v in named.items() if n not in targets})
-    carried = _carried(asked)
+    asked, carried = _carried(asked, targets)
     targets |= dict.fromkeys(carried, here)
     refuse_memory(targets.values(), client)
     begun = Ledger(here) if not overwrite and Ledger(here).exists else None
@@ -164,19 +162,13 @@ def run(
     chunk = STEP if plan.tile % STEP == 0 else plan.tile
     create = {"profile": profile, "chunk": chunk, "shard": plan.tile}
     todo = _begin(asked, job, create, resume=resume, overwrite=overwrite)
+    failed: dict[str, str] = {}
+    give_up = partial(_failed, failed, on_error == "skip")
     done = plan.tiles - len(todo)
     if done:
         log.info("%d of %d tiles are done; going on", done, plan.tiles)
-    failed: dict[str, str] = {}
     with Progress(progress, plan.tiles, done) as bar:
-        run_tiles(
-            job,
-            todo,
-            bar,
-            client=client,
-            workers=plan.workers,
-            failed=partial(_failed, failed, on_error == "skip"),
-        )
+        run_tiles(job, todo, bar, client=client, workers=plan.workers, failed=give_up)
     if failed:
         warnings.warn(
             f"{len(failed)} of {plan.tiles} tiles failed and are not written "
@@ -199,13 +191,18 @@ def _sources(asked: Request) -> Work:
     return replace(work, sources=sources)
 
 
-def _carried(asked: Request) -> dict[str, tuple[tuple[str, ...], Source]]:
-    """Where the tiles of what is written untouched come from."""
-    return {
+def _carried(
+    asked: Request, targets: Mapping[str, Any]
+) -> tuple[Request, dict[str, tuple[tuple[str, ...], Source]]]:
+    """The request with what is written untouched, and where the tiles of that come from."""
+    named = {n if str(n) in asked.carried else str(n): v for n, v in asked.carried.items()}
+    rest = {n: v for n, v in named.items() if n not in targets}
+    tiled = {
         str(n): (tuple(map(str, v.dims)), find(v) or LazySource(v))
-        for n, v in asked.carried.items()
+        for n, v in rest.items()
         if {"y", "x"} & set(v.dims)
     }
+    return replace(asked, carried=rest), tiled
 
 
 def _stored_counts(work: Work) -> Work:
