@@ -22,6 +22,7 @@ from cubefill.methods.pixel.kernel import (
     as_row,
     fetch,
     kernel,
+    piece,
     reach,
     row,
 )
@@ -82,8 +83,9 @@ def past(valid: Array, s: Array, p0: int, n: int, t: Array, pt: Array) -> None:
         while j < n:
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
             if i + 1 < len(s):
-                fetch(as_row(valid[i + 1, y, x : x + m]))
-            _last(as_row(valid[i, y, x : x + m]), s[i], t[j : j + m], pt[i, j : j + m])
+                fetch(piece(valid, (i + 1, y, x), m))
+            a, b = piece(t, (j,), m), piece(pt, (i, j), m)
+            _last(piece(valid, (i, y, x), m), s[i], a, b)
             j += m
 
 

@@ -45,13 +45,21 @@ FLOOR = 1e-4
 """Reflectance below which distances are rounding, not outliers."""
 LINE = 64
 """Bytes of a cache line."""
+COUNT = NODATA.itemsize
+"""Bytes of a count."""
 AHEAD = 4
 """Dates between asking for a row and using it."""
 
 
+_PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+
+
 def row(function: F) -> F:
-    """A function for the inside of kernels: IEEE arithmetic to the letter, no Python checks."""
-    return cast(F, njit(nogil=True, error_model="numpy")(function))
+    """A function for the inside of kernels: IEEE arithmetic to the letter, no Python checks.
+
+    It cannot be called from Python: what that needs takes an eighth of the time to compile it.
+    """
+    return cast(F, njit(**_PLAIN, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 @row
@@ -166,10 +174,10 @@ def kernel(*kinds: Any, gives: Any = types.int64) -> Callable[[Callable[..., Any
 
 def _dispatcher(function: Callable[..., Any]) -> Any:
     try:
-        made: Any = njit(nogil=True, error_model="numpy", cache=True)(function)
+        made: Any = njit(**_PLAIN, no_cfunc_wrapper=True, cache=True)(function)
     except RuntimeError:
         log.info("No folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one.")
-        return njit(nogil=True, error_model="numpy")(function)
+        return njit(**_PLAIN, no_cfunc_wrapper=True)(function)
     file: Any = getattr(made._cache, "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = (file._source_stamp, SOURCES)
@@ -223,19 +231,39 @@ def _prefetch(typing: Any, a: Any, k: Any) -> Any:
     return types.void(a, k), code
 
 
+def _piece(typing: Any, a: Any, at: Any, n: Any) -> Any:
+    """The `n` elements of a row from index `at`, a tuple; the caller holds `a` meanwhile.
+
+    What numba makes of `a[i, y, x : x + n]` takes several times as long to compile.
+    """
+
+    def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        whole, index, _ = signature.args
+        array = context.make_array(whole)(context, builder, args[0])
+        places = [
+            context.cast(builder, place, kind, types.intp)
+            for place, kind in zip(cgutils.unpack_tuple(builder, args[1]), index, strict=True)
+        ]
+        data = cgutils.get_item_pointer(context, builder, whole, array, places)
+        return _made_row(context, builder, signature.return_type, data, args[2])
+
+    return types.Array(a.dtype, 1, "C", readonly=not a.mutable)(a, at, types.int64), code
+
+
+def _made_row(context: Any, builder: Any, kind: Any, data: Any, n: Any) -> Any:
+    made = context.make_array(kind)(context, builder)
+    item = ir.Constant(ir.IntType(64), context.get_abi_sizeof(context.get_data_type(kind.dtype)))
+    populate_array(made, data=data, shape=[n], strides=[item], itemsize=item, meminfo=None)
+    return made._getvalue()
+
+
 def _row_at(typing: Any, address: Any, n: Any, like: Any) -> Any:
-    """The 1-D array of `n` elements at an address, of the type of data of `like`."""
+    """The 1-D array of `n` elements at an address, of the type of data of `like`, or that type."""
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         kind = signature.return_type
-        made = context.make_array(kind)(context, builder)
-        size = context.get_abi_sizeof(context.get_data_type(kind.dtype))
-        item = ir.Constant(ir.IntType(64), size)
         data = builder.inttoptr(args[0], context.get_data_type(kind.dtype).as_pointer())
-        populate_array(
-            made, data=data, shape=[args[1]], strides=[item], itemsize=item, meminfo=None
-        )
-        return made._getvalue()
+        return _made_row(context, builder, kind, data, args[1])
 
     return types.Array(like.dtype, 1, "C")(types.int64, types.int64, like), code
 
@@ -243,6 +271,7 @@ def _row_at(typing: Any, address: Any, n: Any, like: Any) -> Any:
 as_row: Any = intrinsic(_as_row)
 prefetch: Any = intrinsic(_prefetch)
 row_at: Any = intrinsic(_row_at)
+piece: Any = intrinsic(_piece)
 
 
 @row
@@ -314,16 +343,17 @@ def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
         while j < n:
             y, x, m = reach(p0 + j, n - j, band.shape[2])
             if i + AHEAD < band.shape[0]:
-                fetch(as_row(band[i + AHEAD, y, x : x + m]))
-                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
-            b, c = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m])
-            lost += load_row(b, c, s[i, j : j + m])
+                fetch(piece(band, (i + AHEAD, y, x), m))
+                fetch(piece(valid, (i + AHEAD, y, x), m))
+            b, c = piece(band, (i, y, x), m), piece(valid, (i, y, x), m)
+            lost += load_row(b, c, piece(s, (i, j), m))
             j += m
     return lost
 
 
 @row
-def _store_row(r: Array, out: Array) -> None:
+def store_row(r: Array, out: Array) -> None:
+    """One row of `store`."""
     for j in range(out.shape[0]):
         out[j] = encode(r[j], out)
 
@@ -335,8 +365,8 @@ def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
     while j < n:
         y, x, m = reach(p0 + j, n - j, out.shape[2])
         if k + AHEAD < out.shape[0]:
-            fetch(as_row(out[k + AHEAD, y, x : x + m]))
-        _store_row(r[j : j + m], as_row(out[k, y, x : x + m]))
+            fetch(piece(out, (k + AHEAD, y, x), m))
+        store_row(piece(r, (j,), m), piece(out, (k, y, x), m))
         j += m
 
 

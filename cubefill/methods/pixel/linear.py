@@ -16,6 +16,7 @@ from cubefill.methods.pixel.flags import past
 from cubefill.methods.pixel.kernel import (
     ADDRESSES,
     CODES,
+    COUNT,
     FAR,
     INDEX,
     LOST,
@@ -24,11 +25,11 @@ from cubefill.methods.pixel.kernel import (
     VALID,
     Array,
     addresses,
-    as_row,
     decode,
     encode,
     fetch,
     kernel,
+    piece,
     reach,
     row,
     row_at,
@@ -137,10 +138,11 @@ def scan_forwards(
         while j < n:
             y, x, m = reach(p0 + j, n - j, band.shape[2])
             if i + 1 < band.shape[0]:
-                fetch(as_row(band[i + 1, y, x : x + m]))
-                fetch(as_row(valid[i + 1, y, x : x + m]))
-            b, c, e = as_row(band[i, y, x : x + m]), as_row(valid[i, y, x : x + m]), j + m
-            lost += _forwards(b, c, s[i], v[j:e], t[j:e], pv[i, j:e], pt[i, j:e])
+                fetch(piece(band, (i + 1, y, x), m))
+                fetch(piece(valid, (i + 1, y, x), m))
+            b, c = piece(band, (i, y, x), m), piece(valid, (i, y, x), m)
+            a, d = piece(v, (j,), m), piece(t, (j,), m)
+            lost += _forwards(b, c, s[i], a, d, piece(pv, (i, j), m), piece(pt, (i, j), m))
             j += m
     return lost
 
@@ -157,16 +159,20 @@ def scan_backwards(
     i = len(s) - 1
     for k in range(len(so) - 1, -1, -1):
         while i >= 0 and s[i] >= so[k]:
-            _backwards(pv[i, :n], pt[i, :n], s[i], v[:n], t[:n])
+            at = (i, 0)
+            _backwards(
+                piece(pv, at, n), piece(pt, at, n), s[i], piece(v, (0,), n), piece(t, (0,), n)
+            )
             i -= 1
         before = lo[k] if lo[k] >= 0 else none
         j = 0
         while j < n:
             y, x, m = reach(p0 + j, n - j, out.shape[2])
             if k > 0:
-                fetch(as_row(out[k - 1, y, x : x + m]))
-            e, o = j + m, as_row(out[k, y, x : x + m])
-            _combine(mode, pv[before, j:e], pt[before, j:e], v[j:e], t[j:e], so[k], o)
+                fetch(piece(out, (k - 1, y, x), m))
+            a, b = piece(pv, (before, j), m), piece(pt, (before, j), m)
+            c, d = piece(v, (j,), m), piece(t, (j,), m)
+            _combine(mode, a, b, c, d, so[k], piece(out, (k, y, x), m))
             j += m
 
 
@@ -262,21 +268,21 @@ def _times(
     past(valid, s, p0, n, t, pt)
     t[:] = FAR
     for i in range(len(s) - 1, -1, -1):
-        _weigh(pt[i, :n], s[i], t[:n], w[i, :n])
+        _weigh(piece(pt, (i, 0), n), s[i], piece(t, (0,), n), piece(w, (i, 0), n))
         j = 0
         while j < n:
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
-            e = j + m
-            _code(w[i, j:e], pt[i, j:e], t[j:e], codes, as_row(flag[i, y, x : x + m]))
+            a, b = piece(w, (i, j), m), piece(pt, (i, j), m)
+            _code(a, b, piece(t, (j,), m), codes, piece(flag, (i, y, x), m))
             j += m
 
 
 @row
 def _values(
-    at: Array, to: Array, like: Array, valid: Array, p0: int, n: int, v: Array, pv: Array, w: Array
+    at: Array, to: Array, size: int, valid: Array, p0: int, n: int, v: Array, pv: Array, w: Array
 ) -> int:
     """One band: `at` and `to` are the address and the strides of time and y, in bytes."""
-    count, size, lost = valid.shape[0], like.itemsize, 0
+    count, lost = valid.shape[0], 0
     v[:] = NAN
     for i in range(count):
         j = 0
@@ -284,10 +290,12 @@ def _values(
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
             here = at[0] + i * at[1] + y * at[2] + x * size
             if i + 1 < count:
-                fetch(row_at(here + at[1], m, like))
-            a = row_at(here, m, like)
-            c, e = as_row(valid[i, y, x : x + m]), j + m
-            lost += _move_forwards(a, c, v[j:e], pv[i, j:e])
+                fetch(row_at(here + at[1], m * size, np.uint8))
+            c, a, b = piece(valid, (i, y, x), m), piece(v, (j,), m), piece(pv, (i, j), m)
+            if size == COUNT:
+                lost += _move_forwards(row_at(here, m, np.int16), c, a, b)
+            else:
+                lost += _move_forwards(row_at(here, m, np.float32), c, a, b)
             j += m
     v[:] = NAN
     for i in range(count - 1, -1, -1):
@@ -296,26 +304,31 @@ def _values(
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
             here = to[0] + i * to[1] + y * to[2] + x * size
             if i > 0:
-                fetch(row_at(here - to[1], m, like))
-            e = j + m
-            _move_backwards(pv[i, j:e], w[i, j:e], v[j:e], row_at(here, m, like))
+                fetch(row_at(here - to[1], m * size, np.uint8))
+            a, b, c = piece(pv, (i, j), m), piece(w, (i, j), m), piece(v, (j,), m)
+            if size == COUNT:
+                _move_backwards(a, b, c, row_at(here, m, np.int16))
+            else:
+                _move_backwards(a, b, c, row_at(here, m, np.float32))
             j += m
     return lost
 
 
 @kernel(
-    ADDRESSES, ADDRESSES, "like", VALID, SECONDS, CODES, types.int64,
+    ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, CODES, types.int64,
     types.Array(types.uint8, 3, "A"), LOST, gives=types.void,
 )  # fmt: skip
 def lines(
-    bands: Array, outs: Array, like: Array, valid: Array, s: Array, codes: Array, width: int,
+    bands: Array, outs: Array, size: int, valid: Array, s: Array, codes: Array, width: int,
     flag: Array, lost: Array,
 ) -> None:  # fmt: skip
     """Fills every output and the flags, on the dates given.
 
     Rows of `bands` and `outs` are addresses and the strides of time and y; x has unit stride.
-    `codes` are of observed, between, before the first, after the last, never clear. `lost` gets
-    the clear values of each band that hold no data: where it is not 0, that band is wrong.
+    `size` are the bytes of a value: one function for both types of data.
+    `codes` are of observed, between, before the first, after the last, never clear. `lost`, 0
+    at first, gets the clear values of each band that hold no data: where it is not 0, that band is
+    wrong.
     """
     pixels = valid.shape[1] * valid.shape[2]
     pv = np.empty((len(s), width), np.float32)
@@ -323,12 +336,11 @@ def lines(
     pt = np.empty((len(s), width), np.int32)
     v = np.empty(width, np.float32)
     t = np.empty(width, np.int32)
-    lost[:] = 0
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         _times(valid, s, p0, n, t, pt, w, codes, flag)
         for b in range(bands.shape[0]):
-            lost[b] += _values(bands[b], outs[b], like, valid, p0, n, v, pv, w)
+            lost[b] += _values(bands[b], outs[b], size, valid, p0, n, v, pv, w)
 
 
 # ------------------------------------------------------------------ methods
@@ -398,14 +410,25 @@ class Linear(_Scan):
         """Flags and all bands in one pass on the dates given."""
         if not axes.same:
             return super().curves(bands, valid, axes, outs)
-        flag = np.empty(valid.shape, np.uint8)
-        lost = np.zeros(len(bands), np.int64)
-        like = np.zeros(1, bands[0].dtype)
-        args = (addresses(bands), addresses(outs), like, valid, axes.s, FREE, TILE, flag, lost)
-        lines(like.dtype, *args)
+        flag, lost = self._lines(bands, valid, axes, outs)
         for i in map(int, np.flatnonzero(lost)):
-            self.curve(bands[i], valid, axes, outs[i])
+            super().curve(bands[i], valid, axes, outs[i])
         return flag if self.complete else self.flags(valid, axes), lost.tolist()
+
+    def curve(self, band: Array, valid: Array, axes: Axes, out: Array) -> int:
+        """That of one band, by the same kernel: no second one is compiled where one will do."""
+        lost = self._lines([band], valid, axes, [out])[1][0] if axes.same else 1
+        return super().curve(band, valid, axes, out) if lost else 0
+
+    def _lines(
+        self, bands: Sequence[Array], valid: Array, axes: Axes, outs: Sequence[Array]
+    ) -> tuple[Codes, Array]:
+        """Fills `outs`; gives the flags, and the clear values of each band that held no data."""
+        flag, lost = np.empty(valid.shape, np.uint8), np.zeros(len(bands), np.int64)
+        kind = bands[0].dtype
+        at, to = addresses(bands), addresses(outs)
+        lines(kind, at, to, kind.itemsize, valid, axes.s, FREE, TILE, flag, lost)
+        return flag, lost
 
 
 @dataclass(frozen=True)

@@ -124,13 +124,13 @@ class Whittaker(Fit):
                 "Whittaker(lam='vcurve') has not seen the cube: expected a number. Use "
                 "method = method.prepare(sample), or lam=1000."
             )
-        like, lost = np.zeros(1, bands[0].dtype), np.zeros(len(bands), np.int64)
+        kind, lost = bands[0].dtype, np.zeros(len(bands), np.int64)
         own, keep = self.robust > 0, self.keeps(axes)
 
         def run(chosen: Any, own: bool, lost: Array) -> None:
             at, to = (addresses([a[i] for i in chosen]) for a in (bands, outs))
             told = (axes.s, axes.so, float(self.lam), own, self.robust, keep, lost)
-            whittaker(like.dtype, at, to, like, valid, *told)
+            whittaker(kind, at, to, kind.itemsize, valid, *told)
 
         run(range(len(bands)), own, lost)
         again = np.flatnonzero(lost)

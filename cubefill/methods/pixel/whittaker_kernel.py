@@ -15,24 +15,24 @@ from cubefill.methods.pixel.kernel import (
     ADDRESSES,
     AHEAD,
     BISQUARE,
+    COUNT,
     DAYS,
     FLOOR,
     LOST,
     MAD,
-    NAN,
     SECONDS,
     VALID,
     Array,
-    as_row,
-    encode,
     fetch,
     kernel,
     load,
     load_row,
     middle,
+    piece,
     reach,
     row,
     row_at,
+    store_row,
 )
 
 TILE = 64
@@ -128,6 +128,13 @@ def solve(
 
 
 @row
+def _forget(v: Array) -> None:
+    """All observations weigh the same."""
+    for i in range(v.shape[0]):
+        v[i] = 1.0
+
+
+@row
 def _reweigh(n: int, y: Array, z: Array, work: Array, v: Array) -> None:
     """One over the bisquare weight of each observation, from its distance to the curve."""
     for i in range(n):
@@ -146,7 +153,8 @@ def _read(
     """The curve at the dates asked for, held at its ends, within the range of the observations."""
     low, high = np.inf, -np.inf
     for i in range(n):
-        low, high = min(low, y[i]), max(high, y[i])
+        low = y[i] if y[i] < low else low
+        high = y[i] if y[i] > high else high
     i = 0
     for k in range(len(so)):
         while i < n - 2 and t[i + 1] <= so[k]:
@@ -168,39 +176,39 @@ def _read(
 
 
 @row
-def _take(at: Array, like: Array, valid: Array, p0: int, n: int, s: Array) -> int:
-    """`load` from an address and its strides."""
+def _take(at: Array, size: int, valid: Array, p0: int, n: int, s: Array) -> int:
+    """`load` from an address and its strides, of values of `size` bytes."""
     count, lost, j = valid.shape[0], 0, 0
     while j < n:
         y, x, m = reach(p0 + j, n - j, valid.shape[2])
         for i in range(count):
-            here = at[0] + i * at[1] + y * at[2] + x * like.itemsize
+            here = at[0] + i * at[1] + y * at[2] + x * size
             if i + AHEAD < count:
-                fetch(row_at(here + AHEAD * at[1], m, like))
-                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
-            c = as_row(valid[i, y, x : x + m])
-            lost += load_row(row_at(here, m, like), c, s[i, j : j + m])
+                fetch(row_at(here + AHEAD * at[1], m * size, np.uint8))
+                fetch(piece(valid, (i + AHEAD, y, x), m))
+            c, d = piece(valid, (i, y, x), m), piece(s, (i, j), m)
+            if size == COUNT:
+                lost += load_row(row_at(here, m, np.int16), c, d)
+            else:
+                lost += load_row(row_at(here, m, np.float32), c, d)
         j += m
     return lost
 
 
 @row
-def _write(r: Array, out: Array) -> None:
-    for j in range(out.shape[0]):
-        out[j] = encode(r[j], out)
-
-
-@row
-def _put(to: Array, like: Array, side: int, p0: int, n: int, r: Array) -> None:
+def _put(to: Array, size: int, side: int, p0: int, n: int, r: Array) -> None:
     """`store` of all dates, to an address and its strides."""
     j = 0
     while j < n:
         y, x, m = reach(p0 + j, n - j, side)
-        here = to[0] + y * to[2] + x * like.itemsize
+        here = to[0] + y * to[2] + x * size
         for k in range(r.shape[0]):
             if k + AHEAD < r.shape[0]:
-                fetch(row_at(here + (k + AHEAD) * to[1], m, like))
-            _write(r[k, j : j + m], row_at(here + k * to[1], m, like))
+                fetch(row_at(here + (k + AHEAD) * to[1], m * size, np.uint8))
+            if size == COUNT:
+                store_row(piece(r, (k, j), m), row_at(here + k * to[1], m, np.int16))
+            else:
+                store_row(piece(r, (k, j), m), row_at(here + k * to[1], m, np.float32))
         j += m
 
 
@@ -212,32 +220,40 @@ def _observed(s: Array, j: int, y: Array) -> None:
         n += 1 if s[i, j] == s[i, j] else 0
 
 
+@row
+def _keep(s: Array, n: int, r: Array) -> None:
+    """Puts the observations back."""
+    for i in range(s.shape[0]):
+        for j in range(n):
+            r[i, j] = s[i, j] if s[i, j] == s[i, j] else r[i, j]
+
+
 @kernel(
-    ADDRESSES, ADDRESSES, "like", VALID, SECONDS, SECONDS, types.float64, types.boolean,
+    ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, SECONDS, types.float64, types.boolean,
     types.int64, types.boolean, LOST, gives=types.void,
 )  # fmt: skip
 def whittaker(
-    bands: Array, outs: Array, like: Array, valid: Array, seconds: Array, so: Array,
+    bands: Array, outs: Array, size: int, valid: Array, seconds: Array, so: Array,
     lam: float, own: bool, rounds: int, keep: bool, lost: Array,
 ) -> None:  # fmt: skip
     """Fills every output; rows of `bands` and `outs` are `addresses`.
 
-    `keep` puts clear observations back. `lost` gets the clear values of each band that hold no
-    data: bands share a factor unless each is to have its `own`, and where it is not 0, a band that
+    `size` are the bytes of a value: one function for both types of data. `keep` puts clear
+    observations back. `lost`, 0 at first, gets the clear values of each band that hold no data:
+    bands share a factor unless each is to have its `own`, and where it is not 0, a band that
     shared is wrong. Only an own factor can have `rounds` of robust weights.
     """
     count, side, pixels = valid.shape[0], valid.shape[2], valid.shape[1] * valid.shape[2]
     width = min(TILE, pixels)
-    s = np.full((count, width), NAN, np.float32)
+    s = np.empty((count, width), np.float32)
     r = np.empty((len(so), width), np.float32)
     t = np.empty((width, count + 1), np.int32)
     many = np.empty(width, np.int64)
-    h = np.empty((width, count + 1))
-    l1, l2, d = np.empty_like(h), np.empty_like(h), np.empty_like(h)
-    v = np.ones(count + 1)
-    y, g, z = np.empty(count + 1), np.empty(count + 1), np.empty(count + 1)
-    work = np.empty(count + 1)
-    lost[:] = 0
+    parts = np.empty((4, width, count + 1))
+    h, l1, l2, d = parts[0], parts[1], parts[2], parts[3]
+    work = np.empty((5, count + 1))
+    v, y, g, z = work[0], work[1], work[2], work[3]
+    _forget(v)
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         if not own:
@@ -246,25 +262,23 @@ def whittaker(
                 steps(t[j], many[j], h[j])
                 factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
         for b in range(bands.shape[0]):
-            lost[b] += _take(bands[b], like, valid, p0, n, s)
+            lost[b] += _take(bands[b], size, valid, p0, n, s)
             for j in range(n):
                 _observed(s, j, y)
                 if own:
                     many[j] = knots(s, j, seconds, t[j])
                     steps(t[j], many[j], h[j])
-                    v[:] = 1.0
-                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
-                solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
-                for _ in range(rounds if many[j] > 0 else 0):
-                    _reweigh(many[j], y, z, work, v)
-                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
+                    _forget(v)
+                for k in range(rounds + 1 if many[j] > 0 else 1):
+                    if k > 0:
+                        _reweigh(many[j], y, z, work[4], v)
+                    if own:
+                        factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
                     solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
                 _read(so, t[j], many[j], h[j], y, g, z, r, j)
             if keep:
-                for i in range(count):
-                    for j in range(n):
-                        r[i, j] = s[i, j] if s[i, j] == s[i, j] else r[i, j]
-            _put(outs[b], like, side, p0, n, r)
+                _keep(s, n, r)
+            _put(outs[b], size, side, p0, n, r)
 
 
 @kernel("band", VALID, SECONDS, DAYS, ROWS, gives=types.void)
@@ -276,11 +290,12 @@ def sweep(band: Array, valid: Array, seconds: Array, lams: Array, out: Array) ->
     """
     count, pixels = band.shape[0], band.shape[1] * band.shape[2]
     width = min(TILE, pixels)
-    s = np.full((count, width), NAN, np.float32)
+    s = np.empty((count, width), np.float32)
     t = np.empty(count + 1, np.int32)
-    v = np.ones(count + 1)
-    h, l1, l2 = np.empty(count + 1), np.empty(count + 1), np.empty(count + 1)
-    d, y, g, z = np.empty_like(h), np.empty_like(h), np.empty_like(h), np.empty_like(h)
+    work = np.empty((8, count + 1))
+    h, l1, l2, d, v = work[0], work[1], work[2], work[3], work[4]
+    y, g, z = work[5], work[6], work[7]
+    _forget(v)
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         load(band, valid, p0, n, s)
