@@ -21,16 +21,16 @@ from cubefill.methods.pixel.kernel import (
     Array,
     as_row,
     fetch,
+    inlined,
     kernel,
     piece,
     reach,
-    row,
 )
 
 NOTHING = np.uint8(Flag.UNFILLABLE)
 
 
-@row
+@inlined
 def _last(valid: Array, day: Any, t: Array, pt: Array) -> None:
     for j in range(valid.shape[0]):
         b = day if valid[j] else t[j]
@@ -38,13 +38,13 @@ def _last(valid: Array, day: Any, t: Array, pt: Array) -> None:
         pt[j] = b
 
 
-@row
+@inlined
 def _next(pt: Array, day: Any, t: Array) -> None:
     for j in range(t.shape[0]):
         t[j] = day if pt[j] == day else t[j]
 
 
-@row
+@inlined
 def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array) -> None:
     longest, before, after = limits[0], limits[1], limits[2]
     observed, between, beyond = codes[0], codes[1], codes[2]
@@ -58,7 +58,7 @@ def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array
         out[j] = observed if pt[j] == day else code
 
 
-@row
+@inlined
 def _spread(pt: Array, t: Array, day: Any, edges: Array, tables: Array, out: Array) -> None:
     """Expected error by days: `tables[0]` between two observations, `tables[1]` beyond them."""
     for j in range(out.shape[0]):
@@ -74,7 +74,7 @@ def _spread(pt: Array, t: Array, day: Any, edges: Array, tables: Array, out: Arr
         out[j] = NAN if none else r
 
 
-@row
+@inlined
 def past(valid: Array, s: Array, p0: int, n: int, t: Array, pt: Array) -> None:
     """The time of the last clear observation of `n` pixels at every date, in `pt`."""
     t[:] = -FAR

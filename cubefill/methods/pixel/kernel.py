@@ -62,6 +62,15 @@ def row(function: F) -> F:
     return cast(F, njit(**_PLAIN, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
+def inlined(function: F) -> F:
+    """`row` for what a kernel calls in one place: it becomes part of the caller.
+
+    Compiled by itself and then again within its caller it took half as long again. Loops over
+    pixels that several places share stay a `row`.
+    """
+    return cast(F, njit(**_PLAIN, inline="always")(function))
+
+
 @row
 def copied(values: Array, count: int, out: Array) -> None:
     """`out` begins with the first `count` values.
@@ -205,6 +214,10 @@ TABLE = types.Array(types.float64, 2, "C", readonly=True)
 TABLES = types.Array(types.float64, 3, "C", readonly=True)
 ADDRESSES = types.Array(types.int64, 2, "C", readonly=True)
 LOST = types.Array(types.int64, 1, "C")
+ROOM = types.Array(types.float32, 3, "C")
+"""Rows that a kernel works in: arrays made in kernels take long to compile."""
+ROOM64 = types.Array(types.float64, 3, "C")
+TIMES = types.Array(types.int32, 2, "C")
 
 
 def _as_row(typing: Any, a: Any) -> Any:  # the parameters' names are numba's business
@@ -234,7 +247,8 @@ def _prefetch(typing: Any, a: Any, k: Any) -> Any:
 def _piece(typing: Any, a: Any, at: Any, n: Any) -> Any:
     """The `n` elements of a row from index `at`, a tuple; the caller holds `a` meanwhile.
 
-    What numba makes of `a[i, y, x : x + n]` takes several times as long to compile.
+    What numba makes of `a[i, y, x : x + n]` takes several times as long to compile. Its type does
+    not say that `a` is read-only, so that what is called with it is compiled once.
     """
 
     def code(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -247,7 +261,7 @@ def _piece(typing: Any, a: Any, at: Any, n: Any) -> Any:
         data = cgutils.get_item_pointer(context, builder, whole, array, places)
         return _made_row(context, builder, signature.return_type, data, args[2])
 
-    return types.Array(a.dtype, 1, "C", readonly=not a.mutable)(a, at, types.int64), code
+    return types.Array(a.dtype, 1, "C")(a, at, types.int64), code
 
 
 def _made_row(context: Any, builder: Any, kind: Any, data: Any, n: Any) -> Any:
@@ -315,7 +329,7 @@ overload(decode, strict=False)(_decode)
 overload(encode, strict=False)(_encode)
 
 
-@row
+@inlined
 def reach(p: int, left: int, width: int) -> tuple[int, int, int]:
     """Row, column and length of the run that starts at pixel `p` of a block `width` pixels wide."""
     y = p // width
@@ -334,7 +348,7 @@ def load_row(band: Array, valid: Array, s: Array) -> Any:
     return lost
 
 
-@row
+@inlined
 def load(band: Array, valid: Array, p0: int, n: int, s: Array) -> int:
     """Copies `n` pixels into `s (time, pixel)`, NaN in gaps; counts clear values without data."""
     lost = 0
@@ -358,7 +372,7 @@ def store_row(r: Array, out: Array) -> None:
         out[j] = encode(r[j], out)
 
 
-@row
+@inlined
 def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
     """Writes the row `r` of `n` pixels to step `k` of the output."""
     j = 0
@@ -370,7 +384,7 @@ def store(r: Array, k: int, p0: int, n: int, out: Array) -> None:
         j += m
 
 
-@row
+@inlined
 def give(s: Array, r: Array, k: int, keep: bool, p0: int, n: int, out: Array) -> None:
     """`store`, after the observations of step `k` of `s` are put back into `r` if they are kept."""
     if keep:

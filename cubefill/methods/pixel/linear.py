@@ -21,13 +21,16 @@ from cubefill.methods.pixel.kernel import (
     INDEX,
     LOST,
     NAN,
+    ROOM,
     SECONDS,
+    TIMES,
     VALID,
     Array,
     addresses,
     decode,
     encode,
     fetch,
+    inlined,
     kernel,
     piece,
     reach,
@@ -46,7 +49,7 @@ FREE = np.array(
 NEAREST, LAST, NEXT, LINEAR, LINEAR2 = range(5)
 
 
-@row
+@inlined
 def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> Any:
     """Value and time of the last clear observation, `day` itself included."""
     lost = np.int32(0)
@@ -63,7 +66,7 @@ def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array
     return lost
 
 
-@row
+@inlined
 def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
     """Value and time of the next clear observation, `day` itself included."""
     for j in range(v.shape[0]):
@@ -72,7 +75,7 @@ def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
         t[j] = day if clear else t[j]
 
 
-@row
+@inlined
 def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -83,7 +86,7 @@ def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> 
         out[j] = encode(r, out)
 
 
-@row
+@inlined
 def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -92,7 +95,7 @@ def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -
         out[j] = encode(r, out)
 
 
-@row
+@inlined
 def _closest(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -108,7 +111,7 @@ def _copy(v: Array, out: Array) -> None:
         out[j] = encode(v[j], out)
 
 
-@row
+@inlined
 def _combine(mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     if mode == LINEAR:
         _between(pv, pt, v, t, day, out)
@@ -122,7 +125,7 @@ def _combine(mode: int, pv: Array, pt: Array, v: Array, t: Array, day: Any, out:
         _copy(v, out)
 
 
-@row
+@inlined
 def scan_forwards(
     band: Array, valid: Array, s: Array, p0: int, n: int, v: Array, t: Array, pv: Array, pt: Array
 ) -> int:
@@ -147,7 +150,7 @@ def scan_forwards(
     return lost
 
 
-@row
+@inlined
 def scan_backwards(
     s: Array, so: Array, lo: Array, p0: int, n: int,
     v: Array, t: Array, pv: Array, pt: Array, mode: int, out: Array,
@@ -206,7 +209,7 @@ def scan(
 # dates take 0.37 (float32) or 0.22 (int16) of the time of `scan` and `flags`.
 
 
-@row
+@inlined
 def _weigh(pt: Array, day: Any, t: Array, w: Array) -> None:
     for j in range(w.shape[0]):
         last = pt[j]
@@ -217,7 +220,7 @@ def _weigh(pt: Array, day: Any, t: Array, w: Array) -> None:
         w[j] = CLEAR if clear else r
 
 
-@row
+@inlined
 def _code(w: Array, pt: Array, t: Array, codes: Array, out: Array) -> None:
     observed, between, head, tail, nothing = codes[0], codes[1], codes[2], codes[3], codes[4]
     for j in range(out.shape[0]):
@@ -253,7 +256,7 @@ def _move_backwards(pv: Array, w: Array, v: Array, out: Array) -> None:
         out[j] = encode(r, out)
 
 
-@row
+@inlined
 def _times(
     valid: Array,
     s: Array,
@@ -277,7 +280,7 @@ def _times(
             j += m
 
 
-@row
+@inlined
 def _values(
     at: Array, to: Array, size: int, valid: Array, p0: int, n: int, v: Array, pv: Array, w: Array
 ) -> int:
@@ -290,7 +293,7 @@ def _values(
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
             here = at[0] + i * at[1] + y * at[2] + x * size
             if i + 1 < count:
-                fetch(row_at(here + at[1], m * size, np.uint8))
+                fetch(row_at(here + at[1], m * size, np.bool_))
             c, a, b = piece(valid, (i, y, x), m), piece(v, (j,), m), piece(pv, (i, j), m)
             if size == COUNT:
                 lost += _move_forwards(row_at(here, m, np.int16), c, a, b)
@@ -304,7 +307,7 @@ def _values(
             y, x, m = reach(p0 + j, n - j, valid.shape[2])
             here = to[0] + i * to[1] + y * to[2] + x * size
             if i > 0:
-                fetch(row_at(here - to[1], m * size, np.uint8))
+                fetch(row_at(here - to[1], m * size, np.bool_))
             a, b, c = piece(pv, (i, j), m), piece(w, (i, j), m), piece(v, (j,), m)
             if size == COUNT:
                 _move_backwards(a, b, c, row_at(here, m, np.int16))
@@ -315,32 +318,30 @@ def _values(
 
 
 @kernel(
-    ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, CODES, types.int64,
+    ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, CODES, ROOM, TIMES,
     types.Array(types.uint8, 3, "A"), LOST, gives=types.void,
 )  # fmt: skip
 def lines(
-    bands: Array, outs: Array, size: int, valid: Array, s: Array, codes: Array, width: int,
-    flag: Array, lost: Array,
+    bands: Array, outs: Array, size: int, valid: Array, s: Array, codes: Array, room: Array,
+    times: Array, flag: Array, lost: Array,
 ) -> None:  # fmt: skip
     """Fills every output and the flags, on the dates given.
 
     Rows of `bands` and `outs` are addresses and the strides of time and y; x has unit stride.
-    `size` are the bytes of a value: one function for both types of data.
-    `codes` are of observed, between, before the first, after the last, never clear. `lost`, 0
-    at first, gets the clear values of each band that hold no data: where it is not 0, that band is
-    wrong.
+    `size` are the bytes of a value: one function for both types of data. `codes` are of observed,
+    between, before the first, after the last, never clear. It works in `room (3, dates, width)` and
+    `times (dates + 1, width)`. `lost`, 0 at first, gets the clear values of each band that hold no
+    data: where it is not 0, that band is wrong.
     """
-    pixels = valid.shape[1] * valid.shape[2]
-    pv = np.empty((len(s), width), np.float32)
-    w = np.empty((len(s), width), np.float32)
-    pt = np.empty((len(s), width), np.int32)
-    v = np.empty(width, np.float32)
-    t = np.empty(width, np.int32)
-    for p0 in range(0, pixels, width):
-        n = min(width, pixels - p0)
-        _times(valid, s, p0, n, t, pt, w, codes, flag)
+    pixels, width = valid.shape[1] * valid.shape[2], times.shape[1]
+    pv, w, v, t = room[0], room[1], room[2, 0], times[len(s)]
+    p0 = 0
+    while p0 < pixels:
+        n = width if p0 + width < pixels else pixels - p0
+        _times(valid, s, p0, n, t, times, w, codes, flag)
         for b in range(bands.shape[0]):
             lost[b] += _values(bands[b], outs[b], size, valid, p0, n, v, pv, w)
+        p0 += n
 
 
 # ------------------------------------------------------------------ methods
@@ -427,7 +428,9 @@ class Linear(_Scan):
         flag, lost = np.empty(valid.shape, np.uint8), np.zeros(len(bands), np.int64)
         kind = bands[0].dtype
         at, to = addresses(bands), addresses(outs)
-        lines(kind, at, to, kind.itemsize, valid, axes.s, FREE, TILE, flag, lost)
+        room = np.empty((3, len(axes.s), TILE), np.float32)
+        times = np.empty((len(axes.s) + 1, TILE), np.int32)
+        lines(kind, at, to, kind.itemsize, valid, axes.s, FREE, room, times, flag, lost)
         return flag, lost
 
 

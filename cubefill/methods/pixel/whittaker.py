@@ -16,7 +16,7 @@ from cubefill.methods.contract import Block, Codes
 from cubefill.methods.pixel.fit import MOST_ROUNDS, Fit
 from cubefill.methods.pixel.kernel import Array, addresses
 from cubefill.methods.pixel.method import Axes, reflectance
-from cubefill.methods.pixel.whittaker_kernel import sweep, whittaker
+from cubefill.methods.pixel.whittaker_kernel import robust_whittaker, rooms, sweep, whittaker
 
 DEFAULT = 1000.0
 """`lam` where no series of the sample is long enough, in days cubed."""
@@ -129,8 +129,12 @@ class Whittaker(Fit):
 
         def run(chosen: Any, own: bool, lost: Array) -> None:
             at, to = (addresses([a[i] for i in chosen]) for a in (bands, outs))
-            told = (axes.s, axes.so, float(self.lam), own, self.robust, keep, lost)
-            whittaker(kind, at, to, kind.itemsize, valid, *told)
+            told = (at, to, kind.itemsize, valid, axes.s, axes.so, float(self.lam), keep)
+            room = rooms(len(axes.s), len(axes.so))
+            if own:
+                robust_whittaker(kind, *told, self.robust, *room, lost)
+            else:
+                whittaker(kind, *told, *room, lost)
 
         run(range(len(bands)), own, lost)
         again = np.flatnonzero(lost)

@@ -20,10 +20,14 @@ from cubefill.methods.pixel.kernel import (
     FLOOR,
     LOST,
     MAD,
+    ROOM,
+    ROOM64,
     SECONDS,
+    TIMES,
     VALID,
     Array,
     fetch,
+    inlined,
     kernel,
     load,
     load_row,
@@ -42,17 +46,17 @@ LEAST = 1e-6
 ROWS = types.Array(types.float64, 3, "C")
 
 
-@row
+@inlined
 def knots(s: Array, j: int, seconds: Array, t: Array) -> int:
     """Seconds of the observations of pixel `j` of `s (time, pixel)`, in `t`, and their number."""
     n = 0
-    for i in range(s.shape[0]):
+    for i in range(len(seconds)):
         t[n] = seconds[i]
         n += 1 if s[i, j] == s[i, j] else 0
     return n
 
 
-@row
+@inlined
 def _shared(valid: Array, p: int, seconds: Array, t: Array) -> int:
     """`knots` of all bands at once."""
     n, y = 0, p // valid.shape[2]
@@ -63,7 +67,7 @@ def _shared(valid: Array, p: int, seconds: Array, t: Array) -> int:
     return n
 
 
-@row
+@inlined
 def steps(t: Array, n: int, h: Array) -> None:
     """Days between neighbours of `n` observations."""
     for i in range(n - 1):
@@ -127,14 +131,14 @@ def solve(
         z[n - 1] += lam * v[n - 1] * before
 
 
-@row
+@inlined
 def _forget(v: Array) -> None:
     """All observations weigh the same."""
     for i in range(v.shape[0]):
         v[i] = 1.0
 
 
-@row
+@inlined
 def _reweigh(n: int, y: Array, z: Array, work: Array, v: Array) -> None:
     """One over the bisquare weight of each observation, from its distance to the curve."""
     for i in range(n):
@@ -146,7 +150,7 @@ def _reweigh(n: int, y: Array, z: Array, work: Array, v: Array) -> None:
         v[i] = 1 / max(near, LEAST)
 
 
-@row
+@inlined
 def _read(
     so: Array, t: Array, n: int, h: Array, y: Array, g: Array, z: Array, r: Array, j: int
 ) -> None:
@@ -175,7 +179,7 @@ def _read(
         r[k, j] = np.float32(a)
 
 
-@row
+@inlined
 def _take(at: Array, size: int, valid: Array, p0: int, n: int, s: Array) -> int:
     """`load` from an address and its strides, of values of `size` bytes."""
     count, lost, j = valid.shape[0], 0, 0
@@ -184,7 +188,7 @@ def _take(at: Array, size: int, valid: Array, p0: int, n: int, s: Array) -> int:
         for i in range(count):
             here = at[0] + i * at[1] + y * at[2] + x * size
             if i + AHEAD < count:
-                fetch(row_at(here + AHEAD * at[1], m * size, np.uint8))
+                fetch(row_at(here + AHEAD * at[1], m * size, np.bool_))
                 fetch(piece(valid, (i + AHEAD, y, x), m))
             c, d = piece(valid, (i, y, x), m), piece(s, (i, j), m)
             if size == COUNT:
@@ -195,16 +199,18 @@ def _take(at: Array, size: int, valid: Array, p0: int, n: int, s: Array) -> int:
     return lost
 
 
-@row
-def _put(to: Array, size: int, side: int, p0: int, n: int, r: Array) -> None:
+@inlined
+def _put(
+    to: Array, size: int, dates: int, side: int, p0: int, n: int, r: Array
+) -> None:  # fmt: skip
     """`store` of all dates, to an address and its strides."""
     j = 0
     while j < n:
         y, x, m = reach(p0 + j, n - j, side)
         here = to[0] + y * to[2] + x * size
-        for k in range(r.shape[0]):
-            if k + AHEAD < r.shape[0]:
-                fetch(row_at(here + (k + AHEAD) * to[1], m * size, np.uint8))
+        for k in range(dates):
+            if k + AHEAD < dates:
+                fetch(row_at(here + (k + AHEAD) * to[1], m * size, np.bool_))
             if size == COUNT:
                 store_row(piece(r, (k, j), m), row_at(here + k * to[1], m, np.int16))
             else:
@@ -212,73 +218,101 @@ def _put(to: Array, size: int, side: int, p0: int, n: int, r: Array) -> None:
         j += m
 
 
-@row
+@inlined
 def _observed(s: Array, j: int, y: Array) -> None:
     n = 0
-    for i in range(s.shape[0]):
+    for i in range(len(y) - 1):
         y[n] = np.float64(s[i, j])
         n += 1 if s[i, j] == s[i, j] else 0
 
 
-@row
-def _keep(s: Array, n: int, r: Array) -> None:
+@inlined
+def _keep(s: Array, count: int, n: int, r: Array) -> None:
     """Puts the observations back."""
-    for i in range(s.shape[0]):
+    for i in range(count):
         for j in range(n):
             r[i, j] = s[i, j] if s[i, j] == s[i, j] else r[i, j]
 
 
 @kernel(
     ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, SECONDS, types.float64, types.boolean,
-    types.int64, types.boolean, LOST, gives=types.void,
+    ROOM, TIMES, ROOM64, LOST, gives=types.void,
 )  # fmt: skip
 def whittaker(
-    bands: Array, outs: Array, size: int, valid: Array, seconds: Array, so: Array,
-    lam: float, own: bool, rounds: int, keep: bool, lost: Array,
+    bands: Array, outs: Array, size: int, valid: Array, seconds: Array, so: Array, lam: float,
+    keep: bool, room: Array, t: Array, parts: Array, lost: Array,
 ) -> None:  # fmt: skip
-    """Fills every output; rows of `bands` and `outs` are `addresses`.
+    """Fills every output; rows of `bands` and `outs` are `addresses`. All bands share a factor.
 
     `size` are the bytes of a value: one function for both types of data. `keep` puts clear
-    observations back. `lost`, 0 at first, gets the clear values of each band that hold no data:
-    bands share a factor unless each is to have its `own`, and where it is not 0, a band that
-    shared is wrong. Only an own factor can have `rounds` of robust weights.
+    observations back. It works in `room`, `t` and `parts`, as `rooms` makes them. `lost`, 0 at
+    first, gets the clear values of each band that hold no data: where it is not 0, that band is
+    wrong, and `robust_whittaker` is right.
     """
-    count, side, pixels = valid.shape[0], valid.shape[2], valid.shape[1] * valid.shape[2]
-    width = min(TILE, pixels)
-    s = np.empty((count, width), np.float32)
-    r = np.empty((len(so), width), np.float32)
-    t = np.empty((width, count + 1), np.int32)
-    many = np.empty(width, np.int64)
-    parts = np.empty((4, width, count + 1))
-    h, l1, l2, d = parts[0], parts[1], parts[2], parts[3]
-    work = np.empty((5, count + 1))
-    v, y, g, z = work[0], work[1], work[2], work[3]
+    side, pixels, width = valid.shape[2], valid.shape[1] * valid.shape[2], t.shape[0]
+    s, r, (h, l1, l2, d) = room[0], room[1], (parts[0], parts[1], parts[2], parts[3])
+    v, y, g, z = parts[4, 0], parts[4, 1], parts[4, 2], parts[4, 3]
     _forget(v)
-    for p0 in range(0, pixels, width):
-        n = min(width, pixels - p0)
-        if not own:
+    p0 = 0
+    while p0 < pixels:
+        n = width if p0 + width < pixels else pixels - p0
+        for j in range(n):
+            many = _shared(valid, p0 + j, seconds, t[j])
+            steps(t[j], many, h[j])
+            factor(many, lam, h[j], v, l1[j], l2[j], d[j])
+            t[j, valid.shape[0]] = many
+        for b in range(bands.shape[0]):
+            lost[b] += _take(bands[b], size, valid, p0, n, s)
             for j in range(n):
-                many[j] = _shared(valid, p0 + j, seconds, t[j])
-                steps(t[j], many[j], h[j])
-                factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
+                many = t[j, valid.shape[0]]
+                _observed(s, j, y)
+                solve(many, lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
+                _read(so, t[j], many, h[j], y, g, z, r, j)
+            if keep:
+                _keep(s, len(so), n, r)
+            _put(outs[b], size, len(so), side, p0, n, r)
+        p0 += n
+
+
+@kernel(
+    ADDRESSES, ADDRESSES, types.int64, VALID, SECONDS, SECONDS, types.float64, types.boolean,
+    types.int64, ROOM, TIMES, ROOM64, LOST, gives=types.void,
+)  # fmt: skip
+def robust_whittaker(
+    bands: Array, outs: Array, size: int, valid: Array, seconds: Array, so: Array, lam: float,
+    keep: bool, rounds: int, room: Array, times: Array, parts: Array, lost: Array,
+) -> None:  # fmt: skip
+    """`whittaker` with a factor of each band's own, and `rounds` of robust weights."""
+    side, pixels, width = valid.shape[2], valid.shape[1] * valid.shape[2], times.shape[0]
+    s, r, t = room[0], room[1], times[0]
+    h, l1, l2, d = parts[0, 0], parts[1, 0], parts[2, 0], parts[3, 0]
+    v, y, g, z, work = parts[4, 0], parts[4, 1], parts[4, 2], parts[4, 3], parts[4, 4]
+    p0 = 0
+    while p0 < pixels:
+        n = width if p0 + width < pixels else pixels - p0
         for b in range(bands.shape[0]):
             lost[b] += _take(bands[b], size, valid, p0, n, s)
             for j in range(n):
                 _observed(s, j, y)
-                if own:
-                    many[j] = knots(s, j, seconds, t[j])
-                    steps(t[j], many[j], h[j])
-                    _forget(v)
-                for k in range(rounds + 1 if many[j] > 0 else 1):
+                many = knots(s, j, seconds, t)
+                steps(t, many, h)
+                _forget(v)
+                for k in range(rounds + 1 if many > 0 else 1):
                     if k > 0:
-                        _reweigh(many[j], y, z, work[4], v)
-                    if own:
-                        factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
-                    solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
-                _read(so, t[j], many[j], h[j], y, g, z, r, j)
+                        _reweigh(many, y, z, work, v)
+                    factor(many, lam, h, v, l1, l2, d)
+                    solve(many, lam, h, v, l1, l2, d, y, g, z)
+                _read(so, t, many, h, y, g, z, r, j)
             if keep:
-                _keep(s, n, r)
-            _put(outs[b], size, side, p0, n, r)
+                _keep(s, len(so), n, r)
+            _put(outs[b], size, len(so), side, p0, n, r)
+        p0 += n
+
+
+def rooms(given: int, asked: int) -> tuple[Array, Array, Array]:
+    """What `whittaker` works in, for so many dates given and asked for."""
+    room = np.empty((2, max(given, asked), TILE), np.float32)
+    return room, np.empty((TILE, given + 1), np.int32), np.empty((5, TILE, given + 1))
 
 
 @kernel("band", VALID, SECONDS, DAYS, ROWS, gives=types.void)
