@@ -25,12 +25,13 @@ from cubefill.methods.pixel.kernel import (
     kernel,
     piece,
     reach,
+    row,
 )
 
 NOTHING = np.uint8(Flag.UNFILLABLE)
 
 
-@inlined
+@row
 def _last(valid: Array, day: Any, t: Array, pt: Array) -> None:
     for j in range(valid.shape[0]):
         b = day if valid[j] else t[j]
@@ -38,13 +39,13 @@ def _last(valid: Array, day: Any, t: Array, pt: Array) -> None:
         pt[j] = b
 
 
-@inlined
+@row
 def _next(pt: Array, day: Any, t: Array) -> None:
     for j in range(t.shape[0]):
         t[j] = day if pt[j] == day else t[j]
 
 
-@inlined
+@row
 def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array) -> None:
     longest, before, after = limits[0], limits[1], limits[2]
     observed, between, beyond = codes[0], codes[1], codes[2]
@@ -58,7 +59,7 @@ def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array
         out[j] = observed if pt[j] == day else code
 
 
-@inlined
+@row
 def _spread(pt: Array, t: Array, day: Any, edges: Array, tables: Array, out: Array) -> None:
     """Expected error by days: `tables[0]` between two observations, `tables[1]` beyond them."""
     for j in range(out.shape[0]):

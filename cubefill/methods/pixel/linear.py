@@ -49,7 +49,7 @@ FREE = np.array(
 NEAREST, LAST, NEXT, LINEAR, LINEAR2 = range(5)
 
 
-@inlined
+@row
 def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array, pt: Array) -> Any:
     """Value and time of the last clear observation, `day` itself included."""
     lost = np.int32(0)
@@ -66,7 +66,7 @@ def _forwards(band: Array, valid: Array, day: Any, v: Array, t: Array, pv: Array
     return lost
 
 
-@inlined
+@row
 def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
     """Value and time of the next clear observation, `day` itself included."""
     for j in range(v.shape[0]):
@@ -75,7 +75,7 @@ def _backwards(pv: Array, pt: Array, day: Any, v: Array, t: Array) -> None:
         t[j] = day if clear else t[j]
 
 
-@inlined
+@row
 def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -86,7 +86,7 @@ def _between(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> 
         out[j] = encode(r, out)
 
 
-@inlined
+@row
 def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -95,7 +95,7 @@ def _two_dates(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -
         out[j] = encode(r, out)
 
 
-@inlined
+@row
 def _closest(pv: Array, pt: Array, v: Array, t: Array, day: Any, out: Array) -> None:
     for j in range(out.shape[0]):
         a, b = pv[j], v[j]
@@ -209,7 +209,7 @@ def scan(
 # dates take 0.37 (float32) or 0.22 (int16) of the time of `scan` and `flags`.
 
 
-@inlined
+@row
 def _weigh(pt: Array, day: Any, t: Array, w: Array) -> None:
     for j in range(w.shape[0]):
         last = pt[j]
@@ -220,7 +220,7 @@ def _weigh(pt: Array, day: Any, t: Array, w: Array) -> None:
         w[j] = CLEAR if clear else r
 
 
-@inlined
+@row
 def _code(w: Array, pt: Array, t: Array, codes: Array, out: Array) -> None:
     observed, between, head, tail, nothing = codes[0], codes[1], codes[2], codes[3], codes[4]
     for j in range(out.shape[0]):
