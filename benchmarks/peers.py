@@ -8,6 +8,7 @@ the package of that name, which `pip install --no-deps satcube opencv-python-hea
 import ast
 import importlib
 import importlib.util
+import inspect
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -31,6 +32,8 @@ PEERS = ("linear", "whittaker", "whittaker:lam=1e4", "savgol", "climatology", "n
 OWN = ("blend", "samedate", "auto")
 """Scored where this version has them."""
 PROTOTYPE = Path(__file__).parents[2] / "shared" / "prototypes" / "samedate" / "samedate.py"
+QUANTILES = (0.05, 0.95)
+"""Ends of the interval of 90 %."""
 NOT_CUBEFILL = ("prototype", "satcube")
 
 
@@ -83,9 +86,12 @@ def _value(text: str) -> object:
 
 
 def _by_cubefill(name: str, options: dict[str, object], cube: xr.Dataset, std: bool) -> xr.Dataset:
+    """With errors, also the ends of the interval where this version gives quantiles."""
     method = resolve(name, **options)
     std = std and traits(method, spectral(cube)).gives_std
-    return cubefill.gapfill(cube, method, std=std).compute()
+    known = "quantiles" in inspect.signature(cubefill.gapfill).parameters
+    ends = {"quantiles": QUANTILES} if std and known else {}
+    return cubefill.gapfill(cube, method, std=std, **ends).compute()
 
 
 # ------------------------------------------------------------------ the prototype

@@ -28,7 +28,7 @@ import xarray as xr
 from benchmarks import gates, places
 from benchmarks.context import context
 from benchmarks.hidden import SCENARIOS, Hidden, scenarios
-from benchmarks.peers import Peer, default_texts, peers
+from benchmarks.peers import QUANTILES, Peer, default_texts, peers
 from benchmarks.places import Place
 from cubefill.cube import spectral
 from cubefill.cube.indices import with_ndvi
@@ -116,7 +116,10 @@ def values_of(ds: xr.Dataset, names: Sequence[str]) -> xr.Dataset:
 
 
 def interval_of(ds: xr.Dataset, name: str, where: np.ndarray) -> tuple[np.ndarray, ...] | None:
-    """Both ends of what should hold 90 % of the truth."""
+    """Both ends of what should hold 90 % of the truth: quantiles, else standard deviations."""
+    ends = [f"{name}_q{round(100 * q):02d}" for q in QUANTILES]
+    if all(end in ds for end in ends):
+        return ds[ends[0]].values[where], ds[ends[1]].values[where]
     if f"{name}_std" not in ds:
         return None
     half = Coverage().z * ds[f"{name}_std"].values[where]

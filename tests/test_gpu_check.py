@@ -11,7 +11,6 @@ from benchmarks.gpu_check import Report
 from cubefill.methods import list_methods
 from tests.shared.torch_thread import one_thread as one_thread
 
-
 EVERY = [n for n, facts in list_methods().items() if facts["kind"] == "deep"]
 
 
