@@ -27,8 +27,14 @@ SETS = {
 GAP_DAYS = (10, 20, 40, 80)
 """Days from date to date that part the strata of gap length, whatever the time of day; each belongs
 to the stratum below it."""
+GAP_LENGTHS = (*(f"{a}-{b} d" for a, b in pairwise((0, *GAP_DAYS))), f">{GAP_DAYS[-1]} d")
+"""Names of the strata of gap length."""
+POSITIONS = ("interior", "leading", "trailing")
+"""Between two observations that were seen, before the first, after the last."""
 CLEAR_SHARE = (0.25, 0.5, 0.75)
 """Clear shares that part the dates."""
+CLEAR_SHARES = tuple(f"{100 * a:g}-{100 * b:g} %" for a, b in pairwise((0, *CLEAR_SHARE, 1)))
+"""Names of the strata of clear share."""
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 KINDS = ("gap length", "position", "season", "clear share", "land cover")
 """Kinds of strata, in the order of a table."""
@@ -69,16 +75,30 @@ def pixel_set(name: str, seen: Bool, known: Bool) -> Bool:
 
 def strata(part: xr.Dataset, seen: Bool) -> list[Strata]:
     """Every kind of strata of a cube; land cover where `land_cover(y, x)` is in it."""
-    time = part["time"].values
-    dates = time.astype("datetime64[D]")
-    before, after = reach(seen, (dates - dates[0]).astype(np.float32))
+    before, after = reach(seen, whole_days(part["time"].values))
     found = [
-        Strata("gap length", _ranges(GAP_DAYS, " d"), _length(seen, before, after)),
-        Strata("position", ("interior", "leading", "trailing"), _position(seen, before, after)),
+        Strata("gap length", GAP_LENGTHS, _length(seen, before, after)),
+        Strata("position", POSITIONS, _position(seen, before, after)),
         Strata("season", SEASONS, _along_time(part["time"].dt.month.values % 12 // 3)),
-        Strata("clear share", _ranges([int(100 * c) for c in CLEAR_SHARE], " %", 100), _sky(seen)),
+        Strata("clear share", CLEAR_SHARES, _sky(seen)),
     ]
     return [*found, *_land_cover(part)]
+
+
+def whole_days(time: NDArray[np.datetime64]) -> Floats:
+    """Days from date to date since the first, whatever the time of day."""
+    dates = time.astype("datetime64[D]")
+    return (dates - dates[0]).astype(np.float32)
+
+
+def gap_length(seen: Bool, days: Floats) -> NDArray[np.int16]:
+    """Index into `GAP_LENGTHS` of each pixel `(time, y, x)`; -1 where seen or never seen."""
+    return _length(seen, *reach(seen, days))
+
+
+def position(seen: Bool, days: Floats) -> NDArray[np.int16]:
+    """Index into `POSITIONS` of each pixel `(time, y, x)`; -1 where seen or never seen."""
+    return _position(seen, *reach(seen, days))
 
 
 def reach(seen: Bool, days: Floats) -> tuple[Floats, Floats]:
@@ -109,14 +129,6 @@ def _sky(seen: Bool) -> NDArray[np.int16]:
 
 def _along_time(codes: NDArray[Any]) -> NDArray[np.int16]:
     return codes.astype(np.int16).reshape(-1, 1, 1)
-
-
-def _ranges(edges: Any, unit: str, top: int | None = None) -> tuple[str, ...]:
-    """Such as `0-10 d`, `10-20 d`, `>20 d`."""
-    bounds = [0, *edges]
-    inner = [f"{a}-{b}{unit}" for a, b in pairwise(bounds)]
-    last = f">{bounds[-1]}{unit}" if top is None else f"{bounds[-1]}-{top}{unit}"
-    return (*inner, last)
 
 
 def _land_cover(part: xr.Dataset) -> list[Strata]:
