@@ -1,4 +1,4 @@
-"""The net whose weights come with cubefill, trained again: `python -m benchmarks.train_reference OUT`.
+"""Trains the net whose weights come with cubefill: `python -m benchmarks.train_reference OUT`.
 
 `utilise` learns what series differ by from straight lines, on one thread, from simulated scenes of
 many weathers and densities of dates. Real cloud shapes of one Sentinel-2 granule hide a part of
@@ -7,7 +7,10 @@ comes from.
 """
 
 import argparse
+import json
 import os
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +22,16 @@ import cubefill
 from cubefill import simulate, train
 from cubefill.gaps import Blobs, Blocks, Borrowed, Mixed, Trailing, Transplant
 from cubefill.methods import resolve
+from cubefill.nn import checkpoint
 from cubefill.samples.patches import CubeSamples
 from cubefill.train.recipe import read, with_options
 
 BANDS = ("B02", "B03", "B04", "B08")
 SCENES = 28
 SEED = 4000
+GRANULE = "S2A T29UNU 2022-10-05 (contains modified Copernicus Sentinel data 2022)"
+FILLS = {"patch": 64, "pad": 8, "blend": "linear"}
+"""How the trained net is laid over a cube; patches are smaller while it learns."""
 CLOUDY = (0, 1, 3, 8, 9, 10)
 """Scene classes that hide the ground."""
 
@@ -76,8 +83,28 @@ def tuning(data: Path) -> xr.Dataset:
 def gaps(data: Path) -> Mixed:
     """Real cloud shapes, those of the cube itself, runs of days and the end of a series."""
     shapes = Borrowed(cloud_shapes(data), share=0.6, whole=1.0)
-    kinds = (shapes, Transplant(share=0.6, clear=0.3), Blobs(share=0.3), Blocks((15, 75)), Trailing(20))
+    kinds = (
+        shapes,
+        Transplant(share=0.6, clear=0.3),
+        Blobs(share=0.3),
+        Blocks((15, 75)),
+        Trailing(20),
+    )
     return Mixed(kinds, (0.5, 0.5, 0.1, 0.5, 0.2))
+
+
+def packed(folder: Path, target: Path, scores: Mapping[str, float]) -> Path:
+    """The checkpoint as it comes with cubefill: half precision, larger patches, and its scores."""
+    state, card = checkpoint.load(folder)
+    data = f"{card.data}: {SCENES} scenes of cubefill.simulate; cloud shapes of {GRANULE}"
+    card = replace(
+        card,
+        config={**card.config, **FILLS},
+        data=data,
+        scores={**card.scores, **scores},
+        licence="Apache-2.0",
+    )
+    return checkpoint.save(target, state, card, precision="float16", overwrite=True)
 
 
 def main() -> None:
@@ -85,7 +112,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", type=Path, help="folder of the checkpoint")
     parser.add_argument("--epochs", type=int, default=0, help="instead of the recipe's")
+    parser.add_argument("--pack", type=Path, help="write what comes with cubefill, train nothing")
+    parser.add_argument("--scores", type=Path, help="JSON of names to numbers for the packed card")
     args = parser.parse_args()
+    if args.pack:
+        scores = json.loads(args.scores.read_text()) if args.scores else {}
+        print(packed(args.out, args.pack, scores))
+        return
     torch.set_num_threads(1)
     data = Path(os.environ["CUBEFILL_DATA"])
     recipe = with_options(read("utilise_residual"), {"epochs": args.epochs} if args.epochs else {})
@@ -94,10 +127,12 @@ def main() -> None:
     hidden, count = gaps(data), recipe.samples["count"]
     train.fit(
         learner,
-        CubeSamples([scene(i) for i in range(SCENES)], learner, hidden, recipe.seed, count, **options),
+        CubeSamples(
+            [scene(i) for i in range(SCENES)], learner, hidden, recipe.seed, count, **options
+        ),
         recipe,
         args.out,
-        validation=CubeSamples([tuning(data)], learner, hidden, recipe.seed + 1, 32, **options),
+        validation=CubeSamples([tuning(data)], learner, hidden, recipe.seed + 1, 24, **options),
     )
 
 

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
 REACH = 0.25
 """Reflectance that an answer may differ from its prior by."""
+UNIT = 0.02
+"""Reflectance that the last layer's 1 stands for, where a residual is small."""
 DATES_AT_ONCE = 4
 """Dates mixed at once where no gradient is asked for, which bounds what is held."""
 
@@ -66,6 +67,7 @@ class TemporalAttentionUNet(nn.Module):
         self.attention = TemporalAttention(w[-1], sizes)
         self.up = nn.ModuleList(Up(i, o, sizes.heads) for i, o in pairwise(w[::-1]))
         self.last = nn.ModuleList([conv3(w[0], w[0]), conv3(w[0], sizes.bands)])
+        self.straight = nn.Conv2d(inputs, sizes.bands, 1) if sizes.features else None
 
     def forward(
         self, x: Tensor, days: Tensor, present: Tensor | None = None, prior: Tensor | None = None
@@ -76,7 +78,7 @@ class TemporalAttentionUNet(nn.Module):
         `present (batch, date)` is False for dates that only pad the series, which come out 0.
         With `prior (batch, date, band, y, x)` the net gives the prior and what it differs by, at
         most `REACH`; a date's own features then join those mixed over time, which are its own at
-        full resolution.
+        full resolution, and a linear map of the input joins the answer.
         """
         shape = x.shape[:2]
         y = x.flatten(0, 1)
@@ -94,8 +96,11 @@ class TemporalAttentionUNet(nn.Module):
                 y = up(y, own, attention)
             else:
                 y = own + up(y, own, attention if features else None)
-        y = self.last[1](F.relu(self.last[0](y))).view(*shape, -1, *x.shape[-2:])
-        y = torch.sigmoid(y) if prior is None else prior + REACH * torch.tanh(y)
+        y = self.last[1](F.relu(self.last[0](y)))
+        if self.straight is not None:
+            y = y + self.straight(x.flatten(0, 1))
+        y = y.view(*shape, -1, *x.shape[-2:])
+        y = torch.sigmoid(y) if prior is None else prior + REACH * torch.tanh(y * (UNIT / REACH))
         return y if present is None else y * present[:, :, None, None, None]
 
 

@@ -60,10 +60,10 @@ METHODS = [
     Case(
         "needs a trained net",
         taken,
-        {"ds": WIDE, "method": "utilise"},
+        {"ds": WIDE, "method": "ganfilling"},
         put={
             "`cubefill train RECIPE.toml FOLDER` to make one, then ": "",
-            "'FOLDER').": lambda: f"{net()!r}).",
+            "'FOLDER').": lambda: f"{net('ganfilling')!r}).",
         },
     ),
     Case(

@@ -13,6 +13,10 @@ from cubefill.methods.contract import Bool, Float
 
 SCALE = 10.0
 """Differences of reflectance are multiplied by this, so that a net is given numbers of order 1."""
+AROUND = (5, 17, 49)
+"""Edges in pixels of the squares over which a date's differences are averaged."""
+FEWEST = np.float32(1e-3)
+"""Share of clear pixels below which such a mean goes to 0."""
 MEMORY = 20.0
 """Days after which an observation counts a third in what a net is told of its distance."""
 
@@ -52,17 +56,31 @@ class Prior:
         mean = filled.sum((2, 3)) / np.maximum(1, (~lost).sum((2, 3)))
         return np.where(lost, mean[..., None, None].astype(np.float32), self.values)
 
+    def nearby(self) -> list[Float]:
+        """For each of `AROUND`, the mean `differs` of what is clear there, and the share of it."""
+        from scipy.ndimage import uniform_filter
+
+        known = (self.clear & np.isfinite(np.minimum(self.before, self.after)))[:, None]
+        found: list[Float] = []
+        for size in AROUND:
+            around = (1, 1, size, size)
+            share = uniform_filter(known.astype(np.float32), around)
+            mean = uniform_filter(self.differs, around) / np.maximum(share, FEWEST)
+            found += [mean * np.float32(SCALE), share]
+        return found
+
     def features(self) -> Float:
-        """`(date, 5 band + 3, y, x)`: all of it in numbers of order 1."""
+        """`(date, features_of(band), y, x)`: all of it in numbers of order 1."""
         near = [np.exp(-days / np.float32(MEMORY)) for days in (self.before, self.after)]
         told = np.stack([self.clear.astype(np.float32), *near], axis=1)
         small = (self.differs, self.change, self.last, self.following)
-        return np.concatenate([self.known(), *(a * np.float32(SCALE) for a in small), told], axis=1)
+        parts = [self.known(), *(a * np.float32(SCALE) for a in small), told, *self.nearby()]
+        return np.concatenate(parts, axis=1, dtype=np.float32)
 
 
 def features_of(bands: int) -> int:
     """Count of the features of a prior of so many bands."""
-    return 5 * bands + 3
+    return 5 * bands + 3 + len(AROUND) * (bands + 1)
 
 
 def prior_of(bands: Float, valid: Bool, days: NDArray[np.float64]) -> Prior:
@@ -101,7 +119,7 @@ def prior_of(bands: Float, valid: Bool, days: NDArray[np.float64]) -> Prior:
 
 
 def _others(clear: Bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index of the last clear date before each one, -1 for none, and of the next, or their count."""
+    """Index of the last clear date before each one (or -1), and of the next (or their count)."""
     count = len(clear)
     index = np.arange(count)[:, None, None]
     last = np.full(clear.shape, -1)

@@ -118,11 +118,12 @@ class Utilise(WindowMethod):
     def net(cls, config: Any) -> nn.Module:
         """An untrained net, its weights drawn as Glorot and Bengio's normal ones."""
         net = TemporalAttentionUNet(sizes_of(config))
+        drawn = nn.init.xavier_normal_ if config.residual == "none" else nn.init.kaiming_normal_
         for p in net.parameters():
             if p.ndim > 1 and not p.is_meta:
-                nn.init.xavier_normal_(p)
-        if config.residual != "none":  # the first answer is the prior itself
-            for p in net.last[1].parameters():
+                drawn(p)
+        if net.straight is not None:  # the first answer is the prior itself
+            for p in (*net.last[1].parameters(), *net.straight.parameters()):
                 nn.init.zeros_(p)
         return net
 
