@@ -57,6 +57,7 @@ METHODS = [
         names={"dataclasses": dataclasses},
     ),
     Case("expected days >= 0, such as 60", fill, {"ds": CUBE, "max_gap": "soon"}),
+    Case("needs a trained net", taken, {"ds": WIDE, "method": "ganfilling"}),
     Case(
         "needs a trained net",
         taken,
@@ -64,6 +65,7 @@ METHODS = [
         put={
             "`cubefill train RECIPE.toml FOLDER` to make one, then ": "",
             "'FOLDER').": lambda: f"{net('ganfilling')!r}).",
+            "Use ds.gapfill('utilise') for a net whose weights come with cubefill.": "",
         },
     ),
     Case(

@@ -429,7 +429,7 @@ class TorchMethod:
         if self._named() in APPLICATIONS or not WITH_WEIGHTS:
             return ""
         known = " or ".join(f"ds.gapfill({n!r})" for n in WITH_WEIGHTS)
-        return f" Or use {known}, whose weights come with cubefill."
+        return f" Use {known} for a net whose weights come with cubefill."
 
     def _card(self) -> Card:
         card = checkpoint.read_card(self.folder)

@@ -81,7 +81,7 @@ def test_a_net_that_is_yet_to_be_trained_has_no_weights() -> None:
 
 
 def test_methods_without_weights_name_one_that_has_them() -> None:
-    known = r"Or use ds.gapfill\('utilise'\), whose weights come with cubefill"
+    known = r"Use ds.gapfill\('utilise'\) for a net whose weights come with cubefill"
     with pytest.raises(MethodError, match=known):
         synthetic_cube().gapfill("ganfilling")
     rows = cubefill.list_methods()
