@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 import cubefill
 from cubefill import simulate, train
 from cubefill.gaps import Blobs, Blocks, Borrowed, Mixed, Trailing, Transplant
-from cubefill.methods import resolve
+from cubefill.methods.learned.utilise import Utilise
 from cubefill.nn import checkpoint
 from cubefill.samples.patches import CubeSamples
 from cubefill.train.recipe import read, with_options
@@ -67,8 +67,8 @@ def cloud_shapes(data: Path, size: int = 128) -> NDArray[np.bool_]:
     with rasterio.open(path) as file:
         gap = np.isin(file.read(1), CLOUDY)
     count = len(gap) // size
-    tiles = gap[: count * size, : count * size].reshape(count, size, count, size).swapaxes(1, 2)
-    tiles = tiles.reshape(-1, size, size)
+    whole = gap[: count * size, : count * size].reshape(count, size, count, size)
+    tiles = whole.swapaxes(1, 2).reshape(-1, size, size)
     share = tiles.mean((1, 2))
     return tiles[(share > 0.08) & (share < 0.92)]
 
@@ -122,7 +122,7 @@ def main() -> None:
     torch.set_num_threads(1)
     data = Path(os.environ["CUBEFILL_DATA"])
     recipe = with_options(read("utilise_residual"), {"epochs": args.epochs} if args.epochs else {})
-    learner = resolve("utilise").configured(**recipe.config)
+    learner = Utilise().configured(**recipe.config)
     options = {n: recipe.samples[n] for n in ("dates", "augment")}
     hidden, count = gaps(data), recipe.samples["count"]
     train.fit(

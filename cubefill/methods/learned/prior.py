@@ -111,11 +111,11 @@ def prior_of(bands: Float, valid: Bool, days: NDArray[np.float64]) -> Prior:
     alone = (none_before & none_after)[:, None]
     values = np.where(clear[:, None], seen, np.where(alone, np.float32(np.nan), line))
     differs = np.where(clear[:, None] & ~alone, seen - line, np.float32(0))
-    beside = [
+    of_last, of_next = (
         np.where(none[:, None], np.float32(0), np.take_along_axis(differs, i[:, None], axis=0))
         for none, i in ((none_before, last), (none_after, following))
-    ]
-    return Prior(values, differs, change, *beside, clear, before, after)
+    )
+    return Prior(values, differs, change, of_last, of_next, clear, before, after)
 
 
 def _others(clear: Bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -14,6 +14,7 @@ import cubefill
 from cubefill import gaps, simulate
 from cubefill.errors import MethodError
 from cubefill.methods import resolve
+from cubefill.methods.learned.ganfilling import GanFilling
 from cubefill.methods.learned.utilise import Utilise, UtiliseConfig
 from cubefill.methods.registry import METHODS, WITH_WEIGHTS
 from cubefill.nn import checkpoint
@@ -86,4 +87,4 @@ def test_methods_without_weights_name_one_that_has_them() -> None:
         synthetic_cube().gapfill("ganfilling")
     rows = cubefill.list_methods()
     assert [n for n, row in rows.items() if row["weights"]] == list(WITH_WEIGHTS)
-    assert resolve("ganfilling").folder == ""
+    assert GanFilling().folder == ""
