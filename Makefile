@@ -1,4 +1,4 @@
-# Targets: demo, test, test-all, pytest, check, format, picture, wheel, clean.
+# Targets: demo, test, test-all, pytest, check, format, picture, train-utilise, wheel, clean.
 # make demo PYTHON=python3.12          another interpreter
 # make test JOBS=8                   as many test processes (2 by default)
 # make demo TORCH_INDEX=URL            an extra pip index with CPU builds of torch
@@ -17,7 +17,7 @@ KEY := $(shell cat pyproject.toml constraints.txt | cksum | cut -d ' ' -f 1)
 DEMO_READY := $(VENV)/.ready-demo-$(KEY)
 TEST_READY := $(VENV)/.ready-test-$(KEY)
 
-.PHONY: help demo test test-all pytest check format picture wheel clean
+.PHONY: help demo test test-all pytest check format picture train-utilise wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -28,6 +28,7 @@ help:
 	@echo "make check     lint, types and import contract only"
 	@echo "make format    format the code"
 	@echo "make picture   make the pictures of README and docs"
+	@echo "make train-utilise  train the net that comes with cubefill again, into trained-utilise/"
 	@echo "make wheel     build the wheel into dist/"
 	@echo "make clean     remove caches and build products"
 
@@ -56,6 +57,11 @@ format: $(TEST_READY)
 
 picture: $(TEST_READY)
 	$(BIN)/python docs/make_pictures.py
+
+# Hours of one core; CUBEFILL_DATA is the folder of real data that benchmarks/train_reference.py names.
+train-utilise: $(TEST_READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train_reference trained-utilise
+	$(BIN)/python -m benchmarks.train_reference trained-utilise --pack cubefill/methods/learned/weights/utilise
 
 wheel: $(TEST_READY)
 	$(BIN)/python -m pip wheel --no-deps --wheel-dir dist .

@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import cubefill
+from cubefill.methods.registry import WITH_WEIGHTS
 
 ROOT = Path(__file__).parents[1]
 
@@ -122,6 +123,12 @@ def test_wheel_has_types_and_no_tests(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "cubefill/py.typed" in names
     assert "cubefill/cli/commands.py" in names
+    assert {n for n in names if "/weights/" in n} == {
+        f"cubefill/methods/learned/weights/{m}/{n}"
+        for m in WITH_WEIGHTS
+        for n in ("weights.safetensors", "card.json")
+    }
+    assert wheel.stat().st_size < 8e6
     assert any(n.endswith("licenses/LICENSE") for n in names)
     outside = [n for n in names if not n.startswith(("cubefill/", "cubefill-"))]
     assert outside == []

@@ -321,6 +321,7 @@ def methods(as_json: bool) -> None:
         for name, row in rows.items():
             if row["kind"] == kind:
                 needs = row["needs"] + ("; checkpoint" if row["checkpoint"] else "")
+                needs += "; its weights come with cubefill" if row["weights"] else ""
                 lines += [f"  {name:<12} {row['summary']}", f"  {'':<12} needs {needs}"]
     show(as_json, rows, "\n".join(lines))
 

@@ -16,6 +16,7 @@ from cubefill.gaps.kinds import Dates as Dates
 from cubefill.gaps.kinds import EveryDate as EveryDate
 from cubefill.gaps.kinds import Gaps as Gaps
 from cubefill.gaps.kinds import Lent as Lent
+from cubefill.gaps.kinds import Mixed as Mixed
 from cubefill.gaps.kinds import Trailing as Trailing
 from cubefill.gaps.kinds import Transplant as Transplant
 from cubefill.gaps.kinds import impaired as impaired

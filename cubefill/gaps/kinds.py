@@ -9,6 +9,7 @@ import math
 import re
 import warnings
 from ast import literal_eval
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -283,6 +284,41 @@ class EveryDate(_Kind):
         return hidden
 
 
+@dataclass(frozen=True)
+class Mixed(_Kind):
+    """Several kinds at once, each with its own chance: what a filler meets in one series.
+
+    Examples
+    --------
+    >>> valid = np.ones((20, 8, 8), bool)
+    >>> valid[::3, :4] = False
+    >>> Mixed().make(valid, 5.0 * np.arange(20)).shape
+    (20, 8, 8)
+    """
+
+    kinds: tuple[_Kind, ...] = (
+        Transplant(share=0.6, clear=0.3),
+        Blobs(share=0.3),
+        Blocks(days=(15, 75)),
+        Trailing(days=20),
+    )
+    """What may be hidden."""
+    chances: tuple[float, ...] = (0.8, 0.2, 0.5, 0.2)
+    """Probability of each kind; where chance picks none, the first one that can be made."""
+    keep: int = 2
+    """Clear observations that every pixel keeps, where it has as many."""
+
+    _stream: ClassVar[int] = 8
+
+    def _chosen(self, valid: Bool, days: Floats, rng: np.random.Generator) -> Bool:
+        hidden = np.zeros_like(valid)
+        picked = rng.random(len(self.kinds)) < self.chances
+        for kind in (k for k, p in zip(self.kinds, picked, strict=True) if p):
+            with suppress(CubeError):  # another kind may do where this one cannot
+                hidden |= kind._chosen(valid & ~hidden, days, rng)
+        return hidden if hidden.any() else Blobs()._chosen(valid, days, rng)
+
+
 def shapes_of(valid: Bool, cover: float = 0.1) -> Bool:
     """Gaps `(n, y, x)` of the dates with at least `cover` of it, for other series to borrow.
 
@@ -335,6 +371,7 @@ GAPS: dict[str, type[Gaps]] = {
     "trailing": Trailing,
     "every_date": EveryDate,
     "borrowed": Borrowed,
+    "mixed": Mixed,
 }
 """Name to a kind of gaps."""
 FORMER = {"lent": "borrowed"}

@@ -40,6 +40,9 @@ METHODS: dict[str, str] = {
 APPLICATIONS = {"mowing": "cubefill.methods.learned.mowing:Mowing"}
 """What runs and learns as a method but fills no gap; `cubefill.applications` asks for it."""
 
+WITH_WEIGHTS = ("utilise",)
+"""Deep methods whose trained weights come with cubefill."""
+
 SHIPPED = dict(METHODS)
 """The targets that `listing.json` describes."""
 
@@ -190,8 +193,8 @@ def list_methods() -> dict[str, dict[str, Any]]:
     -------
     dict
         `kind` is "classical" or "deep", `checkpoint` whether a trained net must be passed, which is
-        so of all deep ones; `summary` and `needs` are text, `options` is a dict of each option and
-        its default.
+        so of all deep ones but those of which `weights` is True: theirs come with cubefill.
+        `summary` and `needs` are text, `options` is a dict of each option and its default.
 
     Raises
     ------
@@ -216,10 +219,12 @@ describe = list_methods
 
 def described(cls: Any) -> dict[str, Any]:
     """The entry of `list_methods` for a class."""
-    checkpoint = "checkpoint" in options_of(cls)
+    deep = "checkpoint" in options_of(cls)
+    weights = name_for(f"{cls.__module__}:{cls.__qualname__}") in WITH_WEIGHTS
     return {
-        "kind": "deep" if checkpoint else "classical",
-        "checkpoint": checkpoint,
+        "kind": "deep" if deep else "classical",
+        "checkpoint": deep and not weights,
+        "weights": weights,
         "summary": (inspect.getdoc(cls) or "").split("\n")[0],
         "needs": _needs_line(cls),
         "options": {o: _default(cls, o) for o in options_of(cls)},

@@ -12,6 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+REACH = 0.25
+"""Reflectance that an answer may differ from its prior by."""
+UNIT = 0.02
+"""Reflectance that the last layer's 1 stands for, where a residual is small."""
+DATES_AT_ONCE = 4
+"""Dates mixed at once where no gradient is asked for, which bounds what is held."""
+
 
 @dataclass(frozen=True)
 class AttentionSizes:
@@ -21,6 +28,8 @@ class AttentionSizes:
     """Optical bands, in and out."""
     sar: int = 0
     """SAR polarisations that join the input."""
+    features: int = 0
+    """Inputs in place of the bands, of a net that gives a residual; 0 for one that gives bands."""
     widths: tuple[int, ...] = (64, 64, 64, 128)
     """Features at 1, 1/2, 1/4 ... of the resolution."""
     heads: int = 4
@@ -52,17 +61,24 @@ class TemporalAttentionUNet(nn.Module):
         super().__init__()
         self.sizes = sizes
         w = sizes.widths
-        self.first = nn.ModuleList([conv3(sizes.bands + sizes.sar, w[0]), conv3(w[0], w[0])])
+        inputs = (sizes.features or sizes.bands) + sizes.sar
+        self.first = nn.ModuleList([conv3(inputs, w[0]), conv3(w[0], w[0])])
         self.down = nn.ModuleList(Down(i, o) for i, o in pairwise(w))
         self.attention = TemporalAttention(w[-1], sizes)
         self.up = nn.ModuleList(Up(i, o, sizes.heads) for i, o in pairwise(w[::-1]))
         self.last = nn.ModuleList([conv3(w[0], w[0]), conv3(w[0], sizes.bands)])
+        self.straight = nn.Conv2d(inputs, sizes.bands, 1) if sizes.features else None
 
-    def forward(self, x: Tensor, days: Tensor, present: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, days: Tensor, present: Tensor | None = None, prior: Tensor | None = None
+    ) -> Tensor:
         """`(batch, date, band, y, x)` in 0-1 from a series of the same dates.
 
         Gaps of `x` are 1. `days (batch, date)` is the day of the year of each date;
         `present (batch, date)` is False for dates that only pad the series, which come out 0.
+        With `prior (batch, date, band, y, x)` the net gives the prior and what it differs by, at
+        most `REACH`; a date's own features then join those mixed over time, which are its own at
+        full resolution, and a linear map of the input joins the answer.
         """
         shape = x.shape[:2]
         y = x.flatten(0, 1)
@@ -75,8 +91,16 @@ class TemporalAttentionUNet(nn.Module):
         y, attention = self.attention(bottom.view(*shape, *bottom.shape[1:]), days, present)
         y = y.flatten(0, 1)
         for up in self.up:
-            y = up(y, features.pop(), attention)
-        y = torch.sigmoid(self.last[1](F.relu(self.last[0](y)))).view(*shape, -1, *x.shape[-2:])
+            own = features.pop()
+            if prior is None:
+                y = up(y, own, attention)
+            else:
+                y = own + up(y, own, attention if features else None)
+        y = self.last[1](F.relu(self.last[0](y)))
+        if self.straight is not None:
+            y = y + self.straight(x.flatten(0, 1))
+        y = y.view(*shape, -1, *x.shape[-2:])
+        y = torch.sigmoid(y) if prior is None else prior + REACH * torch.tanh(y * (UNIT / REACH))
         return y if present is None else y * present[:, :, None, None, None]
 
 
@@ -109,9 +133,9 @@ class Up(nn.Module):
         self.up = nn.ConvTranspose2d(inputs, outputs, 2, 2)
         self.conv1, self.conv2 = conv3(2 * outputs, outputs), conv3(outputs, outputs)
 
-    def forward(self, x: Tensor, skip: Tensor, attention: Tensor) -> Tensor:
-        """`(batch * date, outputs, 2 y, 2 x)`."""
-        mixed = F.relu(self.skip(mix(skip, attention)))
+    def forward(self, x: Tensor, skip: Tensor, attention: Tensor | None) -> Tensor:
+        """`(batch * date, outputs, 2 y, 2 x)`; without `attention` dates are not mixed."""
+        mixed = F.relu(self.skip(skip if attention is None else mix(skip, attention)))
         x = F.relu(self.conv1(torch.cat([F.relu(self.up(x)), mixed], dim=1)))
         return x + F.relu(self.conv2(x))
 
@@ -124,15 +148,18 @@ def mix(x: Tensor, attention: Tensor) -> Tensor:
     bilinearly.
     """
     b, heads, t = attention.shape[:3]
-    size = x.shape[-2:]
-    groups = x.reshape(b, t, heads, -1, *size)
-    out = torch.empty_like(groups)
-    for i in range(t):
+    size, width = x.shape[-2:], x.shape[1] // heads
+    groups = x.reshape(b, t, heads, width, -1).permute(0, 2, 4, 1, 3).reshape(-1, t, width)
+    at_once, parts = t if x.requires_grad else DATES_AT_ONCE, []
+    for i in range(0, t, at_once):
+        asked = attention[:, :, i : i + at_once]
         weight = F.interpolate(
-            attention[:, :, i].flatten(0, 1), size=size, mode="bilinear", align_corners=False
-        ).view(b, heads, t, *size)
-        out[:, i] = torch.einsum("bhtyx,bthcyx->bhcyx", weight, groups)
-    return out.flatten(2, 3).flatten(0, 1)
+            asked.flatten(0, 2), size=size, mode="bilinear", align_corners=False
+        ).view(b, heads, asked.shape[2], t, -1)
+        weight = weight.permute(0, 1, 4, 2, 3).reshape(-1, asked.shape[2], t)
+        parts.append(torch.bmm(weight, groups))
+    out = torch.cat(parts, dim=1).view(b, heads, -1, t, width)
+    return out.permute(0, 3, 1, 4, 2).reshape(b * t, heads * width, *size)
 
 
 class TemporalAttention(nn.Module):

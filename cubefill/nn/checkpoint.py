@@ -71,7 +71,7 @@ def save(
     state: Mapping[str, "Tensor"],
     card: Card,
     *,
-    precision: Literal["float32", "bfloat16"] = "float32",
+    precision: Literal["float32", "bfloat16", "float16"] = "float32",
     overwrite: bool = False,
 ) -> Path:
     """The folder, with `weights.safetensors` and `card.json` in it.
@@ -87,7 +87,7 @@ def save(
     card
         What the weights are; `digest`, and `versions` where empty, are written here.
     precision
-        Type of floating-point tensors in the file; "bfloat16" halves it.
+        Type of floating-point tensors in the file; "bfloat16" and "float16" halve it.
     overwrite
         True replaces a checkpoint that is there.
 

@@ -187,7 +187,7 @@ def _learner(method: str | TorchMethod | type[TorchMethod], recipe: Recipe) -> T
         raise MethodError(
             f"{method!r} has no net to train: expected a deep method. Use cubefill.list_methods()."
         )
-    return found.configured(**recipe.config) if recipe.config else found
+    return found if found.checkpoint and not recipe.config else found.configured(**recipe.config)
 
 
 def _net(learner: TorchMethod) -> nn.Module:

@@ -71,11 +71,12 @@ def test_a_deep_method_without_a_checkpoint_is_refused_while_planning(tmp_path: 
         str(tmp_path / "cube.zarr"),
         str(tmp_path / "f.zarr"),
         "--method",
-        "utilise",
+        "ganfilling",
     ]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == 1
     assert "needs a trained net: expected checkpoint='FOLDER'" in done.stderr
+    assert "Use ds.gapfill('utilise') for a net whose weights come with cubefill." in done.stderr
     assert not (tmp_path / "f.zarr").exists()
 
 

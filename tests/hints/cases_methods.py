@@ -57,13 +57,15 @@ METHODS = [
         names={"dataclasses": dataclasses},
     ),
     Case("expected days >= 0, such as 60", fill, {"ds": CUBE, "max_gap": "soon"}),
+    Case("needs a trained net", taken, {"ds": WIDE, "method": "ganfilling"}),
     Case(
         "needs a trained net",
         taken,
-        {"ds": WIDE, "method": "utilise"},
+        {"ds": WIDE, "method": "ganfilling"},
         put={
             "`cubefill train RECIPE.toml FOLDER` to make one, then ": "",
-            "'FOLDER').": lambda: f"{net()!r}).",
+            "'FOLDER').": lambda: f"{net('ganfilling')!r}).",
+            "Use ds.gapfill('utilise') for a net whose weights come with cubefill.": "",
         },
     ),
     Case(

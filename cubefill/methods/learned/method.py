@@ -37,7 +37,7 @@ from cubefill.methods.learned.passes import (
     compiled_net,
     device_of,
 )
-from cubefill.methods.registry import listed, name_for, name_of
+from cubefill.methods.registry import APPLICATIONS, WITH_WEIGHTS, listed, name_for, name_of
 from cubefill.nn import checkpoint, losses
 from cubefill.nn.checkpoint import Card
 from cubefill.nn.objective import Learning, Objective, Supervised
@@ -47,6 +47,9 @@ Arrays = dict[str, NDArray[Any]]
 
 _READY: set[tuple[type, str, str, str, str]] = set()
 """What `fill` has found ready in this process; weights that change later are seen as they load."""
+
+_CONFIGURED = "_configured"
+"""In the state of a method whose net is yet to be trained, whatever weights come with cubefill."""
 
 log = logging.getLogger("cubefill")
 
@@ -64,7 +67,7 @@ class TorchMethod:
     """
 
     checkpoint: str = ""
-    """Folder of a checkpoint."""
+    """Folder of a checkpoint; "" for the weights that come with cubefill, where there are any."""
     device: str = "auto"
     """"cpu", "cuda", "cuda:1", "mps"; "auto" for a CUDA device where there is one."""
     batch: int = 0
@@ -100,7 +103,7 @@ class TorchMethod:
         check_options(self)
         if self.batch < 0:
             raise MethodError(f"batch={self.batch}: expected 0 or more blocks. Pass batch=0.")
-        if self.checkpoint:
+        if self.folder:
             object.__setattr__(self, "digest", self._card().digest)
             _ = self.config
 
@@ -152,13 +155,26 @@ class TorchMethod:
 
     # -------------------------------------------------------------- what it does with them
 
+    @classmethod
+    def shipped(cls) -> Path | None:
+        """Folder of the checkpoint that comes with cubefill; None where none does."""
+        name = name_for(path_of(cls))
+        return Path(__file__).with_name("weights") / name if name in WITH_WEIGHTS else None
+
+    @property
+    def folder(self) -> str:
+        """Folder of the checkpoint that fills; "" for a net that is yet to be trained."""
+        if self.checkpoint or _CONFIGURED in self.__dict__:
+            return self.checkpoint
+        return fspath(self.shipped() or "")
+
     @cached_property
     def config(self) -> Any:
         """The configuration of the net: the checkpoint's, else the default."""
-        return checkpoint.config_of(self._card(), self.Config) if self.checkpoint else self.Config()
+        return checkpoint.config_of(self._card(), self.Config) if self.folder else self.Config()
 
     def configured(self, **values: Any) -> Self:
-        """The method with another configuration of its net, as training makes it.
+        """The method with an untrained net of another configuration, as training makes it.
 
         Raises
         ------
@@ -177,12 +193,13 @@ class TorchMethod:
                 f"config={values!r} for a net from {self.checkpoint}: expected its own, "
                 f"{self.config!r}. Leave out config, or train without a checkpoint."
             )
+        base = self.config if _CONFIGURED in self.__dict__ else self.Config()
         for n, v in values.items():
-            if not checkpoint.is_like(v, default := getattr(self.config, n)):
+            if not checkpoint.is_like(v, default := getattr(base, n)):
                 raise MethodError(f"config has {n} = {v!r}: expected a value such as {default!r}.")
         values = {n: checkpoint.tuples(v) for n, v in values.items()}
         made = replace(self)
-        made.__dict__["config"] = replace(self.config, **values)
+        made.__dict__.update({"config": replace(base, **values), "digest": "", _CONFIGURED: True})
         return made
 
     # -------------------------------------------------------------- the authors' weights
@@ -264,7 +281,7 @@ class TorchMethod:
         if any(v and v != getattr(type(self), n) for n, v in known.items()):
             learned, wanted = _taught(**known), _taught(self.quantity, self.sensor)
             warnings.warn(
-                f"The net in {self.checkpoint} was trained on {learned}, and fills {wanted} here: "
+                f"The net in {self.folder} was trained on {learned}, and fills {wanted} here: "
                 "check what it gives against held-out values. Use `cubefill train "
                 f"{self._named()} FOLDER --cube STORE` to train one on {wanted}.",
                 CubefillWarning,
@@ -272,13 +289,13 @@ class TorchMethod:
             )
 
     def _check_net(self) -> None:
-        if not self.checkpoint:
+        if not self.folder:
             raise MethodError(
                 f"Method {self._named()!r} needs a trained net: expected checkpoint='FOLDER'. Use "
                 "`cubefill train RECIPE.toml FOLDER` to make one, then "
-                f"ds.gapfill({self._named()!r}, checkpoint='FOLDER')."
+                f"ds.gapfill({self._named()!r}, checkpoint='FOLDER').{self._instead()}"
             )
-        checkpoint.check(self.checkpoint, *state_of(type(self), self.config))
+        checkpoint.check(self.folder, *state_of(type(self), self.config))
         check_precision(self.precision, device_of(self.device))
         if self.compiled:
             check_compiler(device_of(self.device))
@@ -339,7 +356,7 @@ class TorchMethod:
             return
         device = device_of(self.device)
         net = checkpoint.load_net(
-            self.checkpoint,
+            self.folder,
             lambda card: self.net(checkpoint.config_of(card, self.Config)),
             device=str(device),
             expected=self.digest,
@@ -407,8 +424,15 @@ class TorchMethod:
     def _named(self) -> str:
         return getattr(type(self), "name", "") or name_of(self)
 
+    def _instead(self) -> str:
+        """Which methods need no checkpoint, for one that fills gaps."""
+        if self._named() in APPLICATIONS or not WITH_WEIGHTS:
+            return ""
+        known = " or ".join(f"ds.gapfill({n!r})" for n in WITH_WEIGHTS)
+        return f" Use {known} for a net whose weights come with cubefill."
+
     def _card(self) -> Card:
-        card = checkpoint.read_card(self.checkpoint)
+        card = checkpoint.read_card(self.folder)
         if card.method != path_of(type(self)):
             # A card may come from anybody: only a name of our own table is worth typing.
             name = name_for(card.method)

@@ -18,7 +18,7 @@ series, hidden or not, as theirs, and never what lies under a real cloud.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -28,9 +28,16 @@ from torch import Tensor, nn
 
 from cubefill.cube import axes
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block, Float, Needs
+from cubefill.methods.contract import Block, Filled, Float, Needs
 from cubefill.methods.learned.method import Arrays
-from cubefill.methods.learned.time_windows import Places, WindowMethod, clear_windows
+from cubefill.methods.learned.prior import Prior, features_of, prior_of
+from cubefill.methods.learned.time_windows import (
+    Places,
+    WindowMethod,
+    clear_windows,
+    cloudy_of,
+    with_dates,
+)
 from cubefill.methods.windows import Span, Whole
 from cubefill.nn.attention import AttentionSizes, TemporalAttentionUNet
 from cubefill.nn.original import original_pt
@@ -61,6 +68,8 @@ class UtiliseConfig:
     """Pixels of a patch's border that are not kept."""
     blend: Literal["none", "linear"] = "none"
     """`linear` weights overlapping patches instead of cutting them."""
+    residual: Literal["none", "linear"] = "none"
+    """`linear` for a net that learns what a series differs by from straight lines; see `prior`."""
 
     def __post_init__(self) -> None:
         fits = self.heads > 0 and not any(w % self.heads for w in self.widths)
@@ -69,6 +78,13 @@ class UtiliseConfig:
                 f"heads={self.heads}, key={self.key}, widths={self.widths}: expected one or more "
                 "of each, and widths of multiples of heads. Pass heads=4, widths=(64, 64, 64, 128)."
             )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrimedBlock(Block):
+    """A block with its part of the prior of a longer series."""
+
+    prior: Prior
 
 
 @dataclass(frozen=True)
@@ -102,25 +118,69 @@ class Utilise(WindowMethod):
     def net(cls, config: Any) -> nn.Module:
         """An untrained net, its weights drawn as Glorot and Bengio's normal ones."""
         net = TemporalAttentionUNet(sizes_of(config))
+        drawn = nn.init.xavier_normal_ if config.residual == "none" else nn.init.kaiming_normal_
         for p in net.parameters():
             if p.ndim > 1 and not p.is_meta:
-                nn.init.xavier_normal_(p)
+                drawn(p)
+        if net.straight is not None:  # the first answer is the prior itself
+            for p in (*net.last[1].parameters(), *net.straight.parameters()):
+                nn.init.zeros_(p)
         return net
 
     # -------------------------------------------------------------- one window
 
     def encode(self, block: Block) -> Arrays:
-        """`x (date, band, y, x)` and `days (date,)` of a series of any length."""
+        """`x (date, band, y, x)` and `days (date,)` of a series of any length.
+
+        For a residual, `x` holds the features of the prior, and `prior` its values.
+        """
+        if self.config.residual != "none":
+            return self._with_sar(block, self._of_prior(block))
         seen = np.stack([block.bands[n] for n in self.config.bands], axis=1).astype(np.float32)
         seen = np.clip(np.nan_to_num(seen, nan=0.0), 0, 1)
         x = np.where(block.valid[:, None], seen, np.float32(1))
-        if self.config.sar:
-            radar = [_scaled(block.sar[n], *SAR_RANGE[n]) for n in ("VV", "VH")]
-            x = np.concatenate([x, np.stack(radar, axis=1)], axis=1)
-        return {"x": x, "days": day_of_year(block.time)}
+        return self._with_sar(block, {"x": x, "days": day_of_year(block.time)})
+
+    def _with_sar(self, block: Block, arrays: Arrays) -> Arrays:
+        if not self.config.sar:
+            return arrays
+        radar = np.stack([_scaled(block.sar[n], *SAR_RANGE[n]) for n in ("VV", "VH")], axis=1)
+        return {**arrays, "x": np.concatenate([arrays["x"], radar], axis=1)}
+
+    def _of_prior(self, block: Block) -> Arrays:
+        prior = block.prior if isinstance(block, PrimedBlock) else self._prior(block)
+        first = day_of_year(block.time[:1])
+        days = (first + block.days).astype(np.float32)  # goes on beyond the end of a year
+        return {"x": prior.features(), "days": days, "prior": prior.known()}
+
+    def _prior(self, series: Block) -> Prior:
+        bands = np.stack([series.bands[n] for n in self.config.bands], axis=1)
+        return prior_of(bands.astype(np.float32, copy=False), series.valid, series.days)
+
+    def split(self, block: Block) -> list[Block]:
+        """One block for each window, each with its part of the prior of the whole series."""
+        parts = super().split(block)
+        if self.config.residual == "none":
+            return parts
+        prior, places = self._prior(with_dates(block)), self.places(cloudy_of(block))
+        return [
+            PrimedBlock(**{f.name: getattr(p, f.name) for f in fields(p)}, prior=prior.part(*at))
+            for p, at in zip(parts, places, strict=True)
+        ]
+
+    def decode(self, output: Float, block: Block) -> Filled:
+        """The bands; NaN for a pixel without any clear observation, where there is no prior."""
+        if isinstance(block, PrimedBlock):
+            output = np.where(np.isnan(block.prior.values), np.float32(np.nan), output)
+        return block.filled(output)
 
     def target(self, truth: Block, gapped: Block) -> Arrays:
-        """`target` and `where` `(date, band, y, x)`: every clear pixel, hidden or not."""
+        """`target` and `where` `(date, band, y, x)`: every clear pixel, hidden or not.
+
+        For a residual the hidden ones alone: where a pixel is seen its prior is the truth.
+        """
+        if self.config.residual != "none":
+            return super().target(truth, gapped)
         bands = truth.optical
         where = np.isfinite(bands)
         return {"target": np.where(where, bands, np.float32(0)), "where": where}
@@ -158,8 +218,14 @@ class Utilise(WindowMethod):
 
 def sizes_of(config: UtiliseConfig) -> AttentionSizes:
     """The widths of the net for a configuration."""
+    bands = len(config.bands)
     return AttentionSizes(
-        len(config.bands), 2 * config.sar, config.widths, config.heads, config.key
+        bands,
+        2 * config.sar,
+        features_of(bands) if config.residual != "none" else 0,
+        config.widths,
+        config.heads,
+        config.key,
     )
 
 

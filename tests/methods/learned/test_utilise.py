@@ -21,7 +21,7 @@ from cubefill.methods.learned.utilise import (
 from cubefill.samples.patches import CubeSamples
 from cubefill.testing import MethodTests, synthetic_cube
 from cubefill.train.recipe import Recipe
-from tests.shared.decloud import block, made, of_bands, same_state
+from tests.shared.decloud import block, made, of_bands, same_state, saved
 from tests.shared.torch_thread import one_thread as one_thread
 
 SMALL: dict[str, Any] = {"patch": 16, "pad": 4, "widths": (8, 8, 8), "dates": 6}
@@ -41,6 +41,55 @@ class TestUtiliseWithSar(MethodTests):
     @classmethod
     def setup_class(cls) -> None:
         cls.method = made(Utilise, **SMALL, sar=True, blend="linear")
+
+
+def residual(last: float = 0.5, **config: Any) -> Utilise:
+    """A net that gives a residual, drawn at random; with `last=0` as it is before training."""
+    torch.manual_seed(3)
+    chosen = UtiliseConfig(**SMALL | {"residual": "linear"} | config)
+    net = Utilise.net(chosen)
+    for p in net.last[1].parameters():  # type: ignore[index, union-attr]
+        torch.nn.init.normal_(p, std=last) if last else None
+    return Utilise(checkpoint=saved(Utilise, net, chosen))
+
+
+class TestUtiliseResidual(MethodTests):
+    dates: ClassVar[int] = 9
+
+    @classmethod
+    def setup_class(cls) -> None:
+        cls.method = residual()
+
+
+# ------------------------------------------------------------------ a residual
+
+
+def test_before_training_a_residual_gives_straight_lines() -> None:
+    ds = synthetic_cube(15, (20, 24))
+    out, line = (ds.gapfill(m) for m in (residual(last=0), "linear"))
+    for band in ("B02", "B08"):
+        np.testing.assert_allclose(out[band], line[band], atol=2e-6)
+    assert float(abs(ds.gapfill(residual())["B08"] - line["B08"]).max()) > 0.01
+
+
+def test_a_pixel_without_a_clear_observation_has_no_residual() -> None:
+    ds = synthetic_cube(8, (20, 24))
+    ds["valid"][:, 3, 4] = False
+    out = ds.gapfill(residual())
+    assert np.isnan(out["B08"].values[:, 3, 4]).all()
+    assert int(np.isnan(out["B08"].values).sum()) == 8
+
+
+def test_a_residual_is_learned_from_what_was_hidden() -> None:
+    method, truth = Utilise().configured(**SMALL, residual="linear"), of_bands(block(6))
+    shown = replace(truth, valid=truth.valid.copy())
+    shown.valid[2] = False
+    found = method.encode(shown) | method.target(truth, shown)
+    np.testing.assert_array_equal(found["where"][2, 0], truth.valid[2])
+    assert not found["where"][[0, 1, 3, 4, 5]].any()
+    assert found["prior"].shape == found["target"].shape
+    over = replace(shown, time=shown.time + np.timedelta64(240, "D"))
+    assert (np.diff(method.encode(over)["days"]) == 7).all(), "days go on into the next year"
 
 
 # ------------------------------------------------------------------ inputs
