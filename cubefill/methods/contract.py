@@ -77,6 +77,8 @@ class Block:
     """Set when bands are int16 counts (only for methods with `counts = True`)."""
     std: bool = False
     """True when the caller asked for `<band>_std`."""
+    quantiles: tuple[float, ...] = ()
+    """Quantiles of the error that the caller asked for, increasing, between 0 and 1."""
     out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Arrays that the executor would like an output to be written into, see `empty`."""
 
@@ -141,6 +143,12 @@ class Filled:
     """`(out_time, y, x)` codes of `Flag`; None lets the engine write the method's own code."""
     std: Mapping[str, Float] = field(default_factory=dict)
     """Name of a band to the standard deviation of its error, NaN where observed or unknown."""
+    quantiles: Mapping[str, Float] = field(default_factory=dict)
+    """Name of a band and its quantile, `B04_q05` (see `quantile_name`), to how far the quantile
+    lies above the value filled; NaN where observed or unknown."""
+    support: Codes | None = None
+    """`(out_time, y, x)`, small numbers from 0 that tell how well a value is supported: the error
+    is learned for each of them apart. None where a method has no such classes."""
 
 
 @runtime_checkable
@@ -222,6 +230,17 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         suffix=suffix,
         revision=str(getattr(method, "revision", "1")),
     )
+
+
+def quantile_name(name: str, level: float) -> str:
+    """The name of a variable's quantile.
+
+    Examples
+    --------
+    >>> quantile_name("B04", 0.05), quantile_name("NDVI", 0.5), quantile_name("B04", 0.975)
+    ('B04_q05', 'NDVI_q50', 'B04_q975')
+    """
+    return f"{name}_q{f'{level:.3f}'[2:].rstrip('0').ljust(2, '0')}"
 
 
 def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np.float64]:

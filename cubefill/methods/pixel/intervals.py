@@ -1,0 +1,280 @@
+"""What is expected of the error of a filled value, learned on the cube that is filled.
+
+Observations of a sample are hidden as clouds hide them, filled, and compared: `learn` gives a
+`Table` of standard deviations and quantiles by how a value came about (code of `fill_flag`), how
+well it is supported, where it lies (between two observations, before the first, after the last) and
+how many days these are away. `Table.spread` looks them up for a block.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill.methods.contract import Block, Bool, Codes, Filled, Flag, Float, quantile_name
+from cubefill.methods.pixel.flags import expected
+from cubefill.methods.pixel.kernel import DAY, Axes, addresses
+
+EDGES = (6.0, 11.0, 16.0, 21.0, 31.0, 46.0, 61.0, 91.0, 121.0)
+"""Days between the bins of the expected error."""
+BINS = len(EDGES) + 1
+POSITIONS = ("between", "before", "after")
+"""Between two clear observations, before the first, after the last."""
+WIDTH = 1024
+SEED = 20_261
+EMPTY = (Flag.OBSERVED, Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)
+"""Codes without an error."""
+
+Fill = Callable[[Block], Filled]
+_FLOAT = np.dtype(np.float32)
+
+
+class Spread(NamedTuple):
+    """What is expected of the errors of a block."""
+
+    std: dict[str, Float]
+    """Name of an output to the standard deviation of its error, NaN where observed or unknown."""
+    quantiles: dict[str, Float]
+    """Name of a quantile, `B04_q05`, to how far it lies above the value filled."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Standard deviation and quantiles of the error of each band, by stratum."""
+
+    names: tuple[str, ...]
+    """Names of the outputs."""
+    levels: tuple[float, ...]
+    """Quantiles that are known."""
+    sources: tuple[int, ...]
+    """Codes of `fill_flag` that have rows of their own; one more row stands for all others."""
+    supports: int
+    """How many classes of support there are."""
+    packed: bytes
+    """float32 `(name, 1 + level, source, support, position, bin)`."""
+
+    @property
+    def values(self) -> NDArray[np.float32]:
+        """`(name, 1 + level, source, support, position, bin)`: standard deviation, then levels."""
+        shape = (len(self.names), 1 + len(self.levels), len(self.sources) + 1, self.supports)
+        return np.frombuffer(self.packed, np.float32).reshape(*shape, len(POSITIONS), BINS)
+
+    def spread(
+        self,
+        valid: Bool,
+        axes: Axes,
+        flag: Codes,
+        support: Codes | None = None,
+        names: Sequence[str] | None = None,
+        std: bool = True,
+    ) -> Spread:
+        """What is expected of the errors of some outputs, of all without `names`.
+
+        Parameters
+        ----------
+        valid
+            `(time, y, x)`, True where the bands of these outputs were clear and held data.
+        axes
+            `Axes.of(block)`.
+        flag
+            `(out_time, y, x)`, how the values came about; there is no error where observed.
+        support
+            `(out_time, y, x)`, as `learn` was given them by `Filled.support`.
+        std
+            False leaves the standard deviation out.
+        """
+        chosen = list(self.names if names is None else names)
+        kinds = range(0 if std else 1, 1 + len(self.levels))
+        rows = self.values[[self.names.index(n) for n in chosen], kinds.start :]
+        outs = [np.empty(flag.shape, np.float32) for _ in range(rows.shape[0] * rows.shape[1])]
+        rows = rows.reshape(len(outs), -1)
+        if outs:
+            _look_up(rows, self.sources, self.supports, valid, axes, flag, support, outs)
+        found = dict(zip(((n, k) for n in chosen for k in kinds), outs, strict=True))
+        return Spread(
+            {n: a for (n, k), a in found.items() if k == 0},
+            {quantile_name(n, self.levels[k - 1]): a for (n, k), a in found.items() if k > 0},
+        )
+
+    def recorded(self) -> dict[str, Any]:
+        """The table as plain values for attributes."""
+        rows: dict[str, dict[str, list[float]]] = {}
+        for i, name in enumerate(self.names):
+            rows[name] = {}
+            for row in np.ndindex(len(self.sources), self.supports, len(POSITIONS)):
+                told = [float(f"{v:.4g}") for v in self.values[i, 0][row]]
+                words = [Flag(self.sources[row[0]]).name.lower(), POSITIONS[row[2]]]
+                words += [f"support {row[1]}"] if self.supports > 1 else []
+                rows[name][" ".join(words)] = told
+        return {"std_edges_days": list(EDGES), "std": rows}
+
+
+def _look_up(
+    rows: NDArray[np.float32],
+    sources: Sequence[int],
+    supports: int,
+    valid: Bool,
+    axes: Axes,
+    flag: Codes,
+    support: Codes | None,
+    outs: Sequence[Float],
+) -> None:
+    """Fills `outs` with what each row of `rows` has at the stratum of a pixel and date."""
+    step = len(POSITIONS) * BINS
+    size = step * supports
+    first = np.full(258, len(sources) * size, np.int32)
+    first[list(EMPTY)] = -1
+    for i, code in enumerate(sources):
+        first[code] = i * size
+    first[256:] = (len(sources) + 1) * size, step
+    tables = np.full((len(rows), first[256] + 1), np.nan, np.float32)
+    tables[:, :-1] = rows
+    edges = np.array([e * DAY for e in EDGES], np.int32)
+    classes = np.empty((0, *flag.shape[1:]), np.uint8)
+    if support is not None:
+        classes = np.minimum(support, np.uint8(supports - 1))
+    told = (edges, first, WIDTH, flag, classes, tables, addresses(outs))
+    expected(_FLOAT, valid, axes.s, axes.so, axes.lo, *told)
+
+
+# ------------------------------------------------------------------ what is hidden
+
+
+def thinned(sample: Block, step: int = 2) -> Block:
+    """Every so many pixels of a sample, for methods that look at one pixel at a time."""
+
+    def part(a: NDArray[Any]) -> NDArray[Any]:
+        return np.ascontiguousarray(a[..., ::step, ::step])
+
+    bands = {n: part(a) for n, a in sample.bands.items()}
+    return replace(sample, bands=bands, valid=part(sample.valid), out={})
+
+
+def hidings(sample: Block) -> Iterator[Bool]:
+    """What to hide of a sample, one after the other: dates, clouds of other dates, weeks, ends."""
+    valid, days = sample.valid, sample.days
+    rng = np.random.default_rng(SEED)
+    every = np.arange(len(days))
+    for k in range(8):
+        yield _dates(valid, every % 8 == k)
+    yield from _lent(valid, rng)
+    whole = days[-1] - days[0]
+    for length in (15.0, 30.0, 60.0):
+        if whole < 2.5 * length:
+            continue
+        for phase in (0.0, 1.0, 2.0):
+            at = (days + phase * length * 2.5 / 3) % (2.5 * length)
+            yield _dates(valid, at < length)
+    for share in (0.3, 0.45, 0.6, 0.75, 0.9):
+        cut = days[0] + share * whole
+        yield _dates(valid, days > cut)
+        yield _dates(valid, days < days[0] + days[-1] - cut)
+
+
+def _dates(valid: Bool, chosen: Bool) -> Bool:
+    hidden: Bool = valid & chosen[:, None, None]
+    return hidden
+
+
+def _lent(valid: Bool, rng: np.random.Generator) -> Iterator[Bool]:
+    """Clouds of other dates, laid on every second date."""
+    ever = valid.any(axis=0)
+    share = valid.sum(axis=(1, 2)) / max(1, ever.sum())
+    clouds = np.flatnonzero((share > 0.1) & (share < 0.9))
+    for k in range(8 if len(clouds) else 0):
+        hidden = np.zeros_like(valid)
+        for i in range(k % 2, len(valid), 2):
+            hidden[i] = valid[i] & ~valid[rng.choice(clouds)]
+        yield hidden
+
+
+# ------------------------------------------------------------------ what is learned
+
+
+class Events(NamedTuple):
+    """Held-out observations, and what was filled in their place."""
+
+    stratum: NDArray[np.int32]
+    """Code of `fill_flag`, support, position and bin, as one number of `_SHAPE`."""
+    date: NDArray[np.int32]
+    error: NDArray[np.float32]
+    """`(band, event)`: the truth less the value filled, NaN where either is none."""
+    truth: NDArray[np.float32]
+
+
+_SHAPE = (Flag.CLIPPED + 1, 8, len(POSITIONS), BINS)
+
+
+def held_out(fill: Fill, sample: Block, suffix: str = "") -> Events:
+    """Errors of the observations of a sample, hidden in several ways and filled."""
+    axes = Axes.of(sample)
+    truth = {n: sample._float(a) for n, a in sample.bands.items()}
+    none = np.empty((len(truth), 0), np.float32)
+    found = [Events(np.empty(0, np.int32), np.empty(0, np.int32), none, none)]
+    found += [_told(fill, sample, axes, truth, h, suffix) for h in hidings(sample) if h.any()]
+    return Events(*(np.concatenate(parts, axis=-1) for parts in zip(*found, strict=True)))
+
+
+def _told(
+    fill: Fill, sample: Block, axes: Axes, truth: dict[str, Float], hidden: Bool, suffix: str
+) -> Events:
+    """What a method says of hidden observations."""
+    seen = sample.valid & ~hidden
+    bands = {n: np.where(hidden, np.float32(np.nan), a) for n, a in truth.items()}
+    given = replace(
+        sample, bands=bands, valid=seen, out_time=sample.time, std=False, quantiles=(), counts=None
+    )
+    filled = fill(given)
+    flag = np.full(seen.shape, Flag.LEARNED, np.uint8) if filled.flag is None else filled.flag
+    stratum = np.empty(seen.shape, np.float32)
+    rows = np.arange((_SHAPE[0] + 1) * np.prod(_SHAPE[1:]), dtype=np.float32)[None]
+    sources = tuple(range(_SHAPE[0]))
+    _look_up(rows, sources, _SHAPE[1], seen, axes, flag, filled.support, [stratum])
+    told = hidden & np.isfinite(stratum)
+    errors = [truth[n][told] - filled.bands[n + suffix][told] for n in truth]
+    date = np.broadcast_to(np.arange(len(seen), dtype=np.int32)[:, None, None], seen.shape)[told]
+    values = np.stack([truth[n][told] for n in truth])
+    return Events(stratum[told].astype(np.int32), date, np.stack(errors), values)
+
+
+def learn(fill: Fill, sample: Block, levels: Sequence[float] = (), suffix: str = "") -> Table:
+    """What is expected of the errors of `fill` on a cube, from a sample of it.
+
+    Parameters
+    ----------
+    fill
+        Fills a block of the sample's size on its own dates, in which more is hidden: hidden values
+        are NaN and not valid. Its `Filled` tells flags and, where there are classes, support.
+    sample
+        As `prepare` gets it.
+    levels
+        Quantiles to learn beside the standard deviation.
+    suffix
+        Appended to the names of the bands in what `fill` gives.
+    """
+    events = held_out(fill, sample, suffix)
+    return tabled(events, tuple(n + suffix for n in sample.bands), tuple(levels))
+
+
+def tabled(events: Events, names: tuple[str, ...], levels: tuple[float, ...]) -> Table:
+    """The table of held-out errors."""
+    code, support, position, bins = np.unravel_index(events.stratum, _SHAPE)
+    sources = tuple(int(c) for c in np.unique(code))
+    supports = int(support.max(initial=0)) + 1
+    shape = (len(sources) + 1, supports, len(POSITIONS), BINS)
+    rank = np.searchsorted(sources, code)
+    values = np.full((len(names), 1 + len(levels), *shape), np.nan, np.float32)
+    for row in np.ndindex(shape[:3]):
+        for b in range(BINS):
+            near = (position == row[2]) & (bins == b)
+            own = near & (rank == row[0]) & (support == row[1])
+            chosen = next((e for e in (own, near, position == row[2]) if e.any()), near | True)
+            for i in range(len(names)):
+                e = events.error[i][chosen]
+                e = e[np.isfinite(e)]
+                if e.size:
+                    values[i, 0][row][b] = np.sqrt(np.square(e, dtype=np.float64).mean())
+                    values[i, 1:, *row, b] = np.quantile(e, levels)
+    return Table(names, levels, sources, supports, values.tobytes())
