@@ -8,6 +8,8 @@ how many days these are away. `Table.spread` looks them up for a block.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
+from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,6 +26,19 @@ POSITIONS = ("between", "before", "after")
 """Between two clear observations, before the first, after the last."""
 WIDTH = 1024
 SEED = 20_261
+FEWEST = 5
+"""Held-out observations below which a stratum says nothing."""
+FLOOR = 1e-4
+"""Reflectance below which errors are rounding."""
+HELD = 0.99
+"""Quantile of the errors beyond which they count as equal."""
+OWN, ROW = 6.0, 10.0
+"""Dates of which a stratum, and a row or source, tell as much as those above them."""
+MOST = 20.0
+"""Dates beyond which a stratum weighs no more among others."""
+MIDDLES = np.array([4, 8.5, 13.5, 18.5, 26, 38.5, 53.5, 76, 106, 160])
+GROWTH = np.sqrt(1 + MIDDLES / np.array([45.0, 12.0, 12.0])[:, None])
+"""`(position, bin)`: how errors grow with days where a cube does not say."""
 EMPTY = (Flag.OBSERVED, Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)
 """Codes without an error."""
 
@@ -258,23 +273,108 @@ def learn(fill: Fill, sample: Block, levels: Sequence[float] = (), suffix: str =
     return tabled(events, tuple(n + suffix for n in sample.bands), tuple(levels))
 
 
-def tabled(events: Events, names: tuple[str, ...], levels: tuple[float, ...]) -> Table:
+def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> Table:
     """The table of held-out errors."""
     code, support, position, bins = np.unravel_index(events.stratum, _SHAPE)
-    sources = tuple(int(c) for c in np.unique(code))
+    sources = tuple(map(int, np.unique(code)))
     supports = int(support.max(initial=0)) + 1
-    shape = (len(sources) + 1, supports, len(POSITIONS), BINS)
-    rank = np.searchsorted(sources, code)
-    values = np.full((len(names), 1 + len(levels), *shape), np.nan, np.float32)
-    for row in np.ndindex(shape[:3]):
-        for b in range(BINS):
-            near = (position == row[2]) & (bins == b)
-            own = near & (rank == row[0]) & (support == row[1])
-            chosen = next((e for e in (own, near, position == row[2]) if e.any()), near | True)
-            for i in range(len(names)):
-                e = events.error[i][chosen]
-                e = e[np.isfinite(e)]
-                if e.size:
-                    values[i, 0][row][b] = np.sqrt(np.square(e, dtype=np.float64).mean())
-                    values[i, 1:, *row, b] = np.quantile(e, levels)
-    return Table(names, levels, sources, supports, values.tobytes())
+    shape = (len(sources), supports, len(POSITIONS), BINS)
+    where = (np.searchsorted(sources, code), support, position, bins)
+    row = np.ravel_multi_index(where, shape).astype(np.int16)
+    seen = np.zeros((int(np.prod(shape)), int(events.date.max(initial=0)) + 1), bool)
+    seen[row, events.date] = True
+    dates = seen.sum(axis=1).reshape(shape).astype(float)
+    order = np.argsort(row, kind="stable")
+    cuts = np.searchsorted(row[order], np.arange(seen.shape[0] + 1))
+    kinds = [None, *levels]
+    values = np.full((len(names), len(kinds), len(sources) + 1, *shape[1:]), np.nan, np.float32)
+    for i in range(len(names)):
+        size = np.abs(events.error[i][order])
+        parts = [_known(size[a:b]) for a, b in pairwise(cuts)]
+        for k, level in enumerate(kinds):
+            found = np.array([_width(e, level) for e in parts]).reshape(shape)
+            values[i, k] = _side(level) * smoothed(found, dates, level)
+    return Table(names, tuple(levels), sources, supports, values.tobytes())
+
+
+def _known(size: NDArray[np.float32]) -> NDArray[np.float32]:
+    return size[np.isfinite(size)]
+
+
+def _side(level: float | None) -> float:
+    """-1 for quantiles below the value filled, 1 above, 0 for the median."""
+    return 1.0 if level is None else float(np.sign(level - 0.5))
+
+
+def _width(size: NDArray[np.float32], level: float | None) -> float:
+    """Standard deviation of errors of these sizes, or how far the quantile is from the middle.
+
+    The largest hundredth counts as what is below it: clouds that no mask knows are no error of a
+    method.
+    """
+    if size.size < FEWEST:
+        return np.nan
+    if level is not None:
+        return max(FLOOR, float(np.quantile(size, abs(2 * level - 1))))
+    held = np.minimum(size, np.quantile(size, HELD))
+    return max(FLOOR, float(np.sqrt(np.square(held, dtype=np.float64).mean())))
+
+
+# ------------------------------------------------------------------ thin strata
+
+
+def smoothed(
+    found: NDArray[np.float64], dates: NDArray[np.float64], level: float | None
+) -> NDArray[np.float64]:
+    """Widths `(source, support, position, bin)`, one more source for those that are not known.
+
+    What few dates tell is drawn to what the row, the source and all together tell, which grow with
+    the days as errors do elsewhere; it never falls with the days; and where dates are few, it is
+    as much wider as Student's distribution is than the normal one.
+    """
+    known = np.isfinite(found)
+    if not known.any():
+        return np.full((found.shape[0] + 1, *found.shape[1:]), np.nan)
+    n = np.where(known, dates, 0.0)
+    growth = np.log(GROWTH)
+    ratio = np.where(known, np.log(np.where(known, found, 1.0)) - growth, 0.0)
+    weight = np.minimum(n, MOST)
+    everywhere = (weight * ratio).sum() / weight.sum()
+    by_source = _drawn(ratio, weight, (1, 2, 3), everywhere)
+    by_row = _drawn(ratio, weight, (3,), by_source)
+    own = by_row + (ratio - by_row) * n / (n + OWN)
+    behind = n + 0.5 * weight.sum(axis=3, keepdims=True) * OWN / (n + OWN)
+    own = np.concatenate([own, np.full_like(own[:1], everywhere)])
+    n, behind = (np.concatenate([a, np.zeros_like(a[:1])]) for a in (n, behind))
+    out = np.empty_like(own)
+    for row in np.ndindex(own.shape[:3]):
+        out[row] = never_falling(own[row] + growth[row[2]], n[row] + 0.5)
+    return np.exp(out) * _wider(behind, level)
+
+
+def _drawn(
+    ratio: NDArray[np.float64], weight: NDArray[np.float64], axes: tuple[int, ...], to: Any
+) -> NDArray[np.float64]:
+    """Weighted means over some axes, drawn to those of more strata where weights are small."""
+    total = weight.sum(axis=axes, keepdims=True)
+    mean = (weight * ratio).sum(axis=axes, keepdims=True) / np.maximum(total, 1e-9)
+    drawn: NDArray[np.float64] = to + (mean - to) * total / (total + ROW)
+    return drawn
+
+
+def _wider(dates: NDArray[np.float64], level: float | None) -> NDArray[np.float64]:
+    """How much wider an interval is for being known from few dates: Student's t over the normal."""
+    z = 1.0 if level is None else abs(NormalDist().inv_cdf(level))
+    n = np.maximum(dates, 2.0)
+    return 1 + (z**2 + 1) / (4 * n) + (5 * z**4 + 16 * z**2 + 3) / (96 * n**2)
+
+
+def never_falling(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The nearest series that never falls: neighbours that fall are joined, by their weights."""
+    runs: list[tuple[float, float, int]] = []
+    for v, w in zip(values.tolist(), weights.tolist(), strict=True):
+        runs.append((v, w, 1))
+        while len(runs) > 1 and runs[-2][0] > runs[-1][0]:
+            (a, u, m), (b, t, n) = runs[-2:]
+            runs[-2:] = [((a * u + b * t) / (u + t), u + t, m + n)]
+    return np.repeat([r[0] for r in runs], [r[2] for r in runs])
