@@ -156,10 +156,11 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
-    `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
-    only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
-    `errors_together(output) -> dict`, how the error of one output goes with those of the others;
+    `gives_std`, `gives_quantiles`, `suffix`, and `revision`, which changes whenever its numbers do
+    (`std_revision` where those of its errors do). And `prepare(sample) -> Method`, called once per
+    cube with a subsample (with `wants_sample = False` only where errors are asked for);
+    `recorded() -> dict`, what it learned as plain values; `errors_together(output) -> dict`, how
+    the error of one output, `B04` or its quantile `B04_q05`, goes with those of the others;
     `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
     it holds beside its blocks.
     """
@@ -188,10 +189,14 @@ class Traits:
     """True when it takes and gives int16 counts."""
     gives_std: bool
     """True when it can give `<band>_std`."""
+    gives_quantiles: bool
+    """True when it can give quantiles of its error."""
     suffix: str
     """Appended to the names of the bands: `_smooth` for a product that alters observations."""
     revision: str = "1"
     """Changes whenever the method gives other numbers; a job of another revision is another job."""
+    std_revision: str = "1"
+    """The same for `<band>_std` and quantiles alone."""
 
 
 @dataclass(frozen=True)
@@ -227,8 +232,10 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         keeps_clear=bool(getattr(method, "keeps_clear", False)),
         counts=bool(getattr(method, "counts", False)),
         gives_std=bool(getattr(method, "gives_std", False)),
+        gives_quantiles=bool(getattr(method, "gives_quantiles", False)),
         suffix=suffix,
         revision=str(getattr(method, "revision", "1")),
+        std_revision=str(getattr(method, "std_revision", "1")),
     )
 
 

@@ -8,13 +8,18 @@ how many days these are away. `Table.spread` looks them up for a block.
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 from statistics import NormalDist
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.cube.indices import (
+    SCALE_NODES,
+    normalized_difference,
+    normalized_difference_std,
+)
 from cubefill.methods.contract import Block, Bool, Codes, Filled, Flag, Float, quantile_name
 from cubefill.methods.pixel.flags import expected
 from cubefill.methods.pixel.kernel import DAY, Axes, addresses
@@ -32,6 +37,12 @@ FLOOR = 1e-4
 """Reflectance below which errors are rounding."""
 HELD = 0.99
 """Quantile of the errors beyond which they count as equal."""
+SCALES = (0.1, 4.0)
+"""Limits of how much the error of an index may differ from what the errors of its bands say."""
+CLIP = 3.0
+"""Standard deviations beyond which errors count as equal where bands are compared."""
+PAIRED, FEW_PAIRED = 20_000, 100
+"""Held-out observations of two bands that are enough, and those that tell little."""
 OWN, ROW = 6.0, 10.0
 """Dates of which a stratum, and a row or source, tell as much as those above them."""
 MOST = 20.0
@@ -44,6 +55,16 @@ EMPTY = (Flag.OBSERVED, Flag.SOURCE_MISSING, Flag.UNFILLABLE, Flag.NO_DATA)
 
 Fill = Callable[[Block], Filled]
 _FLOAT = np.dtype(np.float32)
+
+
+class Together(NamedTuple):
+    """How the errors of two outputs go together."""
+
+    one: str
+    other: str
+    correlation: float
+    scales: tuple[tuple[float, ...], ...]
+    """Of the standard deviation and of each level, at `SCALE_NODES`."""
 
 
 class Spread(NamedTuple):
@@ -69,6 +90,8 @@ class Table:
     """How many classes of support there are."""
     packed: bytes
     """float32 `(name, 1 + level, source, support, position, bin)`."""
+    together: tuple[Together, ...] = ()
+    """How the errors of two outputs go together."""
 
     @property
     def values(self) -> NDArray[np.float32]:
@@ -112,6 +135,22 @@ class Table:
             {n: a for (n, k), a in found.items() if k == 0},
             {quantile_name(n, self.levels[k - 1]): a for (n, k), a in found.items() if k > 0},
         )
+
+    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+        """How the error of an output, or its quantile, goes with those of the others.
+
+        That is the correlation, and the error of the normalised difference of both as a multiple
+        of what follows from it to first order, at `cube.indices.SCALE_NODES`.
+        """
+        kinds = [{n: n for n in self.names}]
+        kinds += [{quantile_name(n, q): n for n in self.names} for q in self.levels]
+        found = {}
+        for k, known in enumerate(kinds):
+            for t in self.together:
+                for one, other in ((t.one, t.other), (t.other, t.one)):
+                    if known.get(output) == one:
+                        found[other] = t.correlation, t.scales[k]
+        return found
 
     def recorded(self) -> dict[str, Any]:
         """The table as plain values for attributes."""
@@ -294,7 +333,14 @@ def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> T
         for k, level in enumerate(kinds):
             found = np.array([_width(e, level) for e in parts]).reshape(shape)
             values[i, k] = _side(level) * smoothed(found, dates, level)
-    return Table(names, tuple(levels), sources, supports, values.tobytes())
+    at = values[:, :, :-1].reshape(*values.shape[:2], -1)
+    found = (
+        _together(events, (i, j), at[:, :, row], kinds)
+        for i, j in combinations(range(len(names)), 2)
+    )
+    pairs = zip(combinations(names, 2), found, strict=True)
+    together = tuple(Together(*both, *told) for both, told in pairs if told is not None)
+    return Table(names, tuple(levels), sources, supports, values.tobytes(), together)
 
 
 def _known(size: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -318,6 +364,60 @@ def _width(size: NDArray[np.float32], level: float | None) -> float:
         return max(FLOOR, float(np.quantile(size, abs(2 * level - 1))))
     held = np.minimum(size, np.quantile(size, HELD))
     return max(FLOOR, float(np.sqrt(np.square(held, dtype=np.float64).mean())))
+
+
+# ------------------------------------------------------------------ two bands
+
+
+def _together(
+    events: Events, pair: tuple[int, int], widths: NDArray[np.float32], kinds: Sequence[Any]
+) -> tuple[float, tuple[tuple[float, ...], ...]] | None:
+    """Correlation of the errors of two bands, and how large the error of their index is.
+
+    The latter at each node as a multiple of what follows from the correlation to first order,
+    with `widths` `(band, kind, event)`.
+    """
+    i, j = pair
+    both = np.flatnonzero(np.isfinite(events.error[i] * events.error[j]))
+    both = both[:: max(1, len(both) // PAIRED)]
+    if len(both) < FEWEST:
+        return None
+    std = widths[:, 0][:, both]
+    held = [
+        np.clip(events.error[b][both], -CLIP * std[b], CLIP * std[b]).astype(float) for b in pair
+    ]
+    size = np.sqrt(np.square(held[0]).sum() * np.square(held[1]).sum())
+    correlation = float(held[0] @ held[1] / size) if size > 0 else 0.0
+    truth = [events.truth[b][both] for b in pair]
+    told = [t - events.error[b][both] for b, t in zip(pair, truth, strict=True)]
+    error = np.abs(normalized_difference(*truth) - normalized_difference(*told))
+    scales = []
+    for k, level in enumerate(kinds):
+        a, b = (np.abs(widths[n, k][both]) for n in pair)
+        first = normalized_difference_std(*told, a, b, correlation)
+        scales.append(_scales(error, first, level))
+    return correlation, tuple(scales)
+
+
+def _scales(error: NDArray[Any], first: NDArray[Any], level: float | None) -> tuple[float, ...]:
+    """The error of an index as a multiple of `first`, at each node."""
+    known = np.isfinite(error) & (first > 0)
+    error, first = error[known], first[known]
+    if len(error) < FEWEST or level == 0.5:
+        return (1.0,) * len(SCALE_NODES)
+    node = np.abs(np.log(first[:, None] / np.array(SCALE_NODES))).argmin(axis=1)
+
+    def ratio(e: NDArray[Any], f: NDArray[Any]) -> float:
+        if level is not None:
+            return float(np.quantile(e / f, abs(2 * level - 1)))
+        held = np.minimum(e, np.quantile(e, HELD))
+        return float(np.sqrt(np.square(held).mean() / np.square(f).mean()))
+
+    whole = ratio(error, first)
+    counts = np.bincount(node, minlength=len(SCALE_NODES))
+    own = [ratio(error[node == k], first[node == k]) if n else 0.0 for k, n in enumerate(counts)]
+    drawn = (counts * own + FEW_PAIRED * whole) / (counts + FEW_PAIRED)
+    return tuple(np.clip(drawn, *SCALES).tolist())
 
 
 # ------------------------------------------------------------------ thin strata

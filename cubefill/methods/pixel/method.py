@@ -54,6 +54,8 @@ class Classic:
     keeps_clear: ClassVar[bool] = True
     counts: ClassVar[bool] = True
     gives_std: ClassVar[bool] = True
+    gives_quantiles: ClassVar[bool] = True
+    std_revision: ClassVar[str] = "2"
     fits: ClassVar[bool] = False
     """True when there is a curve that `smooth` can give."""
     holds: ClassVar[tuple[bool, bool]] = (True, True)
@@ -100,13 +102,9 @@ class Classic:
         """What was learned, as plain values for attributes."""
         return {} if self.errors is None else self.errors.recorded()
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
-        """How the filling error of an output goes with that of each other one.
-
-        That is the correlation, and the error of the normalised difference of both as a multiple
-        of what follows from it to first order.
-        """
-        return {}
+    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+        """How the error of an output, or its quantile, goes with those of the others."""
+        return self.errors.errors_together(output) if self.errors else {}
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given."""
