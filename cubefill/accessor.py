@@ -112,8 +112,9 @@ class GapfillArrayAccessor:
         """The filled array, lazy, in float32 with the same dimensions.
 
         `fill_flag` on time, y and x is a coordinate, and with `std=True` so is `fill_std` on the
-        dimensions of the array. A callable as `valid` is given the array. With other dates
-        (`times=`) bands that are not filled are left out. See `cubefill.gapfill`.
+        dimensions of the array, as are `fill_q05` and its like with `quantiles=`. A callable as
+        `valid` is given the array. With other dates (`times=`) bands that are not filled are left
+        out. See `cubefill.gapfill`.
         """
         out = cubefill.gapfill(self._cube(), method, valid=self._valid(valid), **options)
         return cubefill.cube.conforming.as_array(out, self._da)

@@ -213,6 +213,7 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     "variable, or a mask package such as csmask. By default `valid`, else SCL.",
 )
 @click.option("--std", is_flag=True, help="Write the standard deviation of the error.")
+@click.option("--quantiles", help="Write quantiles of what is filled: 0.05,0.95 for 90 %.")
 @click.option("--memory", help="Memory budget, such as 4GB.")
 @click.option("--tile", type=int, help="Pixels along a side of a tile.")
 @click.option("--workers", type=int, help="Tiles at work at once.")
@@ -230,11 +231,12 @@ def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
     if options["times"] and "-" in options["times"]:
         options["times"] = options["times"].split(",")
     options["bands"] = options["bands"].split(",") if options["bands"] else None
+    options["quantiles"] = options["quantiles"].split(",") if options["quantiles"] else ()
     if dry_run:
         from cubefill.engine import planning, request
         from cubefill.machine import cores
 
-        names = ("method", "times", "valid", "std", "device", "bands")
+        names = ("method", "times", "valid", "std", "quantiles", "device", "bands")
         asking = {name: options[name] for name in names}
         limits = {name: options[name] for name in ("memory", "tile")}
         limits["workers"] = options["workers"] or cores()

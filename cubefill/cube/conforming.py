@@ -1,5 +1,6 @@
 """Datasets and arrays of other libraries in cubefill's terms: dimensions, names, reflectance."""
 
+import re
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import wraps
@@ -304,13 +305,19 @@ def as_array(out: xr.Dataset, da: xr.DataArray) -> xr.DataArray:
     coords |= {d: there(out.variables[o]) for o, d in placed.items()}
     coords |= {n: out.variables[n] for n in out.coords if not out[n].dims and n not in coords}
     coords["fill_flag"] = there(out.variables["fill_flag"])
-    if any(f"{m}_std" in out for m in made.values()):
-        none = np.full((), np.nan, np.float32)
-        stds = {n: out.variables.get(f"{made[n]}_std") for n in labels}
-        coords["fill_std"] = stacked(
-            {n: bands[n] * none if v is None else there(v) for n, v in stds.items()}
+    none = np.full((), np.nan, np.float32)
+    for end in _errors_of(out, made.values()):
+        found = {n: out.variables.get(f"{made[n]}_{end}") for n in labels}
+        coords[f"fill_{end}"] = stacked(
+            {n: bands[n] * none if v is None else there(v) for n, v in found.items()}
         )
     return xr.DataArray(stacked(bands), coords, name=da.name, attrs=out.attrs)
+
+
+def _errors_of(out: xr.Dataset, bands: Iterable[str | None]) -> list[str]:
+    """What a result says of the errors of its bands: `std`, `q05`."""
+    ends = (str(n).removeprefix(f"{b}_") for b in bands for n in out if str(n).startswith(f"{b}_"))
+    return sorted({e for e in ends if re.fullmatch(r"std|q\d{2,3}", e)}, reverse=True)
 
 
 def _made_of(out: xr.Dataset, band: str) -> str | None:

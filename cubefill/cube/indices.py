@@ -1,6 +1,6 @@
 """Spectral indices as plain functions of bands; fills and their flags carry over."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,18 +65,19 @@ def normalized_difference_std(
     a_std: NDArray[Any],
     b_std: NDArray[Any],
     correlation: float = 0.0,
-    scale: float = 1.0,
+    scale: float | Sequence[float] = 1.0,
 ) -> NDArray[np.float32]:
     """Standard deviation of (a - b) / (a + b), to first order.
 
     `correlation` is that of the errors of a and b; 0 stands for independent ones. `scale` is what
-    was found to be missing, as a factor.
+    was found to be missing, as a factor; several are those at `SCALE_NODES`.
     """
     total = a + b
     u, v = b * a_std, a * b_std
     with np.errstate(divide="ignore", invalid="ignore"):
         square = np.maximum(u * u + v * v - np.float32(2 * correlation) * u * v, 0)
-        s = np.float32(2 * scale) * np.sqrt(square) / (total * total)
+        s = np.float32(2) * np.sqrt(square) / (total * total)
+        s *= np.float32(scale) if np.ndim(scale) == 0 else np.interp(s, SCALE_NODES, scale)
     s[~(total > 0)] = np.nan
     return np.minimum(s, np.float32(1)).astype(np.float32, copy=False)
 
@@ -158,26 +159,44 @@ def ndvi_std(ds: xr.Dataset, nir: str, red: str) -> xr.DataArray:
     return std
 
 
-Together = Mapping[str, tuple[float, float]]
+def normalized_difference_quantile(
+    a: NDArray[Any],
+    b: NDArray[Any],
+    a_quantile: NDArray[Any],
+    b_quantile: NDArray[Any],
+    level: float,
+    correlation: float = 0.0,
+    scale: float | Sequence[float] = 1.0,
+) -> NDArray[np.float32]:
+    """A quantile of (a - b) / (a + b) from the same quantile of both, as `..._std` has it."""
+    sizes = np.abs(a_quantile - a), np.abs(b_quantile - b)
+    away = normalized_difference_std(a, b, *sizes, correlation, scale)
+    r, _ = _ratio(a, b)
+    out = r + np.float32(np.sign(level - 0.5)) * away
+    return np.clip(out, -1, 1).astype(np.float32, copy=False)
+
+
+SCALE_NODES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
+"""Errors of a normalised difference, to first order, at which its `scale` is given."""
+
+Together = Mapping[str, tuple[float, float | Sequence[float]]]
 """Other bands to the correlation of errors, and the error of the normalised difference as a
-multiple of what follows from it."""
+multiple of what follows from it, once or at `SCALE_NODES`."""
 
 
 def together_attrs(others: Together) -> dict[str, Any]:
     """Attributes of `<band>_std` that tell how its error goes with those of other bands."""
     if not others:
         return {}
-    correlation, scale = (
-        [round(float(v), 4) for v in r] for r in zip(*others.values(), strict=True)
-    )
+    scales = np.concatenate([np.atleast_1d(s) for _, s in others.values()])
     return {
         "error_correlation_with": " ".join(others),
-        "error_correlation": correlation,
-        "error_scale_of_index": scale,
+        "error_correlation": [round(float(r), 4) for r, _ in others.values()],
+        "error_scale_of_index": [round(float(s), 4) for s in scales],
     }
 
 
-def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float]:
+def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float | list[float]]:
     """Correlation and scale of a band with another, from its attributes; 0 and 1 for not known.
 
     Examples
@@ -186,9 +205,13 @@ def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float]
     (0.75, 0.8)
     """
     names = str(attrs.get("error_correlation_with", "")).split()
-    values = (np.atleast_1d(attrs.get(f"error_{n}", [])) for n in ("correlation", "scale_of_index"))
-    found = dict(zip(names, zip(*values, strict=False), strict=False)).get(other, (0.0, 1.0))
-    return float(found[0]), float(found[1])
+    if other not in names:
+        return 0.0, 1.0
+    i = names.index(other)
+    correlation = np.atleast_1d(attrs.get("error_correlation", 0.0)).astype(float)
+    scales = np.atleast_1d(attrs.get("error_scale_of_index", 1.0)).astype(float)
+    own = scales.reshape(len(names), -1)[i].tolist()
+    return float(correlation[i]), own[0] if len(own) == 1 else own
 
 
 def with_ndvi(
@@ -213,9 +236,42 @@ def with_ndvi(
         ).transpose(*ds["fill_flag"].dims)
         out["NDVI_flag"].attrs = flag_attrs("NDVI_flag")
         out["NDVI_flag"].encoding = dict(ds["fill_flag"].encoding)
+    beside = ["NDVI_flag"]
     if f"{nir}_std" in ds and f"{red}_std" in ds:
         out["NDVI_std"] = ndvi_std(ds, nir, red).assign_attrs(
             long_name="standard deviation of the error of NDVI", units="1"
         )
-        out["NDVI"].attrs["ancillary_variables"] = "NDVI_flag NDVI_std"
+        beside.append("NDVI_std")
+    for name, level in quantiles_of(ds, nir, red).items():
+        out[name] = ndvi_quantile(ds, nir, red, name, level)
+        beside.append(name)
+    if len(beside) > 1:
+        out["NDVI"].attrs["ancillary_variables"] = " ".join(beside)
     return out
+
+
+def quantiles_of(ds: xr.Dataset, nir: str, red: str) -> dict[str, float]:
+    """Quantiles of NDVI that follow from those of both bands: names and levels."""
+    ends = {str(n).removeprefix(nir): v for n, v in ds.items() if "quantile" in v.attrs}
+    return {
+        f"NDVI{e}": float(v.attrs["quantile"])
+        for e, v in ends.items()
+        if v.name == nir + e and red + e in ds
+    }
+
+
+def ndvi_quantile(ds: xr.Dataset, nir: str, red: str, name: str, level: float) -> xr.DataArray:
+    """A quantile of NDVI, from the same of two bands and how their errors go together."""
+    end = name.removeprefix("NDVI")
+    parts = (ds[nir], ds[red], ds[nir + end], ds[red + end])
+    correlation, scale = errors_together(ds[nir + end].attrs, red)
+    quantile: xr.DataArray = xr.apply_ufunc(
+        normalized_difference_quantile,
+        *parts,
+        kwargs={"level": level, "correlation": correlation, "scale": scale},
+        dask="parallelized",
+        output_dtypes=[np.float32],
+    )
+    return quantile.assign_attrs(
+        long_name=f"quantile {level:g} of NDVI where it is filled", units="1", quantile=level
+    )

@@ -112,12 +112,15 @@ def variable_of(ds: xr.Dataset, band: str) -> str | None:
     return found[0] if len(found) == 1 else None
 
 
+_OF_A_FILL = re.compile(r"_(std|flag|q\d{2,3})$")
+
+
 def is_layer(name: Hashable, attrs: Mapping[Any, Any]) -> bool:
     """True where name or CF attributes say mask, classes, flag, angle, probability or error."""
     text = str(name)
     if canonical(text) in BANDS:
         return False
-    if text in _LAYERS or canonical(text) in _LAYERS or text.endswith(("_std", "_flag")):
+    if text in _LAYERS or canonical(text) in _LAYERS or _OF_A_FILL.search(text):
         return True
     if any(k in attrs for k in ("flag_values", "flag_meanings", "flag_masks")):
         return True

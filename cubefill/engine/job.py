@@ -19,7 +19,7 @@ from cubefill.engine.tile import Job, dtype_of
 from cubefill.engine.work import Work, described
 from cubefill.errors import CubefillError, CubefillWarning, JobError
 from cubefill.machine import Memory, cores
-from cubefill.methods import Method
+from cubefill.methods import Method, quantile_name
 from cubefill.ownership import overlap, refuse_source, same_place
 from cubefill.store import begin, fingerprint_of, open_cube
 from cubefill.store.encoding import Profile, encoding_of
@@ -49,6 +49,7 @@ def run(
     times: Any = None,
     valid: Any = None,
     std: bool = False,
+    quantiles: Iterable[float] = (),
     ndvi: bool = False,
     ndvi_store: Any = None,
     nir: str = "B08",
@@ -77,11 +78,12 @@ def run(
         A store that `write_cube` or xarray wrote, or a cube.
     target
         Store to write: a path, a URL, or any zarr store.
-    method, times, valid, std, device, bands, **options
+    method, times, valid, std, quantiles, device, bands, **options
         As for `gapfill`. Without `bands` the target holds the filled bands and `fill_flag` alone;
         with it all other variables too, as they came.
     ndvi
-        True writes `NDVI`, `NDVI_flag` (and `NDVI_std` with `std`), made from the stored bands;
+        True writes `NDVI`, `NDVI_flag` (and `NDVI_std` with `std`, `NDVI_q05` with `quantiles`),
+        made from the stored bands;
         into `ndvi_store` where one is given. `nir="B8A"` for the narrow near infrared; `clip` as
         for `ndvi`.
     client
@@ -135,8 +137,9 @@ def run(
     here = place(target)
     settle(here)
     asked = request(
-        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
-    )
+        ds, method, times=times, valid=valid, std=std, quantiles=quantiles, device=device,
+        bands=bands, options=options,
+    )  # fmt: skip
     if in_memory:
         unplaced(asked.ds, "the store")
     of_ndvi = (nir, "B04") if ndvi or ndvi_store is not None else None
@@ -236,6 +239,7 @@ def _targets(
             refuse_source(there, [] if same_place(here, there) else [here], describe(there))
             there = here
         names = ["NDVI", "NDVI_flag", *(["NDVI_std"] if asked.work.std else [])]
+        names += [quantile_name("NDVI", q) for q in asked.work.quantiles]
         targets |= dict.fromkeys(names, there)
     return targets
 

@@ -261,6 +261,7 @@ def _block(
         dem=take(merged["DEM"]) if "DEM" in merged else None,
         counts=work.counts,
         std=work.std,
+        quantiles=work.quantiles,
         out=wanted,
     )
 
@@ -327,6 +328,7 @@ def _scatter(
     value = work.outputs[names[0]]
     out = {n: np.zeros(shape, value) for n in names}
     std = {n: np.zeros(shape, np.float32) for n in names} if work.std else {}
+    quantiles = {n: np.zeros(shape, np.float32) for n in work.quantile_names}
     flag = np.full(shape, work.traits.flag, np.uint8)
     total = np.zeros(shape, np.float32) if _blends(work) else None
     flagged = True
@@ -335,7 +337,8 @@ def _scatter(
         _check_answer(work, answer, asked)
         weight = _weight(work, p) if total is not None else None
         dst, src = _overlap(p, tile, wide=weight is not None)
-        for target, given in [(out, answer.bands), (std, answer.std)]:
+        both = (out, answer.bands), (std, answer.std), (quantiles, answer.quantiles)
+        for target, given in both:
             for n in target:
                 if weight is None:
                     target[n][dst] = given[n][src] if n in given else np.nan
@@ -348,10 +351,10 @@ def _scatter(
             dst, src = _overlap(p, tile, wide=False)
             flag[dst] = answer.flag[src]
     if total is not None:
-        for target in (out, std):
+        for target in (out, std, quantiles):
             for a in target.values():
                 np.divide(a, total, out=a)
-    return Filled(out, flag if flagged else None, std)
+    return Filled(out, flag if flagged else None, std, quantiles)
 
 
 def _overlap(

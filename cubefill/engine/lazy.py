@@ -30,6 +30,7 @@ def gapfill(
     times: Any = None,
     valid: Any = None,
     std: bool = False,
+    quantiles: Iterable[float] = (),
     tile: int | None = None,
     memory: Memory = None,
     device: str = "auto",
@@ -58,7 +59,11 @@ def gapfill(
         "finite" where clouds are NaN, a mask package such as "csmask", a callable of the dataset,
         or an array; see `cubefill.cube.valid.apply`.
     std
-        True adds `<band>_std`, the standard deviation of the filling error.
+        True adds `<band>_std`, the standard deviation of the filling error, NaN where observed.
+    quantiles
+        Levels such as `(0.05, 0.95)`: adds `<band>_q05` and `<band>_q95`, between which the truth
+        lies nine times out of ten, as held-out observations of this cube say; NaN where observed.
+        See `docs/errors.md`.
     tile
         Edge of a tile in pixels; it changes speed and memory, never values.
     memory
@@ -92,8 +97,9 @@ def gapfill(
     ['B02', 'B03', 'B04', 'B08', 'fill_flag']
     """
     asked = request(
-        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
-    )
+        ds, method, times=times, valid=valid, std=std, quantiles=quantiles, device=device,
+        bands=bands, options=options,
+    )  # fmt: skip
     plan = plan_work(asked, tile=tile, memory=memory)
     announce(method, asked)
     asked = replace(asked, work=prepared(asked))

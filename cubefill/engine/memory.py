@@ -102,6 +102,7 @@ def example(work: Work, edge: int) -> Block:
         sar={n: view(5 * i, f) for i, (n, f) in enumerate(zip(radar, factors, strict=True))},
         dem=view(0, 500.0)[0] if needs.dem else None,
         std=work.std,
+        quantiles=work.quantiles,
     )
 
 

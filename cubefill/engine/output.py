@@ -54,11 +54,20 @@ def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
         what = name.removesuffix("_std")
         attrs = {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
         return attrs | together_attrs(work.errors_together(what))
+    if name in work.quantile_names and name not in ds:
+        what, level = work.quantile_names[name]
+        attrs = {
+            "long_name": f"quantile {level:g} of {what} where it is filled",
+            "units": "1",
+            "quantile": level,
+        }
+        return attrs | together_attrs(work.errors_together(name))
     band = name.removesuffix(work.traits.suffix) if work.traits.suffix else name
     attrs = dict(ds[band].attrs) if band in ds else {}
     if work.traits.suffix:
         attrs["long_name"] = f"{attrs.get('long_name', band)}, smoothed"
     extra = [f"{name}_std"] if work.std else []
+    extra += [q for q, (what, _) in work.quantile_names.items() if what == name]
     return attrs | {"ancillary_variables": " ".join(["fill_flag", *extra])}
 
 

@@ -115,6 +115,7 @@ def plan(
     times: Any = None,
     valid: Any = None,
     std: bool = False,
+    quantiles: Iterable[float] = (),
     tile: int | None = None,
     memory: Memory = None,
     workers: int | None = None,
@@ -128,7 +129,7 @@ def plan(
     ----------
     ds
         A cube.
-    method, times, valid, std, device, bands, **options
+    method, times, valid, std, quantiles, device, bands, **options
         As for `gapfill`.
     tile
         Edge of a tile in pixels; chosen to fit the memory where None.
@@ -149,8 +150,9 @@ def plan(
     1
     """
     asked = request(
-        ds, method, times=times, valid=valid, std=std, device=device, bands=bands, options=options
-    )
+        ds, method, times=times, valid=valid, std=std, quantiles=quantiles, device=device,
+        bands=bands, options=options,
+    )  # fmt: skip
     return plan_work(asked, tile=tile, memory=memory, workers=workers)
 
 

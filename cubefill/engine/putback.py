@@ -20,7 +20,6 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
     step = list(axes.out_step)
     expand = not axes.plain_out
     out = {n: filled.bands[n][step] if expand else filled.bands[n] for n in names}
-    std = {n: filled.std[n][step] if expand else filled.std[n] for n in names if n in filled.std}
     flag = flag[step] if expand else flag
     if not trusted:
         out = {n: _own(a) for n, a in out.items()}
@@ -32,14 +31,28 @@ def finish(work: Work, filled: Filled, arrays: Arrays) -> dict[str, NDArray[Any]
     if not trusted or flag.max(initial=0) >= Flag.UNFILLABLE:
         out, flag = {n: _own(a) for n, a in out.items()}, _own(flag)
         _flag_no_data(work, out, flag, arrays)
-    result: dict[str, NDArray[Any]] = dict(out)
-    if work.std:
-        nothing = np.full(flag.shape, np.nan, np.float32)
-        for n in names:
-            s = _own(std.get(n, nothing))
-            s[flag == Flag.OBSERVED] = np.nan
-            result[f"{n}_std"] = s
-    return {**result, "fill_flag": flag}
+    return {**out, **_errors(work, filled, out, flag, trusted), "fill_flag": flag}
+
+
+def _errors(
+    work: Work, filled: Filled, out: Arrays, flag: Codes, trusted: bool
+) -> dict[str, NDArray[Any]]:
+    """`<band>_std` and quantiles on the caller's dates, NaN where observed or not filled."""
+    wanted = {f"{n}_std": (n, filled.std.get(n)) for n in out} if work.std else {}
+    wanted |= {q: (n, filled.quantiles.get(q)) for q, (n, _) in work.quantile_names.items()}
+    known = trusted and flag.max(initial=0) < Flag.UNFILLABLE  # then the method's NaN are right
+    found = {}
+    for name, (band, given) in wanted.items():
+        if given is None:
+            given = np.full(filled.bands[band].shape, np.nan, np.float32)
+        a = _own(given if work.axes.plain_out else given[list(work.axes.out_step)])
+        if not known:
+            a[(flag == Flag.OBSERVED) | ~_has_data(work, out[band])] = np.nan
+        if name in work.quantile_names:
+            value = out[band]
+            np.add(a, work.counts.decode(value) if work.counts else value, out=a)
+        found[name] = a
+    return found
 
 
 def _own(a: NDArray[Any]) -> NDArray[Any]:

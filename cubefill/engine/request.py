@@ -22,6 +22,7 @@ from cubefill.methods import (
     AUTO,
     Method,
     Needs,
+    Traits,
     name_of,
     options_of,
     resolve,
@@ -55,6 +56,7 @@ def request(
     times: Any = None,
     valid: Any = None,
     std: bool = False,
+    quantiles: Iterable[float] = (),
     device: str = "auto",
     bands: Iterable[str] | str | None = None,
     options: Mapping[str, Any] | None = None,
@@ -81,12 +83,13 @@ def request(
             f"Method {name_of(chosen)!r} gives no standard deviation: expected std=False. "
             "Use ds.gapfill('linear', std=True) for a method that does."
         )
+    levels = _levels(quantiles, what, name_of(chosen))
     axes = time_axes(ds["time"].values, times)
     _check_lengths(needs, len(axes.groups), name_of(chosen))
     variables = _variables(ds, needs, filled, valid)
     found = {n: source.find(v) for n, v in variables.items()}
     shape = (ds.sizes["y"], ds.sizes["x"])
-    work = Work(chosen, what, filled, shape, axes, found, std)
+    work = Work(chosen, what, filled, shape, axes, found, std, levels)
     carried = {} if bands is None else _carried(ds, work)
     return Request(work, ds, variables, name_of(chosen), carried)
 
@@ -107,11 +110,31 @@ def prepared(asked: Request) -> Work:
     prepare = getattr(work.method, "prepare", None)
     if prepare is None:
         return work
-    if work.std or getattr(work.method, "wants_sample", True):
+    if work.std or work.quantiles or getattr(work.method, "wants_sample", True):
         data = asked.variables
         method = prepare(sample(work, lambda n, t: np.asarray(data[n][..., t.y, t.x].values)))
         return replace(work, method=method, traits=traits(method, work.bands))
     return work
+
+
+def _levels(quantiles: Any, what: Traits, name: str) -> tuple[float, ...]:
+    """The quantiles asked for, increasing, each once."""
+    given = [quantiles] if isinstance(quantiles, str | float | int) else list(quantiles)
+    try:
+        levels = tuple(sorted({round(float(q), 6) for q in given}))
+        if not all(0 < q < 1 and round(q, 3) == q for q in levels):
+            raise ValueError("a level lies outside, or has more digits")
+    except (TypeError, ValueError) as error:
+        raise MethodError(
+            f"quantiles={quantiles!r}: expected levels between 0 and 1 with at most three digits "
+            f"({error}). Pass quantiles=(0.05, 0.95) for an interval of 90 %."
+        ) from None
+    if levels and not what.gives_quantiles:
+        raise MethodError(
+            f"Method {name!r} gives no quantiles of its error: expected quantiles=(). "
+            "Use ds.gapfill('linear', quantiles=(0.05, 0.95)) for a method that does."
+        )
+    return levels
 
 
 def _carried(ds: xr.Dataset, work: Work) -> dict[Hashable, xr.Variable]:

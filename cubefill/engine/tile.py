@@ -14,6 +14,7 @@ from cubefill.cube.indices import (
     errors_together,
     index_flag,
     normalized_difference,
+    normalized_difference_quantile,
     normalized_difference_std,
     together_attrs,
 )
@@ -112,4 +113,12 @@ def _with_ndvi(
         attrs = together_attrs(job.work.errors_together(job.ndvi[0]))
         std = normalized_difference_std(nir, red, s, t, *errors_together(attrs, job.ndvi[1]))
         out["NDVI_std"] = encode(std, encodings["NDVI_std"])
+    for name, (band, level) in job.work.quantile_names.items():
+        if band == job.ndvi[0]:
+            end = name.removeprefix(band)
+            s, t = (decode(out[b + end][0], encodings[b + end]) for b in job.ndvi)
+            attrs = together_attrs(job.work.errors_together(name))
+            told = (level, *errors_together(attrs, job.ndvi[1]))
+            quantile = normalized_difference_quantile(nir, red, s, t, *told)
+            out["NDVI" + end] = encode(quantile, encodings["NDVI" + end])
     return out

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube.axes import TimeAxes
 from cubefill.cube.indices import Together
-from cubefill.methods import Counts, Method, Traits, name_of, parameters
+from cubefill.methods import Counts, Method, Traits, name_of, parameters, quantile_name
 from cubefill.store.source import UNTRACKED, Source
 
 _NEVER_CHANGE = frozenset({"device", "batch", "checkpoint"})
@@ -46,6 +46,7 @@ class Work:
     sources: Mapping[str, Source | None] = field(default_factory=dict)
     """Variable name to where its pixels are read; None where the executor hands them over."""
     std: bool = False
+    quantiles: tuple[float, ...] = ()
     counts: Counts | None = None
     """Set when bands travel as int16 counts from store to store."""
 
@@ -56,12 +57,19 @@ class Work:
         names: dict[str, np.dtype[Any]] = dict.fromkeys(self.traits.gives, value)
         if self.std:
             names |= {f"{g}_std": np.dtype(np.float32) for g in self.traits.gives}
+        names |= dict.fromkeys(self.quantile_names, np.dtype(np.float32))
         return {**names, "fill_flag": np.dtype(np.uint8)}
 
+    @property
+    def quantile_names(self) -> dict[str, tuple[str, float]]:
+        """Names of quantiles, with the output and the level of each."""
+        pairs = ((g, q) for g in self.traits.gives for q in self.quantiles)
+        return {quantile_name(g, q): (g, q) for g, q in pairs}
+
     def errors_together(self, output: str) -> Together:
-        """How the filling error of an output goes with those of the others, where that is known."""
+        """How the error of an output, or its quantile, goes with those of others, if known."""
         known = getattr(self.method, "errors_together", None)
-        return known(output) if self.std and known else {}
+        return known(output) if (self.std or self.quantiles) and known else {}
 
 
 def described(work: Work) -> dict[str, Any]:
@@ -74,8 +82,16 @@ def described(work: Work) -> dict[str, Any]:
         "parameters": {k: _told(v) for k, v in options.items() if k not in _NEVER_CHANGE},
         "bands": sorted(work.bands),
         "times": [str(t) for t in work.axes.out.astype("datetime64[ns]")],
-        "std": work.std,
+        "std": _errors_told(work),
     }
+
+
+def _errors_told(work: Work) -> Any:
+    """What is asked of errors, as former jobs wrote it where that means the same."""
+    revision = work.traits.std_revision
+    if not work.quantiles and (not work.std or revision == "1"):
+        return work.std
+    return {"std": work.std, "quantiles": list(work.quantiles), "revision": revision}
 
 
 def _told(value: Any) -> Any:

@@ -16,6 +16,7 @@ from cubefill.methods.contract import Needs as Needs
 from cubefill.methods.contract import Scratch as Scratch
 from cubefill.methods.contract import Traits as Traits
 from cubefill.methods.contract import days_since as days_since
+from cubefill.methods.contract import quantile_name as quantile_name
 from cubefill.methods.contract import traits as traits
 from cubefill.methods.registry import AUTO as AUTO
 from cubefill.methods.registry import METHODS as METHODS

@@ -77,6 +77,8 @@ class Block:
     """Set when bands are int16 counts (only for methods with `counts = True`)."""
     std: bool = False
     """True when the caller asked for `<band>_std`."""
+    quantiles: tuple[float, ...] = ()
+    """Quantiles of the error that the caller asked for, increasing, between 0 and 1."""
     out: Mapping[str, NDArray[Any]] = field(default_factory=dict)
     """Arrays that the executor would like an output to be written into, see `empty`."""
 
@@ -141,6 +143,12 @@ class Filled:
     """`(out_time, y, x)` codes of `Flag`; None lets the engine write the method's own code."""
     std: Mapping[str, Float] = field(default_factory=dict)
     """Name of a band to the standard deviation of its error, NaN where observed or unknown."""
+    quantiles: Mapping[str, Float] = field(default_factory=dict)
+    """Name of a band and its quantile, `B04_q05` (see `quantile_name`), to how far the quantile
+    lies above the value filled; NaN where observed or unknown."""
+    support: Codes | None = None
+    """`(out_time, y, x)`, small numbers from 0 that tell how well a value is supported: the error
+    is learned for each of them apart. None where a method has no such classes."""
 
 
 @runtime_checkable
@@ -148,10 +156,11 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
-    `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
-    only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
-    `errors_together(output) -> dict`, how the error of one output goes with those of the others;
+    `gives_std`, `gives_quantiles`, `suffix`, and `revision`, which changes whenever its numbers do
+    (`std_revision` where those of its errors do). And `prepare(sample) -> Method`, called once per
+    cube with a subsample (with `wants_sample = False` only where errors are asked for);
+    `recorded() -> dict`, what it learned as plain values; `errors_together(output) -> dict`, how
+    the error of one output, `B04` or its quantile `B04_q05`, goes with those of the others;
     `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
     it holds beside its blocks.
     """
@@ -180,10 +189,14 @@ class Traits:
     """True when it takes and gives int16 counts."""
     gives_std: bool
     """True when it can give `<band>_std`."""
+    gives_quantiles: bool
+    """True when it can give quantiles of its error."""
     suffix: str
     """Appended to the names of the bands: `_smooth` for a product that alters observations."""
     revision: str = "1"
     """Changes whenever the method gives other numbers; a job of another revision is another job."""
+    std_revision: str = "1"
+    """The same for `<band>_std` and quantiles alone."""
 
 
 @dataclass(frozen=True)
@@ -219,9 +232,22 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         keeps_clear=bool(getattr(method, "keeps_clear", False)),
         counts=bool(getattr(method, "counts", False)),
         gives_std=bool(getattr(method, "gives_std", False)),
+        gives_quantiles=bool(getattr(method, "gives_quantiles", False)),
         suffix=suffix,
         revision=str(getattr(method, "revision", "1")),
+        std_revision=str(getattr(method, "std_revision", "1")),
     )
+
+
+def quantile_name(name: str, level: float) -> str:
+    """The name of a variable's quantile.
+
+    Examples
+    --------
+    >>> quantile_name("B04", 0.05), quantile_name("NDVI", 0.5), quantile_name("B04", 0.975)
+    ('B04_q05', 'NDVI_q50', 'B04_q975')
+    """
+    return f"{name}_q{f'{level:.3f}'[2:].rstrip('0').ljust(2, '0')}"
 
 
 def days_since(time: NDArray[np.datetime64], start: np.datetime64) -> NDArray[np.float64]:

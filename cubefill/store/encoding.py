@@ -1,5 +1,6 @@
 """How each variable of a cube lies in a store: type, scale, fill value, codecs."""
 
+import re
 import warnings
 from typing import Any, Literal
 
@@ -24,8 +25,8 @@ _FILL = {"fill_flag": 255, "NDVI_flag": 255}
 def encoding_of(name: str, dtype: np.dtype[Any]) -> Encoding:
     """The encoding of a variable by its name and type.
 
-    Bands, `<band>_smooth` and NDVI are int16 counts of 1e-4, their `_std` uint16 counts of 1e-4;
-    Sentinel-1 and elevation are float32. All else stays what it is, float16 as float32.
+    Bands, `<band>_smooth`, NDVI and quantiles are int16 counts of 1e-4, their `_std` uint16 counts
+    of 1e-4; Sentinel-1 and elevation are float32. All else stays what it is, float16 as float32.
 
     Examples
     --------
@@ -44,7 +45,8 @@ def encoding_of(name: str, dtype: np.dtype[Any]) -> Encoding:
             f"Variable {name!r} has type {dtype}: expected floating point, integer or bool. "
             f"Use ds.drop_vars({name!r}) or convert it."
         )
-    if name.removesuffix("_std").removesuffix("_smooth") in {*BANDS, "NDVI"} - _FLOAT32:
+    plain = re.sub(r"(_std|_q\d{2,3})$", "", name)
+    if plain.removesuffix("_smooth") in {*BANDS, "NDVI"} - _FLOAT32:
         if name.endswith("_std"):
             return Encoding(np.dtype(np.uint16), float32, SCALE, 65535, 65535)
         return Encoding(np.dtype(np.int16), float32, SCALE, NODATA, NODATA)

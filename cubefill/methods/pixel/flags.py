@@ -1,4 +1,4 @@
-"""What a gap is like: which flag its filling gets, and how large its error is expected to be.
+"""What a gap is like: which flag its filling gets, and what is expected of its error.
 
 Both follow from when the pixel was clear, not from the values; a pass forwards keeps the time of
 the last clear observation, a pass backwards the next.
@@ -11,12 +11,11 @@ from numba import types
 
 from cubefill.methods.contract import Flag
 from cubefill.methods.pixel.kernel import (
+    ADDRESSES,
     CODES,
     FAR,
     INDEX,
-    NAN,
     SECONDS,
-    TABLE,
     VALID,
     Array,
     as_row,
@@ -26,9 +25,11 @@ from cubefill.methods.pixel.kernel import (
     piece,
     reach,
     row,
+    row_at,
 )
 
 NOTHING = np.uint8(Flag.UNFILLABLE)
+_GIVEN = types.Array(types.uint8, 3, "A", readonly=True)
 
 
 @row
@@ -60,19 +61,35 @@ def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array
 
 
 @row
-def _spread(pt: Array, t: Array, day: Any, edges: Array, tables: Array, out: Array) -> None:
-    """Expected error by days: `tables[0]` between two observations, `tables[1]` beyond them."""
+def _stratum(
+    pt: Array, t: Array, day: Any, flag: Array, first: Array, edges: Array, out: Array
+) -> None:
+    """Place of each pixel in a table: by source, position (between, before, after) and days."""
+    bins = np.int32(edges.shape[0] + 1)
+    last = first[256]
     for j in range(out.shape[0]):
-        inside = (pt[j] > -FAR) & (t[j] < FAR)
-        d = np.int32(day - pt[j]) if t[j] == FAR else np.int32(t[j] - day)
-        d = np.int32(t[j] - pt[j]) if inside else d
-        a, b = tables[0, 0], tables[1, 0]
+        behind = pt[j] > -FAR
+        ahead = t[j] < FAR
+        d = np.int32(t[j] - day) if ahead else np.int32(day - pt[j])
+        d = np.int32(t[j] - pt[j]) if (behind & ahead) else d
+        b = bins if not behind else np.int32(0)
+        b = b if ahead else np.int32(2 * bins)
         for e in range(edges.shape[0]):
-            a = tables[0, e + 1] if d > edges[e] else a
-            b = tables[1, e + 1] if d > edges[e] else b
-        r = np.float32(a if inside else b)
-        none = (pt[j] == day) | ((pt[j] == -FAR) & (t[j] == FAR))
-        out[j] = NAN if none else r
+            b = b + np.int32(1) if d > edges[e] else b
+        none = (pt[j] == day) | ((not behind) & (not ahead)) | (first[flag[j]] < 0)
+        out[j] = last if none else first[flag[j]] + b
+
+
+@row
+def _supported(support: Array, step: Any, last: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = out[j] if out[j] == last else out[j] + step * np.int32(support[j])
+
+
+@row
+def _look_up(table: Array, place: Array, out: Array) -> None:
+    for j in range(out.shape[0]):
+        out[j] = table[place[j]]
 
 
 @inlined
@@ -91,18 +108,17 @@ def past(valid: Array, s: Array, p0: int, n: int, t: Array, pt: Array) -> None:
 
 
 @kernel(
-    VALID, SECONDS, SECONDS, INDEX, SECONDS, CODES, SECONDS, TABLE, types.int64,
-    types.Array(types.uint8, 3, "A"), types.Array(types.float32, 3, "A"), gives=types.void,
+    VALID, SECONDS, SECONDS, INDEX, SECONDS, CODES, types.int64,
+    types.Array(types.uint8, 3, "A"), gives=types.void,
 )  # fmt: skip
 def flags(
-    valid: Array, s: Array, so: Array, lo: Array, limits: Array, codes: Array, edges: Array,
-    tables: Array, width: int, out: Array, std: Array,
+    valid: Array, s: Array, so: Array, lo: Array, limits: Array, codes: Array, width: int,
+    out: Array,
 ) -> None:  # fmt: skip
-    """Writes the code of every pixel and date to `out`, the expected error of gaps to `std`.
+    """Writes the code of every pixel and date to `out`.
 
-    One without a date is left out. `limits` are seconds: the longest gap, the furthest before the
-    first observation and after the last; -1 stands for never. `codes` are those of observed,
-    between and beyond. `std` is NaN where observed or nothing is clear.
+    `limits` are seconds: the longest gap, the furthest before the first observation and after the
+    last; -1 stands for never. `codes` are those of observed, between and beyond.
     """
     pixels = valid.shape[1] * valid.shape[2]
     pt = np.empty((len(s) + 1, width), np.int32)
@@ -122,8 +138,49 @@ def flags(
             while j < n:
                 y, x, m = reach(p0 + j, n - j, valid.shape[2])
                 a, b = before[j : j + m], t[j : j + m]
-                if out.shape[0] > 0:
-                    _code(a, b, so[k], limits, codes, as_row(out[k, y, x : x + m]))
-                if std.shape[0] > 0:
-                    _spread(a, b, so[k], edges, tables, as_row(std[k, y, x : x + m]))
+                _code(a, b, so[k], limits, codes, as_row(out[k, y, x : x + m]))
+                j += m
+
+
+@kernel(
+    VALID, SECONDS, SECONDS, INDEX, SECONDS, SECONDS, types.int64,
+    _GIVEN, _GIVEN, types.Array(types.float32, 2, "C", readonly=True), ADDRESSES, gives=types.void,
+)  # fmt: skip
+def expected(
+    valid: Array, s: Array, so: Array, lo: Array, edges: Array, first: Array, width: int,
+    flag: Array, support: Array, tables: Array, outs: Array,
+) -> None:  # fmt: skip
+    """Writes what each table says of a gap to one output: an address, and strides of time and y.
+
+    A table has a row of `3 * (len(edges) + 1)` places for each source and support: between two
+    observations, before the first, after the last. `first` gives the place of the first row of
+    each code of `flag`, -1 for what has none; after them the place for those, then the number of
+    places from one support to the next. `support` without dates stands for 0 everywhere.
+    """
+    pixels = valid.shape[1] * valid.shape[2]
+    pt = np.empty((len(s) + 1, width), np.int32)
+    pt[len(s)] = -FAR
+    t = np.empty(width, np.int32)
+    place = np.empty(width, np.int32)
+    for p0 in range(0, pixels, width):
+        n = min(width, pixels - p0)
+        past(valid, s, p0, n, t, pt)
+        t[:] = FAR
+        i = len(s) - 1
+        for k in range(len(so) - 1, -1, -1):
+            while i >= 0 and s[i] >= so[k]:
+                _next(pt[i, :n], s[i], t[:n])
+                i -= 1
+            before = pt[lo[k] if lo[k] >= 0 else len(s)]
+            j = 0
+            while j < n:
+                y, x, m = reach(p0 + j, n - j, valid.shape[2])
+                at = place[j : j + m]
+                f = as_row(flag[k, y, x : x + m])
+                _stratum(before[j : j + m], t[j : j + m], so[k], f, first, edges, at)
+                if support.shape[0] > 0:
+                    _supported(as_row(support[k, y, x : x + m]), first[257], first[256], at)
+                for o in range(outs.shape[0]):
+                    here = outs[o, 0] + k * outs[o, 1] + y * outs[o, 2] + 4 * x
+                    _look_up(tables[o], at, row_at(here, m, tables[o]))
                 j += m
