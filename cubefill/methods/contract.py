@@ -148,7 +148,7 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `suffix`, and `revision`, which changes whenever its numbers do. And
+    `gives_std`, `suffix`, `sample_patches`, and `revision`, which changes whenever its numbers do. And
     `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
     only where `<band>_std` is asked for); `recorded() -> dict`, what it learned as plain values;
     `errors_together(output) -> dict`, how the error of one output goes with those of the others;
@@ -184,6 +184,8 @@ class Traits:
     """Appended to the names of the bands: `_smooth` for a product that alters observations."""
     revision: str = "1"
     """Changes whenever the method gives other numbers; a job of another revision is another job."""
+    sample_patches: int = 0
+    """Patches of the sample that `prepare` sees, none of them twice; 0 for a few at random."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,7 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         gives_std=bool(getattr(method, "gives_std", False)),
         suffix=suffix,
         revision=str(getattr(method, "revision", "1")),
+        sample_patches=int(getattr(method, "sample_patches", 0)),
     )
 
 

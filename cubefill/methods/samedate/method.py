@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.errors import MethodError
 from cubefill.methods.contract import (
     Block,
     Bool,
@@ -21,10 +22,11 @@ from cubefill.methods.contract import (
     check_options,
 )
 from cubefill.methods.pixel.linear import Linear
-from cubefill.methods.pixel.method import Axes, Classic, reflectance
+from cubefill.methods.pixel.method import Axes, Classic
 from cubefill.methods.registry import resolve
 from cubefill.methods.samedate.kernels import REACH, WIDTH, answer, settle, taps
 from cubefill.methods.samedate.regression import Coefficients, learn
+from cubefill.methods.samedate.suspects import scales, suspects
 from cubefill.methods.windows import Near
 
 COMPLETE = 0.99
@@ -60,12 +62,17 @@ class SameDate:
     """That method."""
     learned: Coefficients | None = field(default=None, init=False, repr=False, compare=False)
     """What `prepare` learned."""
+    usual: NDArray[np.float64] | None = field(default=None, init=False, repr=False, compare=False)
+    """Usual change of each of its bands from one observation to the next."""
+    suspect: float = field(default=0.0, init=False, repr=False, compare=False)
+    """Share of the clear observations of the sample that look like a cloud or its shadow."""
 
     needs: ClassVar[Needs] = Needs(space=Near(REACH))
     flag: ClassVar[Flag] = Flag.INTERPOLATED
     counts: ClassVar[bool] = True
     gives_std: ClassVar[bool] = True
     wants_sample: ClassVar[bool] = True
+    sample_patches: ClassVar[int] = 32
     revision: ClassVar[str] = "1"
 
     def __post_init__(self) -> None:
@@ -83,17 +90,26 @@ class SameDate:
     def prepare(self, sample: Block) -> Self:
         """The same method with what it learned from a sample of the cube."""
         made = copy.copy(self)
-        object.__setattr__(made, "curve", self.curve.prepare(sample))
         bands = _complete(sample)
         if bands:
-            series, clear = _series(sample, bands)
-            object.__setattr__(made, "learned", learn(bands, series, clear, sample.days))
+            values, clear = _values(sample, bands)
+            usual = scales(values, clear)
+            doubtful = suspects(values, clear, usual)
+            trusted = clear & ~doubtful
+            series = _lines(sample, values, trusted)
+            found = learn(bands, series, trusted, sample.days)
+            share = float(np.count_nonzero(doubtful) / max(1, np.count_nonzero(clear)))
+            for name, value in {"learned": found, "usual": usual, "suspect": share}.items():
+                object.__setattr__(made, name, value)
+            sample = _without(sample, doubtful)
+        object.__setattr__(made, "curve", self.curve.prepare(sample))
         return made
 
     def recorded(self) -> dict[str, Any]:
         """What was learned, as plain values for attributes."""
         told = self.learned.pixels.tolist() if self.learned else []
-        return {**self.curve.recorded(), "same_date_pixels": told}
+        own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
+        return {**self.curve.recorded(), **own}
 
     def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
         """How the filling error of an output goes with that of each other one."""
@@ -107,31 +123,45 @@ class SameDate:
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given."""
         for block in blocks:
-            (found,) = self.curve.fill([block])
-            yield self._better(block, found)
+            yield self._fill(block)
 
-    def _better(self, block: Block, found: Filled) -> Filled:
-        learned = self.learned
-        if learned is None or found.flag is None:
+    def _fill(self, block: Block) -> Filled:
+        learned, usual = self.learned, self.usual
+        if learned is None or usual is None:
+            (found,) = self.curve.fill([block])
             return found
+        values, clear = _values(block, learned.bands)
+        doubtful = suspects(values, clear, usual)
+        (found,) = self.curve.fill([_without(block, doubtful)])
+        clear &= ~doubtful
+        series = _lines(block, values, clear)
         asked = _asked(block)
-        series, clear = _series(block, learned.bands)
-        shape = block.valid.shape[1:]
         partly = learned.told & ~clear.all(axis=1) & (asked >= 0)
         told = _told(learned, series, clear, block, partly)
-        flag = found.flag
-        bands = dict(found.bands)
-        for t in map(int, np.flatnonzero(partly)):
-            k = asked[t]
-            gap = np.isin(flag[k], FILLED) & ~block.valid[t]
-            for b, name in enumerate(learned.bands):
-                value = told[t, b].reshape(shape)
-                gap &= np.isfinite(value)
-            for b, name in enumerate(learned.bands):
-                value = told[t, b].reshape(shape)[gap]
-                bands[name][k][gap] = block.counts.encode(value) if block.counts else value
-            flag[k][gap] = Flag.SAME_DATE
-        return replace(found, bands=bands, flag=flag)
+        return _better(found, told, block, learned.bands, asked, partly)
+
+
+def _better(
+    found: Filled,
+    told: Float,
+    block: Block,
+    names: tuple[str, ...],
+    asked: NDArray[np.intp],
+    partly: NDArray[np.bool_],
+) -> Filled:
+    """What the curve filled, with what was told of the gaps of the dates `partly`."""
+    flag, shape = found.flag, block.valid.shape[1:]
+    if flag is None:
+        raise MethodError("The prior gave no flags: expected a method that works pixel by pixel.")
+    for t in map(int, np.flatnonzero(partly)):
+        k = asked[t]
+        values = told[t].reshape(len(names), *shape)
+        gap = np.isin(flag[k], FILLED) & ~block.valid[t] & np.isfinite(values).all(axis=0)
+        for name, value in zip(names, values, strict=True):
+            here = value[gap]
+            found.bands[name][k][gap] = block.counts.encode(here) if block.counts else here
+        flag[k][gap] = Flag.SAME_DATE
+    return found
 
 
 def _asked(block: Block) -> NDArray[np.intp]:
@@ -155,17 +185,30 @@ def _has_data(band: NDArray[Any]) -> Bool:
     return has
 
 
-def _series(block: Block, bands: tuple[str, ...]) -> tuple[Float, Bool]:
-    """Straight lines through the clear observations `(time, band, pixel)`, and where these are."""
+def _values(block: Block, bands: tuple[str, ...]) -> tuple[Float, Bool]:
+    """Values `(time, band, pixel)`, and where all of them were observed `(time, pixel)`."""
     steps, ny, nx = block.valid.shape
     clear = block.valid.copy()
-    for name in bands:
-        clear &= _has_data(block.bands[name])
-    series = np.empty((steps, len(bands), ny, nx), np.float32)
+    values = np.empty((steps, len(bands), ny, nx), np.float32)
+    for i, name in enumerate(bands):
+        band = block.bands[name]
+        clear &= _has_data(band)
+        values[:, i] = band if band.dtype.kind == "f" else Counts().decode(band)
+    return values.reshape(steps, len(bands), ny * nx), clear.reshape(steps, ny * nx)
+
+
+def _lines(block: Block, values: Float, clear: Bool) -> Float:
+    """Straight lines between clear values `(time, band, pixel)`, written in their place."""
+    shape = block.valid.shape
     axes = Axes.of(replace(block, out_time=block.time))
-    given = [reflectance(block.bands[n]) for n in bands]
-    Linear().curves(given, clear, axes, [series[:, b] for b in range(len(bands))])
-    return series.reshape(steps, len(bands), ny * nx), clear.reshape(steps, ny * nx)
+    bands = [values[:, i].reshape(shape) for i in range(values.shape[1])]
+    Linear().curves(bands, clear.reshape(shape), axes, bands)
+    return values
+
+
+def _without(block: Block, doubtful: Bool) -> Block:
+    """The block with such observations hidden."""
+    return replace(block, valid=block.valid & ~doubtful.reshape(block.valid.shape))
 
 
 def _told(
