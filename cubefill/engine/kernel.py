@@ -81,15 +81,7 @@ def sample(work: Work, fetch: Callable[[str, Region], NDArray[Any]] | None = Non
 
     The patches stand one below the other along y. `fetch` reads variables that have no source.
     """
-    space = work.method.needs.space
-    size = space.size if isinstance(space, Span) and not space.pointwise else SAMPLE_SIZE
-    sizes = [min(size, n) for n in work.shape]
-    rng = np.random.default_rng(SAMPLE_SEED)
-    count = SAMPLE_PATCHES if size == SAMPLE_SIZE else max(2, SAMPLE_PATCHES // 4)
-    corners = [
-        [int(rng.integers(0, n - s + 1)) for n, s in zip(work.shape, sizes, strict=True)]
-        for _ in range(count)
-    ]
+    sizes, corners = _patches(work)
     plain = replace(work, counts=None)
     parts = []
     for y, x in sorted(corners):
@@ -107,6 +99,26 @@ def sample(work: Work, fetch: Callable[[str, Region], NDArray[Any]] | None = Non
     merged = _merge(plain, arrays)
     t = work.axes.time
     return _block(plain, merged, t, t, (slice(None), slice(None), slice(None)), (0, 0, 0), {})
+
+
+def _patches(work: Work) -> tuple[list[int], list[tuple[int, int]]]:
+    """Size of the patches of a sample, and their first rows and columns."""
+    space = work.method.needs.space
+    size = space.size if isinstance(space, Span) and not space.pointwise else SAMPLE_SIZE
+    sizes = [min(size, n) for n in work.shape]
+    rng = np.random.default_rng(SAMPLE_SEED)
+    apart = work.traits.sample_patches
+    if apart:
+        ends = [[*range(0, n - s, s), n - s] for n, s in zip(work.shape, sizes, strict=True)]
+        cells = list(product(*ends))
+        chosen = rng.permutation(len(cells))[:apart]
+        return sizes, [cells[i] for i in chosen]
+    count = SAMPLE_PATCHES if size == SAMPLE_SIZE else max(2, SAMPLE_PATCHES // 4)
+    corners = [
+        tuple(int(rng.integers(0, n - s + 1)) for n, s in zip(work.shape, sizes, strict=True))
+        for _ in range(count)
+    ]
+    return sizes, corners
 
 
 # ------------------------------------------------------------------ gather

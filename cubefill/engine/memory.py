@@ -8,7 +8,7 @@ from cubefill.cube.rows import in_rows
 from cubefill.engine.kernel import region
 from cubefill.engine.work import Region, Work
 from cubefill.methods import Block, Scratch
-from cubefill.methods.windows import Axis, Whole
+from cubefill.methods.windows import Axis, Near, Span, Whole
 from cubefill.store import source
 
 BASE_BYTES = 64 * 2**20
@@ -48,7 +48,7 @@ def tile_bytes(work: Work, edge: int) -> int:
     space = work.method.needs.space
     window = 0
     if isinstance(space, Whole) or not space.pointwise:
-        edge = max(ny, nx) if isinstance(space, Whole) else space.size
+        edge = space.size if isinstance(space, Span) else max(ry, rx)
         window = (
             8 * n_in * len(work.bands) * 4 * min(edge, ry) * min(edge, rx) + out * n_out * ny * nx
         )
@@ -59,6 +59,8 @@ def halo_of(space: Axis) -> int:
     """Pixels read beyond a tile on each side."""
     if isinstance(space, Whole) or space.pointwise:
         return 0
+    if isinstance(space, Near):
+        return space.reach
     return space.size - 1 if space.blend == "linear" else space.keep - 1 + (space.halo + 1) // 2
 
 
@@ -112,4 +114,6 @@ def _extent(work: Work, edge: int) -> tuple[int, int]:
         return work.shape
     if space.pointwise:
         return min(edge, work.shape[0]), min(edge, work.shape[1])
+    if isinstance(space, Near):
+        return tuple(min(edge + space.halo, n) for n in work.shape)
     return space.size, space.size

@@ -12,7 +12,7 @@ from cubefill.engine.work import Work
 from cubefill.errors import PlanError
 from cubefill.machine import Memory, budget_bytes, cores, refuse_above, size
 from cubefill.methods import Method, Needs, Scratch
-from cubefill.methods.windows import Axis, Whole
+from cubefill.methods.windows import Axis, Near, Whole
 from cubefill.store.encoding import encoding_of
 
 TILES = (512, 256, 128, 64, 32, 16)
@@ -262,6 +262,8 @@ def _needs_line(needs: Needs) -> str:
     def axis(a: Axis) -> str:
         if isinstance(a, Whole):
             return "whole"
+        if isinstance(a, Near):
+            return f"{a.reach} px around"
         return "pixel by pixel" if a.pointwise else f"{a.size} px, keeps {a.keep}"
 
     extra = [n for n, on in (("SAR", needs.sar), ("DEM", needs.dem)) if on]

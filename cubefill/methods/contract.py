@@ -156,11 +156,12 @@ class Method(Protocol):
     """Anything that fills: a frozen dataclass with `needs` and `fill`.
 
     Optional members, read by `traits`: `gives`, `complete`, `flag`, `keeps_clear`, `counts`,
-    `gives_std`, `gives_quantiles`, `suffix`, and `revision`, which changes whenever its numbers do
-    (`std_revision` where those of its errors do). And `prepare(sample) -> Method`, called once per
-    cube with a subsample (with `wants_sample = False` only where errors are asked for);
-    `recorded() -> dict`, what it learned as plain values; `errors_together(output) -> dict`, how
-    the error of one output, `B04` or its quantile `B04_q05`, goes with those of the others;
+    `gives_std`, `gives_quantiles`, `suffix`, `sample_patches`, and `revision`, which changes
+    whenever its numbers do (`std_revision` where those of its errors do). And
+    `prepare(sample) -> Method`, called once per cube with a subsample (with `wants_sample = False`
+    only where errors are asked for); `recorded() -> dict`, what it learned as plain values;
+    `errors_together(output) -> dict`, how the error of one output, `B04` or its quantile `B04_q05`,
+    goes with those of the others;
     `ready()`, which raises while planning what would fail later; `scratch(block) -> Scratch`, what
     it holds beside its blocks.
     """
@@ -197,6 +198,8 @@ class Traits:
     """Changes whenever the method gives other numbers; a job of another revision is another job."""
     std_revision: str = "1"
     """The same for `<band>_std` and quantiles alone."""
+    sample_patches: int = 0
+    """Patches of the sample that `prepare` sees, none of them twice; 0 for a few at random."""
 
 
 @dataclass(frozen=True)
@@ -236,6 +239,7 @@ def traits(method: Method, bands: Iterable[str]) -> Traits:
         suffix=suffix,
         revision=str(getattr(method, "revision", "1")),
         std_revision=str(getattr(method, "std_revision", "1")),
+        sample_patches=int(getattr(method, "sample_patches", 0)),
     )
 
 

@@ -25,6 +25,7 @@ METHODS: dict[str, str] = {
     "whittaker": "cubefill.methods.pixel.whittaker:Whittaker",
     "harmonic": "cubefill.methods.pixel.harmonic:Harmonic",
     "climatology": "cubefill.methods.pixel.climatology:Climatology",
+    "samedate": "cubefill.methods.samedate.method:SameDate",
     "ssop_mer": "cubefill.methods.learned.decloud_nets:SsopMer",
     "ssop_unet": "cubefill.methods.learned.decloud_nets:SsopUnet",
     "msop_unet": "cubefill.methods.learned.decloud_nets:MsopUnet",

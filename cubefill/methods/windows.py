@@ -1,4 +1,4 @@
-"""Where a method looks along an axis: all of it, or spans on a grid from the cube's origin."""
+"""Where a method looks along an axis: all of it, what is near, or spans on a grid."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -95,4 +95,42 @@ class Span:
                 yield w
 
 
-Axis = Whole | Span
+@dataclass(frozen=True)
+class Near:
+    """A method answers for any pixels and sees `reach` more on each side.
+
+    An answer depends on nothing farther away, so that blocks of any length may be handed over.
+
+    Examples
+    --------
+    >>> list(Near(3).touching(100, 10, 20))
+    [Window(start=7, stop=23, keep_start=10, keep_stop=20)]
+    """
+
+    reach: int
+    """Steps that are seen beyond those it answers for, on each side."""
+
+    blend = "none"
+    keep = 1
+    pointwise = False
+
+    @property
+    def size(self) -> int:
+        """Steps that one answer depends on."""
+        return 1 + 2 * self.reach
+
+    @property
+    def halo(self) -> int:
+        """Steps that are seen but not kept, both sides together."""
+        return 2 * self.reach
+
+    def windows(self, length: int) -> list[Window]:
+        """One window over the axis."""
+        return [Window(0, length, 0, length)]
+
+    def touching(self, length: int, start: int, stop: int) -> Iterator[Window]:
+        """The one window that answers for `start:stop`."""
+        yield Window(max(0, start - self.reach), min(length, stop + self.reach), start, stop)
+
+
+Axis = Whole | Span | Near

@@ -1,0 +1,236 @@
+"""Same-date regression as a method: learned once a cube, applied to any block of it."""
+
+import copy
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cubefill.errors import MethodError
+from cubefill.methods.contract import (
+    Block,
+    Bool,
+    Counts,
+    Filled,
+    Flag,
+    Float,
+    Needs,
+    Scratch,
+    check_options,
+)
+from cubefill.methods.pixel.linear import Linear
+from cubefill.methods.pixel.method import Axes, Classic
+from cubefill.methods.registry import resolve
+from cubefill.methods.samedate.kernels import REACH, WIDTH, answer, settle, taps
+from cubefill.methods.samedate.regression import Coefficients, learn
+from cubefill.methods.samedate.suspects import scales, suspects
+from cubefill.methods.windows import Near
+
+COMPLETE = 0.99
+"""Share of the clear pixels in which a band must hold data to be told with the others."""
+
+FILLED = (Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.FEW_OBSERVATIONS)
+"""What a regression may better."""
+
+
+@dataclass(frozen=True)
+class SameDate:
+    """Gaps take what the clear pixels of the same date say of them; else the curve of `prior`.
+
+    For every date, what its clear pixels show is regressed on their series on the other dates, in
+    all bands: a gap gets what pixels with such a series show on that date, and the smoothed
+    remainder of clear pixels nearby. Dates with next to no clear pixel in the whole cube get
+    what `prior` says. Nothing is trained; what is learned of a cube depends on the cube alone.
+
+    Examples
+    --------
+    >>> SameDate(max_gap=60).max_gap
+    60
+    """
+
+    max_gap: float | str | timedelta | np.timedelta64 | None = None
+    """Longest gap between two clear observations that is filled, in whole days: a number, "30D" or
+    a Timedelta; None for any."""
+    max_extrapolate: float | str | timedelta | np.timedelta64 | None = None
+    """Whole days filled before the first and after the last clear observation; None for any."""
+    prior: str = "linear"
+    """Method that fills what the regression cannot: the name of one that works pixel by pixel."""
+    curve: Classic = field(default_factory=Linear, init=False, repr=False, compare=False)
+    """That method."""
+    learned: Coefficients | None = field(default=None, init=False, repr=False, compare=False)
+    """What `prepare` learned."""
+    usual: NDArray[np.float64] | None = field(default=None, init=False, repr=False, compare=False)
+    """Usual change of each of its bands from one observation to the next."""
+    suspect: float = field(default=0.0, init=False, repr=False, compare=False)
+    """Share of the clear observations of the sample that look like a cloud or its shadow."""
+
+    needs: ClassVar[Needs] = Needs(space=Near(REACH))
+    flag: ClassVar[Flag] = Flag.INTERPOLATED
+    counts: ClassVar[bool] = True
+    gives_std: ClassVar[bool] = True
+    wants_sample: ClassVar[bool] = True
+    sample_patches: ClassVar[int] = 32
+    revision: ClassVar[str] = "1"
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        options = {"max_gap": self.max_gap, "max_extrapolate": self.max_extrapolate}
+        object.__setattr__(self, "curve", resolve(self.prior, **options))
+        for name in options:
+            object.__setattr__(self, name, getattr(self.curve, name))
+
+    @property
+    def complete(self) -> bool:
+        """True when every gap of a pixel with a clear observation is filled."""
+        return self.curve.complete
+
+    def prepare(self, sample: Block) -> Self:
+        """The same method with what it learned from a sample of the cube."""
+        made = copy.copy(self)
+        bands = _complete(sample)
+        if bands:
+            values, clear = _values(sample, bands)
+            usual = scales(values, clear)
+            doubtful = suspects(values, clear, usual)
+            trusted = clear & ~doubtful
+            series = _lines(sample, values, trusted)
+            found = learn(bands, series, trusted, sample.days)
+            share = float(np.count_nonzero(doubtful) / max(1, np.count_nonzero(clear)))
+            for name, value in {"learned": found, "usual": usual, "suspect": share}.items():
+                object.__setattr__(made, name, value)
+            sample = _without(sample, doubtful)
+        object.__setattr__(made, "curve", self.curve.prepare(sample))
+        return made
+
+    def recorded(self) -> dict[str, Any]:
+        """What was learned, as plain values for attributes."""
+        told = self.learned.pixels.tolist() if self.learned else []
+        own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
+        return {**self.curve.recorded(), **own}
+
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
+        """How the filling error of an output goes with that of each other one."""
+        return self.curve.errors_together(output)
+
+    def scratch(self, block: Block) -> Scratch:
+        """Two arrays of all bands as float32."""
+        steps, pixels = len(block.time), block.valid[0].size
+        return Scratch(each=2 * 4 * steps * pixels * len(block.bands) + 2 * steps * pixels)
+
+    def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+        """Filled blocks, one for each block given."""
+        for block in blocks:
+            yield self._fill(block)
+
+    def _fill(self, block: Block) -> Filled:
+        learned, usual = self.learned, self.usual
+        if learned is None or usual is None:
+            (found,) = self.curve.fill([block])
+            return found
+        values, clear = _values(block, learned.bands)
+        doubtful = suspects(values, clear, usual)
+        (found,) = self.curve.fill([_without(block, doubtful)])
+        clear &= ~doubtful
+        series = _lines(block, values, clear)
+        asked = _asked(block)
+        partly = learned.told & ~clear.all(axis=1) & (asked >= 0)
+        told = _told(learned, series, clear, block, partly)
+        return _better(found, told, block, learned.bands, asked, partly)
+
+
+def _better(
+    found: Filled,
+    told: Float,
+    block: Block,
+    names: tuple[str, ...],
+    asked: NDArray[np.intp],
+    partly: NDArray[np.bool_],
+) -> Filled:
+    """What the curve filled, with what was told of the gaps of the dates `partly`."""
+    flag, shape = found.flag, block.valid.shape[1:]
+    if flag is None:
+        raise MethodError("The prior gave no flags: expected a method that works pixel by pixel.")
+    for t in map(int, np.flatnonzero(partly)):
+        k = asked[t]
+        values = told[t].reshape(len(names), *shape)
+        gap = np.isin(flag[k], FILLED) & ~block.valid[t] & np.isfinite(values).all(axis=0)
+        for name, value in zip(names, values, strict=True):
+            here = value[gap]
+            found.bands[name][k][gap] = block.counts.encode(here) if block.counts else here
+        flag[k][gap] = Flag.SAME_DATE
+    return found
+
+
+def _asked(block: Block) -> NDArray[np.intp]:
+    """For each date given, its place among those asked for; -1 for none."""
+    at = np.searchsorted(block.out_time, block.time)
+    at = np.minimum(at, len(block.out_time) - 1)
+    return np.where(block.out_time[at] == block.time, at, -1)
+
+
+def _complete(block: Block) -> tuple[str, ...]:
+    """Bands that hold data in next to all clear pixels."""
+    clear = max(1, np.count_nonzero(block.valid))
+    known = {
+        n: np.count_nonzero(block.valid & _has_data(a)) / clear for n, a in block.bands.items()
+    }
+    return tuple(n for n, share in known.items() if share >= COMPLETE)
+
+
+def _has_data(band: NDArray[Any]) -> Bool:
+    has: Bool = np.isfinite(band) if band.dtype.kind == "f" else band != Counts().nodata
+    return has
+
+
+def _values(block: Block, bands: tuple[str, ...]) -> tuple[Float, Bool]:
+    """Values `(time, band, pixel)`, and where all of them were observed `(time, pixel)`."""
+    steps, ny, nx = block.valid.shape
+    clear = block.valid.copy()
+    values = np.empty((steps, len(bands), ny, nx), np.float32)
+    for i, name in enumerate(bands):
+        band = block.bands[name]
+        clear &= _has_data(band)
+        values[:, i] = band if band.dtype.kind == "f" else Counts().decode(band)
+    return values.reshape(steps, len(bands), ny * nx), clear.reshape(steps, ny * nx)
+
+
+def _lines(block: Block, values: Float, clear: Bool) -> Float:
+    """Straight lines between clear values `(time, band, pixel)`, written in their place."""
+    shape = block.valid.shape
+    axes = Axes.of(replace(block, out_time=block.time))
+    bands = [values[:, i].reshape(shape) for i in range(values.shape[1])]
+    Linear().curves(bands, clear.reshape(shape), axes, bands)
+    return values
+
+
+def _without(block: Block, doubtful: Bool) -> Block:
+    """The block with such observations hidden."""
+    return replace(block, valid=block.valid & ~doubtful.reshape(block.valid.shape))
+
+
+def _told(
+    learned: Coefficients, series: Float, clear: Bool, block: Block, partly: NDArray[np.bool_]
+) -> Float:
+    """Values `(time, band, pixel)` of the gaps of the dates `partly`; of no meaning elsewhere."""
+    steps, bands, pixels = series.shape
+    ny, nx = block.valid.shape[1:]
+    out = np.empty_like(series)
+    cells = -(-pixels // WIDTH)
+    wanted = np.repeat(partly[:, None], cells, axis=1)
+    s = Axes.of(replace(block, out_time=block.time)).s
+    rows, beside = np.empty((bands, WIDTH), np.float32), np.empty((2, steps, WIDTH), np.int32)
+    kind = np.dtype(np.float32)
+    answer(
+        kind, series, clear, s, wanted, learned.first, learned.last, learned.start,
+        learned.weights, learned.bias, learned.remainder, beside[0], beside[1], rows, out,
+    )  # fmt: skip
+    room = np.empty((2, ny, nx), np.float32)
+    dates = np.flatnonzero(partly)
+    settle(
+        kind, out, series, clear, dates, ny, nx, taps(), learned.most, room[0], room[1],
+        np.empty((2, nx), np.float32),
+    )  # fmt: skip
+    return out

@@ -1,0 +1,107 @@
+"""Clear observations that look like an undetected cloud or shadow.
+
+A cloud lies high above what the pixel showed before and after in every band, a shadow far below.
+What was observed stays; it only tells nothing of the gaps.
+"""
+
+from typing import Any
+
+import numpy as np
+from numba import types
+from numpy.typing import NDArray
+
+from cubefill.methods.contract import Bool, Float
+from cubefill.methods.pixel.kernel import MAD, kernel, row
+from cubefill.methods.samedate.kernels import CLEAR, SERIES
+
+Array = NDArray[Any]
+
+EACH_SIDE = 3
+"""Observations before and after that one is compared with."""
+LIMIT = 5.0
+"""Robust standard deviations, in every band, from which an observation is suspect."""
+FEWEST = 4
+"""Clear observations of a pixel below which none is suspect."""
+
+SCALES = types.Array(types.float64, 1, "C", readonly=True)
+FOUND = types.Array(types.boolean, 2, "C")
+STEPS = types.Array(types.int64, 1, "C")
+BESIDE = types.Array(types.float64, 1, "C")
+
+
+@row
+def _off(values: Array, p: int, band: int, at: Array, i: int, count: int, beside: Array) -> float:
+    """How far observation `i` of a pixel is from the median of those before and after it."""
+    n = 0
+    for k in range(max(0, i - EACH_SIDE), min(count, i + EACH_SIDE + 1)):
+        if k != i:
+            v = np.float64(values[at[k], band, p])
+            j = n
+            while j > 0 and beside[j - 1] > v:
+                beside[j] = beside[j - 1]
+                j -= 1
+            beside[j] = v
+            n += 1
+    middle = (beside[(n - 1) // 2] + beside[n // 2]) / 2
+    return np.float64(values[at[i], band, p]) - middle
+
+
+@kernel(SERIES, CLEAR, SCALES, types.float64, STEPS, BESIDE, FOUND, gives=types.int64)
+def screen(
+    values: Array, clear: Array, scales: Array, limit: float, at: Array, beside: Array, found: Array
+) -> int:
+    """Sets `found (time, pixel)` where a clear observation is suspect; gives their number."""
+    steps, bands, pixels = values.shape
+    total = 0
+    for p in range(pixels):
+        count = 0
+        for t in range(steps):
+            found[t, p] = False
+            if clear[t, p]:
+                at[count] = t
+                count += 1
+        if count < FEWEST:
+            continue
+        for i in range(count):
+            first = _off(values, p, 0, at, i, count, beside) / scales[0]
+            if abs(first) <= limit:
+                continue
+            sign = 1.0 if first > 0 else -1.0
+            every = True
+            for b in range(1, bands):
+                every = every and sign * _off(values, p, b, at, i, count, beside) > (
+                    limit * scales[b]
+                )
+            if every:
+                found[at[i], p] = True
+                total += 1
+    return total
+
+
+def suspects(values: Float, clear: Bool, scales: NDArray[np.float64]) -> Bool:
+    """Where clear observations `(time, band, pixel)` are suspect, as `(time, pixel)`."""
+    found = np.zeros(clear.shape, bool)
+    steps = len(clear)
+    room = np.empty(steps, np.int64), np.empty(2 * EACH_SIDE + 1)
+    screen(np.dtype(np.float32), values, clear, scales, LIMIT, *room, found)
+    return found
+
+
+def scales(values: Float, clear: Bool) -> NDArray[np.float64]:
+    """Robust standard deviation, for each band, of what changes from one observation to the next.
+
+    `values` is `(time, band, pixel)`. The change over two steps, halved: as the remainder of a
+    straight line has it.
+    """
+    steps = np.arange(len(clear))[:, None]
+    last = np.maximum.accumulate(np.where(clear, steps, -1), axis=0)
+    out = np.empty(values.shape[1])
+    pixels = np.arange(values.shape[2])
+    before = np.vstack([np.full((1, clear.shape[1]), -1), last[:-1]])
+    has = clear & (before >= 0)
+    for b in range(values.shape[1]):
+        band = values[:, b]
+        change = (band - band[np.maximum(before, 0), pixels])[has]
+        spread = MAD * np.median(np.abs(change)) if change.size else 1.0
+        out[b] = max(spread / np.sqrt(2), 1e-9)
+    return out
