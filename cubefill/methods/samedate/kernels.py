@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from cubefill.methods.pixel.kernel import INDEX, Kernel, kernel, row
+from cubefill.methods.pixel.kernel import INDEX, Kernel, kernel, piece, row
 
 Array = NDArray[Any]
 
@@ -31,7 +31,7 @@ TAPS = types.Array(types.float32, 1, "C", readonly=True)
 VALUES = types.Array(types.float32, 3, "C")
 ROWS = types.Array(types.float32, 2, "C")
 STEPS = types.Array(types.int32, 2, "C")
-PLANES = types.Array(types.boolean, 2, "C", readonly=True)
+LINE = types.Array(types.float32, 1, "C")
 
 
 def taps() -> NDArray[np.float32]:
@@ -42,9 +42,38 @@ def taps() -> NDArray[np.float32]:
 
 
 @row
-def _add(weight: Any, values: Array, p0: int, n: int, out: Array) -> None:
-    for q in range(n):
-        out[q] += weight * values[p0 + q]
+def _add(w: Any, a: Array, out: Array) -> None:
+    for q in range(out.shape[0]):
+        out[q] += w * a[q]
+
+
+@row
+def _add_four(
+    w: Any, x: Any, y: Any, z: Any, a: Array, b: Array, c: Array, d: Array, out: Array
+) -> None:
+    """`_add` four times, in the same order."""
+    for q in range(out.shape[0]):
+        out[q] = out[q] + w * a[q] + x * b[q] + y * c[q] + z * d[q]
+
+
+@row
+def _add_all(
+    rows: Array, i: int, count: int, p0: int, n: int, weights: Array, k: int, told: Array
+) -> None:
+    """Adds `count` rows from `i` on, times their weights from row `k` on, to every band."""
+    bands, j = told.shape[0], 0
+    while j + 4 <= count:
+        a, b = piece(rows, (i + j, p0), n), piece(rows, (i + j + 1, p0), n)
+        c, d = piece(rows, (i + j + 2, p0), n), piece(rows, (i + j + 3, p0), n)
+        for m in range(bands):
+            w, x = weights[k + j, m], weights[k + j + 1, m]
+            y, z = weights[k + j + 2, m], weights[k + j + 3, m]
+            _add_four(w, x, y, z, a, b, c, d, piece(told, (m, 0), n))
+        j += 4
+    while j < count:
+        for m in range(bands):
+            _add(weights[k + j, m], piece(rows, (i + j, p0), n), piece(told, (m, 0), n))
+        j += 1
 
 
 @row
@@ -97,6 +126,7 @@ def answer(
     runs of `WIDTH` pixels. The remainder is within its limits, NaN where there is none.
     """
     count, bands, pixels = series.shape
+    flat = series.reshape(count * bands, pixels)
     for p0 in range(0, pixels, WIDTH):
         n = min(WIDTH, pixels - p0)
         _beside(clear, p0, n, before, after)
@@ -106,12 +136,8 @@ def answer(
             for b in range(bands):
                 for q in range(n):
                     told[b, q] = bias[t, b]
-            k = start[t]
-            for j in range(first[t], last[t]):
-                for c in range(bands):
-                    for b in range(bands):
-                        _add(weights[k, b], series[j, c], p0, n, told[b])
-                    k += 1
+            rows = (last[t] - first[t]) * bands
+            _add_all(flat, first[t] * bands, rows, p0, n, weights, start[t], told)
             for q in range(n):
                 if clear[t, p0 + q]:
                     a, z = before[t, q], after[t, q]
@@ -131,55 +157,98 @@ def answer(
 
 
 @row
-def _across(values: Array, clear: Array, taps: Array, out: Array, share: Array) -> None:
-    """One row: weighted sums of the remainder and of where there is one."""
-    width, middle = out.shape[0], taps.shape[0] // 2
-    for x in range(width):
-        out[x] = np.float32(0.0)
-        share[x] = np.float32(0.0)
-    for k in range(taps.shape[0]):
-        shift = k - middle
-        for x in range(max(0, -shift), min(width, width - shift)):
-            v = values[x + shift]
-            known = clear[x + shift] and v == v
-            out[x] += taps[k] * (v if known else np.float32(0.0))
-            share[x] += taps[k] if known else np.float32(0.0)
+def _blurred(rows: Array, first: int, taps: Array, at: int, out: Array) -> None:
+    """Sum of `taps` times rows of `rows` from `first` on, all of their columns."""
+    count, n, k = taps.shape[0] - at, out.shape[0], 0
+    for q in range(n):
+        out[q] = np.float32(0.0)
+    count = min(count, rows.shape[0] - first)
+    while k + 4 <= count:
+        i, j = first + k, at + k
+        a, b = piece(rows, (i, 0), n), piece(rows, (i + 1, 0), n)
+        c, d = piece(rows, (i + 2, 0), n), piece(rows, (i + 3, 0), n)
+        _add_four(taps[j], taps[j + 1], taps[j + 2], taps[j + 3], a, b, c, d, out)
+        k += 4
+    while k < count:
+        _add(taps[at + k], piece(rows, (first + k, 0), n), out)
+        k += 1
+
+
+@row
+def _across(padded: Array, taps: Array, out: Array) -> None:
+    """The same along one row, which is `taps` longer than `out`, zero at both ends."""
+    n, k = out.shape[0], 0
+    for q in range(n):
+        out[q] = np.float32(0.0)
+    while k + 4 <= taps.shape[0]:
+        a, b = piece(padded, (k,), n), piece(padded, (k + 1,), n)
+        c, d = piece(padded, (k + 2,), n), piece(padded, (k + 3,), n)
+        _add_four(taps[k], taps[k + 1], taps[k + 2], taps[k + 3], a, b, c, d, out)
+        k += 4
+    while k < taps.shape[0]:
+        _add(taps[k], piece(padded, (k,), n), out)
+        k += 1
+
+
+@row
+def _known(values: Array, seen: Array, padded: Array) -> None:
+    """The remainder of clear pixels, 0 elsewhere."""
+    for q in range(values.shape[0]):
+        v = values[q]
+        padded[q] = v if seen[q] & (v == v) else np.float32(0.0)
+
+
+@row
+def _where_known(values: Array, seen: Array, padded: Array) -> None:
+    for q in range(values.shape[0]):
+        v = values[q]
+        padded[q] = np.float32(1.0) if seen[q] & (v == v) else np.float32(0.0)
+
+
+@row
+def _settled(values: Array, base: Array, seen: Array, rest: Array, share: Array, most: Any) -> None:
+    for q in range(values.shape[0]):
+        v = values[q] + rest[q] / (share[q] + LEAST)
+        v = base[q] - most if v < base[q] - most else v
+        v = base[q] + most if v > base[q] + most else v
+        values[q] = base[q] if seen[q] else v
 
 
 @kernel(
-    VALUES, SERIES, PLANES, INDEX, types.int64, types.int64, TAPS, PER_BAND,
-    ROWS, ROWS, ROWS, gives=types.void,
+    VALUES, SERIES, CLEAR, INDEX, types.int64, types.int64, TAPS, PER_BAND,
+    ROWS, ROWS, ROWS, LINE, gives=types.void,
 )  # fmt: skip
 def settle(
     out: Array, series: Array, clear: Array, dates: Array, height: int, width: int, taps: Array,
-    most: Array, sums: Array, shares: Array, line: Array,
+    most: Array, across: Array, shares: Array, rest: Array, padded: Array,
 ) -> None:  # fmt: skip
     """Adds the smoothed remainder to the gaps of `dates` in `out`, as `answer` left it.
 
-    What comes out is no farther than `most` from the straight line.
+    What comes out is no farther than `most` from the straight line. `across`, `shares` and `rest`
+    are room of the size of an image, `padded` of a row with its margins, zero.
     """
     bands, middle = out.shape[1], taps.shape[0] // 2
     for t in dates:
-        for b in range(bands):
-            values, seen = out[t, b], clear[t]
+        for b in range(-1, bands):
             for y in range(height):
                 p = y * width
-                _across(values[p : p + width], seen[p : p + width], taps, sums[y], shares[y])
+                v, seen = piece(out, (t, max(b, 0), p), width), piece(clear, (t, p), width)
+                if b < 0:
+                    _where_known(v, seen, piece(padded, (middle,), width))
+                else:
+                    _known(v, seen, piece(padded, (middle,), width))
+                _across(padded, taps, piece(across, (y, 0), width))
             for y in range(height):
-                p = y * width
-                for x in range(width):
-                    line[0, x] = np.float32(0.0)
-                    line[1, x] = np.float32(0.0)
-                for k in range(max(0, middle - y), min(len(taps), height + middle - y)):
-                    i = y + k - middle
-                    for x in range(width):
-                        line[0, x] += taps[k] * sums[i, x]
-                        line[1, x] += taps[k] * shares[i, x]
-                for x in range(width):
-                    base = series[t, b, p + x]
-                    v = values[p + x] + line[0, x] / (line[1, x] + LEAST)
-                    v = min(max(v, base - most[t, b]), base + most[t, b])
-                    values[p + x] = base if seen[p + x] else v
+                at = max(0, middle - y)
+                sums = piece(shares, (y, 0), width) if b < 0 else piece(rest, (0, 0), width)
+                _blurred(across, y + at - middle, taps, at, sums)
+                if b >= 0:
+                    p = y * width
+                    _settled(
+                        piece(out, (t, b, p), width), piece(series, (t, b, p), width),
+                        piece(clear, (t, p), width), sums, piece(shares, (y, 0), width),
+                        most[t, b],
+                    )  # fmt: skip
 
 
 KERNELS: tuple[Kernel, ...] = (answer, settle)

@@ -111,7 +111,7 @@ class SameDate:
         own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
         return {**self.curve.recorded(), **own}
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
+    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
         """How the filling error of an output goes with that of each other one."""
         return self.curve.errors_together(output)
 
@@ -231,6 +231,6 @@ def _told(
     dates = np.flatnonzero(partly)
     settle(
         kind, out, series, clear, dates, ny, nx, taps(), learned.most, room[0], room[1],
-        np.empty((2, nx), np.float32),
+        np.empty((1, nx), np.float32), np.zeros(nx + 2 * REACH, np.float32),
     )  # fmt: skip
     return out
