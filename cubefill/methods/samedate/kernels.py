@@ -30,6 +30,7 @@ PER_BAND = types.Array(types.float32, 2, "C", readonly=True)
 TAPS = types.Array(types.float32, 1, "C", readonly=True)
 VALUES = types.Array(types.float32, 3, "C")
 ROWS = types.Array(types.float32, 2, "C")
+TENTS = types.Array(types.float32, 4, "C")
 STEPS = types.Array(types.int32, 2, "C")
 LINE = types.Array(types.float32, 1, "C")
 
@@ -92,41 +93,67 @@ def _beside(clear: Array, p0: int, n: int, before: Array, after: Array) -> None:
 
 
 @row
+def _tents(s: Array, t: int, lo: int, hi: int, start: int, weights: Array, table: Array) -> None:
+    """What the answer of date `t` changes by where its own value does, by the clear dates beside.
+
+    Straight lines that pass through a value rise and fall with it like a tent, from the clear date
+    before to the one after. `table[k]` holds the half that ends at date `k`; the last two rows are
+    of none before and none after.
+    """
+    count, bands = s.shape[0], weights.shape[1]
+    for k in range(count + 2):
+        none = k >= count
+        before = k == count if none else k < t
+        for c in range(bands):
+            for b in range(bands):
+                total = np.float32(0.0)
+                for j in range(lo if before else t + 1, t + 1 if before else hi):
+                    share = np.float32(1.0)
+                    if not none:
+                        share = np.float32(s[j] - s[k]) / np.float32(s[t] - s[k])
+                    if none or (k < j) == before:
+                        total += weights[start + (j - lo) * bands + c, b] * share
+                table[k, c, b] = total
+
+
+@row
 def _without(
-    series: Array, s: Array, p: int, t: int, a: int, z: int, lo: int, hi: int, start: int,
-    weights: Array, q: int, told: Array,
-) -> None:  # fmt: skip
+    series: Array, s: Array, p: int, t: int, a: int, z: int, tents: Array, q: int, told: Array
+) -> None:
     """Changes the answers `told[:, q]` to those of a pixel whose date `t` had not been clear."""
     count, bands = series.shape[0], series.shape[1]
-    for j in range(max(lo, a + 1), min(hi, z)):
-        share = np.float32(0.0)
-        if a >= 0 and z < count:
-            share = np.float32(s[j] - s[a]) / np.float32(s[z] - s[a])
-        for c in range(bands):
-            va = series[a if a >= 0 else z, c, p]
-            vb = series[z if z < count else a, c, p]
-            change = va + (vb - va) * share - series[j, c, p]
-            k = start + (j - lo) * bands + c
-            for b in range(bands):
-                told[b, q] += weights[k, b] * change
+    one, other = a if a >= 0 else z, z if z < count else a
+    left, right = a if a >= 0 else count, z if z < count else count + 1
+    share = np.float32(0.0)
+    if one != other:
+        share = np.float32(s[t] - s[a]) / np.float32(s[z] - s[a])
+    for c in range(bands):
+        va, vb = series[one, c, p], series[other, c, p]
+        change = va + (vb - va) * share - series[t, c, p]
+        for b in range(bands):
+            told[b, q] += (tents[t, left, c, b] + tents[t, right, c, b]) * change
 
 
 @kernel(
     SERIES, CLEAR, SECONDS, CLEAR, INDEX, INDEX, INDEX, PER_BAND, PER_BAND, PER_BAND,
-    STEPS, STEPS, ROWS, VALUES, gives=types.void,
+    STEPS, STEPS, ROWS, TENTS, VALUES, gives=types.void,
 )  # fmt: skip
 def answer(
     series: Array, clear: Array, s: Array, wanted: Array, first: Array, last: Array, start: Array,
     weights: Array, bias: Array, remainder: Array, before: Array, after: Array, told: Array,
-    out: Array,
+    tents: Array, out: Array,
 ) -> None:  # fmt: skip
     """Values of gaps in `out (time, band, pixel)`; of clear pixels, what they differ by instead.
 
     `series` is `(time, band, pixel)` without gaps, `wanted (time, cell)` says for which dates and
-    runs of `WIDTH` pixels. The remainder is within its limits, NaN where there is none.
+    runs of `WIDTH` pixels. The remainder is within its limits, NaN where there is none. `before`,
+    `after` and `told` are room of rows, `tents` of `(time, time + 2, band, band)`.
     """
     count, bands, pixels = series.shape
     flat = series.reshape(count * bands, pixels)
+    for t in range(count):
+        if last[t] > first[t]:
+            _tents(s, t, first[t], last[t], start[t], weights, tents[t])
     for p0 in range(0, pixels, WIDTH):
         n = min(WIDTH, pixels - p0)
         _beside(clear, p0, n, before, after)
@@ -143,10 +170,7 @@ def answer(
                     a, z = before[t, q], after[t, q]
                     alone = a < 0 and z >= count
                     if not alone:
-                        _without(
-                            series, s, p0 + q, t, a, z, first[t], last[t], start[t], weights, q,
-                            told,
-                        )  # fmt: skip
+                        _without(series, s, p0 + q, t, a, z, tents, q, told)
                     for b in range(bands):
                         r = series[t, b, p0 + q] - told[b, q]
                         r = min(max(r, -remainder[t, b]), remainder[t, b])

@@ -222,10 +222,11 @@ def _told(
     wanted = np.repeat(partly[:, None], cells, axis=1)
     s = Axes.of(replace(block, out_time=block.time)).s
     rows, beside = np.empty((bands, WIDTH), np.float32), np.empty((2, steps, WIDTH), np.int32)
+    tents = np.empty((steps, steps + 2, bands, bands), np.float32)
     kind = np.dtype(np.float32)
     answer(
         kind, series, clear, s, wanted, learned.first, learned.last, learned.start,
-        learned.weights, learned.bias, learned.remainder, beside[0], beside[1], rows, out,
+        learned.weights, learned.bias, learned.remainder, beside[0], beside[1], rows, tents, out,
     )  # fmt: skip
     room = np.empty((2, ny, nx), np.float32)
     dates = np.flatnonzero(partly)

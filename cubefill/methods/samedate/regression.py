@@ -20,14 +20,14 @@ FEWEST = 15
 """Clear pixels of a date below which the sample says nothing of it."""
 MOST = 1500
 """Clear pixels of a date that are regressed."""
-INPUTS = 256
+INPUTS = 160
 """Values of a series that a date is told from: so many of the nearest dates, times bands."""
 FAR = 150.0
 """Days beyond which a date says nothing of another one."""
-MEMORY = 60.0
+MEMORY = 50.0
 """Days over which what a date says of another one falls to a third."""
 RIDGE = 3e-4
-"""Penalty, as a share of the largest variance of the series."""
+"""Penalty of 128 values, as a share of the largest variance of the series; more with more."""
 EXTRA = 200
 """Pixels of a date that the penalty adds to those it was learned from."""
 ROUNDS = 2
@@ -163,7 +163,7 @@ def _regress(told: Float, line: Float, seen: Float, away: Days) -> tuple[Float, 
     r = (seen - line).astype(np.float64)
     share = 1 + EXTRA / pixels
     weight, middle, beta = np.ones(pixels), r.mean(axis=1), np.zeros((len(z), len(r)))
-    penalty = RIDGE * share * max(float(np.linalg.eigvalsh(z @ z.T)[-1]), 1e-12)
+    penalty = RIDGE * len(z) / 128 * share * max(float(np.linalg.eigvalsh(z @ z.T)[-1]), 1e-12)
     for turn in range(ROUNDS + 1):
         total = weight.sum()
         zm, middle = z @ weight / total, r @ weight / total
