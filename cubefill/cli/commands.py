@@ -329,11 +329,19 @@ def methods(as_json: bool) -> None:
 
 
 @command
-def doctor(as_json: bool) -> None:
+@click.option(
+    "--warm",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[METHODS]",
+    help="Compile the kernels of METHODS, names with commas or all, ahead of their first use; "
+    "without METHODS those of the default.",
+)
+def doctor(as_json: bool, warm: str | None) -> None:
     """Print what this machine offers, with a fix for each problem."""
-    from cubefill.cli.machine_check import examine
+    from cubefill.cli import machine_check
 
-    findings = examine()
+    findings = [*machine_check.examine(), *(machine_check.warm(warm) if warm else ())]
     show(as_json, [asdict(f) for f in findings], "\n".join(map(str, findings)))
 
 

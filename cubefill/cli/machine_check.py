@@ -4,6 +4,8 @@ import os
 import platform
 import shutil
 import tempfile
+import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -65,6 +67,42 @@ def examine() -> list[Finding]:
         _codecs,
     )
     return [finding for check in checks for finding in check()]
+
+
+def warm(names: str) -> Iterator[Finding]:
+    """A finding for each method whose kernels are now compiled: a small cube was filled with it.
+
+    Reflectance in memory and counts from store to store, with errors where the method gives them.
+
+    Parameters
+    ----------
+    names
+        Methods with commas between them, or "all" for those that need no checkpoint.
+
+    Raises
+    ------
+    MethodError
+        No method has such a name.
+    """
+    import cubefill
+    from cubefill.methods import resolve
+    from cubefill.testing import synthetic_cube
+
+    rows = cubefill.list_methods()
+    every = ",".join(name for name, row in rows.items() if row["kind"] == "classical")
+    methods = {n: resolve(n) for n in (every if names == "all" else names).split(",")}
+    cube = synthetic_cube(size=(16, 16))
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = f"{folder}/cube.zarr"
+        cubefill.write_cube(cube, source)
+        for name, method in methods.items():
+            start = time.perf_counter()
+            std = bool(getattr(method, "gives_std", False))
+            cubefill.gapfill(cube, method, std=std).compute()
+            cubefill.run(source, f"{folder}/{name}.zarr", method)
+            took = time.perf_counter() - start
+            yield Finding(f"kernels of {name}", True, f"ready after {took:.1f} s")
 
 
 def _python() -> Iterator[Finding]:

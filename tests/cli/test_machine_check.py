@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cubefill.cli import machine_check as doctor
+from cubefill.errors import CubefillError
 
 
 def named(name: str) -> doctor.Finding:
@@ -61,3 +62,17 @@ def test_importing_it_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_warming_fills_in_both_types_of_data() -> None:
+    from cubefill.methods.pixel.linear import lines
+
+    (found,) = doctor.warm("linear")
+    assert (found.name, found.ok) == ("kernels of linear", True)
+    assert found.found.startswith("ready after ")
+    assert set(lines._ready) == {"float32", "int16"}
+
+
+def test_warming_knows_the_methods() -> None:
+    with pytest.raises(CubefillError, match="no-such"):
+        next(doctor.warm("no-such"))

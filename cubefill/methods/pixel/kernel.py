@@ -17,6 +17,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.event import Listener, install_listener
 from numba.core.imputils import impl_ret_borrowed
 from numba.extending import intrinsic, overload
 from numba.np.arrayobj import populate_array
@@ -170,10 +171,30 @@ class Kernel:
         with self._lock:
             if name not in self._ready:
                 made = self._made[name]
-                made.compile(self._signature(getattr(types, name)))
+                with install_listener("numba:compile", SAID):
+                    made.compile(self._signature(getattr(types, name)))
                 made.disable_compile()
                 self._ready[name] = made
         return self._ready[name]
+
+
+class _SaidOnce(Listener):
+    """Says that kernels are compiled, the first time that this process compiles one."""
+
+    def __init__(self) -> None:
+        self.said = False
+
+    def on_start(self, event: Any) -> None:
+        """Says so; kernels that are read from disk do not get here."""
+        if not self.said:
+            self.said = True
+            log.info("Compiling kernels, once. `cubefill doctor --warm` does it ahead.")
+
+    def on_end(self, event: Any) -> None:
+        """Nothing."""
+
+
+SAID = _SaidOnce()
 
 
 def check_rows(arrays: Iterable[Array]) -> None:
