@@ -24,7 +24,6 @@ from cubefill.methods.pixel.kernel import (
     LOST,
     MAD,
     NAN,
-    SECONDS,
     TABLE,
     VALID,
     Array,
@@ -42,7 +41,7 @@ from cubefill.methods.pixel.kernel import (
 from cubefill.methods.pixel.method import DAY, Axes
 
 W = 16
-"""Pixels of a tile; planes lie so far apart, which the compiler must know to work on four at once."""
+"""Pixels of a tile; planes lie so far apart, and the compiler must know how far."""
 PER_DAY = 1 / 86_400
 LEAST = 1e-6
 """Weight of an observation that a robust round forgets."""
@@ -56,8 +55,8 @@ CURVE = np.repeat([[0.0, 1.0]], 6, axis=0)
 # Planes of a date `d`: weights, observations, two of a vector (then the curve), the result, the
 # share of the line and where the date lies on it.
 WEIGHT, VALUE, FIRST, SECOND, RESULT, OF_LINE, PART = (i * W for i in range(7))
-# Planes of a date and a stiffness `f`: steps forwards and backwards, then what to read with.
-THERE, BACK, READ = 0, 4 * W, 8 * W
+# Planes of a date and a stiffness `f`: steps forwards and backwards, what to read with, the share.
+BACK, READ, SHARE = 4 * W, 8 * W, 11 * W
 # Planes of a state: information, time, the pixel's first and last observation.
 TIME, BEGIN, END = 3 * W, 4 * W, 5 * W
 
@@ -160,28 +159,31 @@ def _there(d: Array, f: Array, state: Array) -> None:
 
 
 @row
-def _back(d: Array, f: Array, state: Array) -> None:
-    """The curve, and its share added to the result."""
+def _back(d: Array, f: Array, state: Array, part: float) -> None:
+    """The curve, and `part` of its share added to the result."""
     for j in range(W):
         a, b, w = state[j], state[W + j], d[j]
-        x, y = f[BACK + j] * a + f[BACK + W + j] * b, f[BACK + 2 * W + j] * a + f[BACK + 3 * W + j] * b
+        x, y = (
+            f[BACK + j] * a + f[BACK + W + j] * b,
+            f[BACK + 2 * W + j] * a + f[BACK + 3 * W + j] * b,
+        )
         x = x + w * d[VALUE + j]
         z = f[READ + j] * (d[FIRST + j] + x) + f[READ + W + j] * (d[SECOND + j] - y)
         d[FIRST + j] = z
-        d[RESULT + j] += z * f[READ + 2 * W + j]
+        d[RESULT + j] += z * f[SHARE + j] * part
         state[j] = x if w > 0 else a
         state[W + j] = y if w > 0 else b
 
 
 @row
-def _solve(d: Array, f: Array, state: Array) -> None:
+def _solve(d: Array, f: Array, state: Array, part: float) -> None:
     """The curve of the observations at every date."""
     _start(state, END)
     for i in range(len(d)):
         _there(as_row(d[i]), as_row(f[i]), state)
     _start(state, END)
     for i in range(len(d) - 1, -1, -1):
-        _back(as_row(d[i]), as_row(f[i]), state)
+        _back(as_row(d[i]), as_row(f[i]), state, part)
 
 
 # ------------------------------------------------------------------ the line, and shares
@@ -216,7 +218,7 @@ def _kinds(u: Array, edges: Array, d: Array, state: Array) -> None:
 
 
 @row
-def _share(table: Array, q: int, d: Array, of: int, f: Array, to: int) -> None:
+def _share(table: Array, q: int, d: Array, f: Array, plane: int) -> None:
     """The share of each kind of gap."""
     t0, t1, t2, t3, t4, t5 = (
         table[0, q], table[1, q], table[2, q], table[3, q], table[4, q], table[5, q]
@@ -224,12 +226,12 @@ def _share(table: Array, q: int, d: Array, of: int, f: Array, to: int) -> None:
     for i in range(len(d)):
         r, s = as_row(d[i]), as_row(f[i])
         for j in range(W):
-            kind = r[of + j]
+            kind = r[OF_LINE + j]
             a = t0 if kind == 0.0 else t1
             a = t2 if kind == 2.0 else a
             a = t3 if kind == 3.0 else a
             a = t4 if kind == 4.0 else a
-            s[to + j] = t5 if kind == 5.0 else a
+            s[plane + j] = t5 if kind == 5.0 else a
 
 
 @row
@@ -375,7 +377,7 @@ def splines(
     """
     dates, side, pixels = len(u), valid.shape[2], valid.shape[1] * valid.shape[2]
     s = np.empty((valid.shape[0], W), np.float32)
-    d, f = np.empty((dates, 7 * W)), np.empty((len(lams), dates, 11 * W))
+    d, f = np.empty((dates, 7 * W)), np.empty((len(lams), dates, 12 * W))
     state, work = np.empty(6 * W), np.empty(dates)
     low, high = np.empty(W, np.float32), np.empty(W, np.float32)
     for b in range(bands.shape[0]):
@@ -392,22 +394,21 @@ def splines(
                 _own(s, at, trust, d)
             elif b == 0:
                 _clear(valid, at, trust, p0, n, d)
-            if own or b == 0:
+            mine = own or b == 0
+            if mine:
                 _ends(u, d, state)
-                for q in range(len(lams)):
-                    _factor(u, 1 / lams[q], d, f[q], state)
-                    for _ in range(rounds):
-                        _solve(d, f[q], state)
-                        _reweigh(d, work)
-                        _factor(u, 1 / lams[q], d, f[q], state)
                 _kinds(u, edges, d, state)
                 for q in range(len(lams), -1, -1):
-                    line = q == 0
-                    to, of = (d, OF_LINE) if line else (f[q - 1], READ + 2 * W)
-                    _share(table, q, d, OF_LINE, to, of)
+                    to, plane = (f[q - 1], SHARE) if q > 0 else (d, OF_LINE)
+                    _share(table, q, d, to, plane)
             _line(d, state)
             for q in range(len(lams)):
-                _solve(d, f[q], state)
+                for z in range(rounds + 1):
+                    if mine:
+                        _factor(u, 1 / lams[q], d, f[q], state)
+                    _solve(d, f[q], state, 1.0 if z == rounds else 0.0)
+                    if z < rounds:
+                        _reweigh(d, work)
             _range(s, low, high)
             _put(outs[b], like, side, p0, n, d, asked, low, high, s, keep)
 

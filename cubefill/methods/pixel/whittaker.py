@@ -126,6 +126,4 @@ class Whittaker(Fit):
                 "method = method.prepare(sample), or lam=1000."
             )
         own, keep = self.robust > 0, self.keeps(axes)
-        return mixture(
-            bands, valid, axes, outs, [self.lam], own=own, rounds=self.robust, keep=keep
-        )
+        return mixture(bands, valid, axes, outs, [self.lam], own=own, rounds=self.robust, keep=keep)

@@ -1,38 +1,23 @@
-"""The kernel of the Whittaker smoother: a smoothing spline through a pixel's own observations.
+"""The kernel of the V-curve: smoothing splines of many stiffnesses, how far and how bent they are.
 
 The curve that minimises the squared distance to the observations plus `lam` times the integral of
 its squared second derivative is a natural cubic spline with its knots at the observations (Reinsch
 1967). Its second derivatives follow from a pentadiagonal system, factorised as L D L' in float64
-(float32 was measured unusable). Nothing but the pixel's own observations goes into it: a date on
-which the pixel is not clear changes no bit. The factor follows from when a pixel was clear: bands
-that share `valid` share it.
+(float32 was measured unusable). `spline.py` fills, and needs them not.
 """
 
 import numpy as np
 from numba import types
 
 from cubefill.methods.pixel.kernel import (
-    ADDRESSES,
-    AHEAD,
-    BISQUARE,
     DAYS,
-    FLOOR,
-    LOST,
-    MAD,
     NAN,
     SECONDS,
     VALID,
     Array,
-    as_row,
-    encode,
-    fetch,
     kernel,
     load,
-    load_row,
-    middle,
-    reach,
     row,
-    row_at,
 )
 
 TILE = 64
@@ -49,17 +34,6 @@ def knots(s: Array, j: int, seconds: Array, t: Array) -> int:
     for i in range(s.shape[0]):
         t[n] = seconds[i]
         n += 1 if s[i, j] == s[i, j] else 0
-    return n
-
-
-@row
-def _shared(valid: Array, p: int, seconds: Array, t: Array) -> int:
-    """`knots` of all bands at once."""
-    n, y = 0, p // valid.shape[2]
-    x = p - y * valid.shape[2]
-    for i in range(valid.shape[0]):
-        t[n] = seconds[i]
-        n += 1 if valid[i, y, x] else 0
     return n
 
 
@@ -128,143 +102,11 @@ def solve(
 
 
 @row
-def _reweigh(n: int, y: Array, z: Array, work: Array, v: Array) -> None:
-    """One over the bisquare weight of each observation, from its distance to the curve."""
-    for i in range(n):
-        work[i] = abs(y[i] - z[i])
-    far = BISQUARE * max(MAD * middle(work, n), FLOOR)
-    for i in range(n):
-        u = (y[i] - z[i]) / far
-        near = (1 - u * u) * (1 - u * u) if abs(u) < 1 else 0.0
-        v[i] = 1 / max(near, LEAST)
-
-
-@row
-def _read(
-    so: Array, t: Array, n: int, h: Array, y: Array, g: Array, z: Array, r: Array, j: int
-) -> None:
-    """The curve at the dates asked for, held at its ends, within the range of the observations."""
-    low, high = np.inf, -np.inf
-    for i in range(n):
-        low, high = min(low, y[i]), max(high, y[i])
-    i = 0
-    for k in range(len(so)):
-        while i < n - 2 and t[i + 1] <= so[k]:
-            i += 1
-        if n == 0:
-            a = np.nan
-        elif so[k] <= t[0]:
-            a = z[0]
-        elif so[k] >= t[n - 1]:
-            a = z[n - 1]
-        else:
-            b = (so[k] - t[i]) * PER_DAY / h[i]
-            c = 1 - b
-            bend = (c * c * c - c) * g[i] + (b * b * b - b) * g[i + 1]
-            a = c * z[i] + b * z[i + 1] + bend * h[i] * h[i] / 6
-        a = low if a < low else a
-        a = high if a > high else a
-        r[k, j] = np.float32(a)
-
-
-@row
-def _take(at: Array, like: Array, valid: Array, p0: int, n: int, s: Array) -> int:
-    """`load` from an address and its strides."""
-    count, lost, j = valid.shape[0], 0, 0
-    while j < n:
-        y, x, m = reach(p0 + j, n - j, valid.shape[2])
-        for i in range(count):
-            here = at[0] + i * at[1] + y * at[2] + x * like.itemsize
-            if i + AHEAD < count:
-                fetch(row_at(here + AHEAD * at[1], m, like))
-                fetch(as_row(valid[i + AHEAD, y, x : x + m]))
-            c = as_row(valid[i, y, x : x + m])
-            lost += load_row(row_at(here, m, like), c, s[i, j : j + m])
-        j += m
-    return lost
-
-
-@row
-def _write(r: Array, out: Array) -> None:
-    for j in range(out.shape[0]):
-        out[j] = encode(r[j], out)
-
-
-@row
-def _put(to: Array, like: Array, side: int, p0: int, n: int, r: Array) -> None:
-    """`store` of all dates, to an address and its strides."""
-    j = 0
-    while j < n:
-        y, x, m = reach(p0 + j, n - j, side)
-        here = to[0] + y * to[2] + x * like.itemsize
-        for k in range(r.shape[0]):
-            if k + AHEAD < r.shape[0]:
-                fetch(row_at(here + (k + AHEAD) * to[1], m, like))
-            _write(r[k, j : j + m], row_at(here + k * to[1], m, like))
-        j += m
-
-
-@row
 def _observed(s: Array, j: int, y: Array) -> None:
     n = 0
     for i in range(s.shape[0]):
         y[n] = np.float64(s[i, j])
         n += 1 if s[i, j] == s[i, j] else 0
-
-
-@kernel(
-    ADDRESSES, ADDRESSES, "like", VALID, SECONDS, SECONDS, types.float64, types.boolean,
-    types.int64, types.boolean, LOST, gives=types.void,
-)  # fmt: skip
-def whittaker(
-    bands: Array, outs: Array, like: Array, valid: Array, seconds: Array, so: Array,
-    lam: float, own: bool, rounds: int, keep: bool, lost: Array,
-) -> None:  # fmt: skip
-    """Fills every output; rows of `bands` and `outs` are `addresses`.
-
-    `keep` puts clear observations back. `lost` gets the clear values of each band that hold no
-    data: bands share a factor unless each is to have its `own`, and where it is not 0, a band that
-    shared is wrong. Only an own factor can have `rounds` of robust weights.
-    """
-    count, side, pixels = valid.shape[0], valid.shape[2], valid.shape[1] * valid.shape[2]
-    width = min(TILE, pixels)
-    s = np.full((count, width), NAN, np.float32)
-    r = np.empty((len(so), width), np.float32)
-    t = np.empty((width, count + 1), np.int32)
-    many = np.empty(width, np.int64)
-    h = np.empty((width, count + 1))
-    l1, l2, d = np.empty_like(h), np.empty_like(h), np.empty_like(h)
-    v = np.ones(count + 1)
-    y, g, z = np.empty(count + 1), np.empty(count + 1), np.empty(count + 1)
-    work = np.empty(count + 1)
-    lost[:] = 0
-    for p0 in range(0, pixels, width):
-        n = min(width, pixels - p0)
-        if not own:
-            for j in range(n):
-                many[j] = _shared(valid, p0 + j, seconds, t[j])
-                steps(t[j], many[j], h[j])
-                factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
-        for b in range(bands.shape[0]):
-            lost[b] += _take(bands[b], like, valid, p0, n, s)
-            for j in range(n):
-                _observed(s, j, y)
-                if own:
-                    many[j] = knots(s, j, seconds, t[j])
-                    steps(t[j], many[j], h[j])
-                    v[:] = 1.0
-                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
-                solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
-                for _ in range(rounds if many[j] > 0 else 0):
-                    _reweigh(many[j], y, z, work, v)
-                    factor(many[j], lam, h[j], v, l1[j], l2[j], d[j])
-                    solve(many[j], lam, h[j], v, l1[j], l2[j], d[j], y, g, z)
-                _read(so, t[j], many[j], h[j], y, g, z, r, j)
-            if keep:
-                for i in range(count):
-                    for j in range(n):
-                        r[i, j] = s[i, j] if s[i, j] == s[i, j] else r[i, j]
-            _put(outs[b], like, side, p0, n, r)
 
 
 @kernel("band", VALID, SECONDS, DAYS, ROWS, gives=types.void)
