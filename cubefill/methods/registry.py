@@ -16,6 +16,7 @@ METHODS: dict[str, str] = {
     "nearest": "cubefill.methods.pixel.linear:Nearest",
     "last": "cubefill.methods.pixel.linear:Last",
     "next": "cubefill.methods.pixel.linear:Next",
+    "blend": "cubefill.methods.pixel.blend:Blend",
     "linear": "cubefill.methods.pixel.linear:Linear",
     "linear2": "cubefill.methods.pixel.linear:Linear2",
     "pchip": "cubefill.methods.pixel.cubic:Pchip",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from cubefill.imports import on_first_use
 
 if TYPE_CHECKING:
+    from cubefill.methods.pixel.blend import Blend as Blend
     from cubefill.methods.pixel.climatology import Climatology as Climatology
     from cubefill.methods.pixel.cubic import Akima as Akima
     from cubefill.methods.pixel.cubic import Pchip as Pchip
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from cubefill.methods.pixel.whittaker import Whittaker as Whittaker
 else:
     _PUBLIC = {
+        "blend": "Blend",
         "climatology": "Climatology",
         "cubic": "Akima Pchip Quadratic",
         "harmonic": "Harmonic",

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from cubefill.errors import MethodError
 from cubefill.methods.contract import Block, Codes
 from cubefill.methods.pixel.fit import MOST_ROUNDS, Fit
-from cubefill.methods.pixel.kernel import Array, addresses
+from cubefill.methods.pixel.kernel import Array
 from cubefill.methods.pixel.method import Axes, reflectance
-from cubefill.methods.pixel.whittaker_kernel import robust_whittaker, rooms, sweep, whittaker
+from cubefill.methods.pixel.spline import mixture
+from cubefill.methods.pixel.whittaker_kernel import sweep
 
 DEFAULT = 1000.0
 """`lam` where no series of the sample is long enough, in days cubed."""
@@ -124,20 +125,5 @@ class Whittaker(Fit):
                 "Whittaker(lam='vcurve') has not seen the cube: expected a number. Use "
                 "method = method.prepare(sample), or lam=1000."
             )
-        kind, lost = bands[0].dtype, np.zeros(len(bands), np.int64)
         own, keep = self.robust > 0, self.keeps(axes)
-
-        def run(chosen: Any, own: bool, lost: Array) -> None:
-            at, to = (addresses([a[i] for i in chosen]) for a in (bands, outs))
-            told = (at, to, kind.itemsize, valid, axes.s, axes.so, float(self.lam), keep)
-            room = rooms(len(axes.s), len(axes.so))
-            if own:
-                robust_whittaker(kind, *told, self.robust, *room, lost)
-            else:
-                whittaker(kind, *told, *room, lost)
-
-        run(range(len(bands)), own, lost)
-        again = np.flatnonzero(lost)
-        if len(again) and not own:
-            run(again, True, np.zeros(len(again), np.int64))
-        return lost
+        return mixture(bands, valid, axes, outs, [self.lam], own=own, rounds=self.robust, keep=keep)
