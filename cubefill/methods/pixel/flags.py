@@ -61,23 +61,32 @@ def _code(pt: Array, t: Array, day: Any, limits: Array, codes: Array, out: Array
 
 
 @row
-def _stratum(
-    pt: Array, t: Array, day: Any, flag: Array, first: Array, edges: Array, out: Array
-) -> None:
-    """Place of each pixel in a table: by source, position (between, before, after) and days."""
-    bins = np.int32(edges.shape[0] + 1)
-    last = first[256]
+def _away(pt: Array, t: Array, day: Any, bins: Any, d: Array, out: Array) -> None:
+    """Seconds that tell how far a pixel's observations are, and the first place of its position."""
     for j in range(out.shape[0]):
         behind = pt[j] > -FAR
         ahead = t[j] < FAR
-        d = np.int32(t[j] - day) if ahead else np.int32(day - pt[j])
-        d = np.int32(t[j] - pt[j]) if (behind & ahead) else d
-        b = bins if not behind else np.int32(0)
+        near = np.int32(t[j] - day) if ahead else np.int32(day - pt[j])
+        d[j] = np.int32(t[j] - pt[j]) if (behind & ahead) else near
+        b = np.int32(0) if behind else bins
         b = b if ahead else np.int32(2 * bins)
-        for e in range(edges.shape[0]):
-            b = b + np.int32(1) if d > edges[e] else b
-        none = (pt[j] == day) | ((not behind) & (not ahead)) | (first[flag[j]] < 0)
-        out[j] = last if none else first[flag[j]] + b
+        none = (pt[j] == day) | ((not behind) & (not ahead))
+        out[j] = np.int32(-FAR) if none else b
+
+
+@row
+def _binned(d: Array, edges: Array, out: Array) -> None:
+    for e in range(edges.shape[0]):
+        edge = edges[e]
+        for j in range(out.shape[0]):
+            out[j] = np.int32(out[j] + np.int32(d[j] > edge))
+
+
+@row
+def _placed(flag: Array, first: Array, last: Any, out: Array) -> None:
+    for j in range(out.shape[0]):
+        k = np.int32(first[flag[j]] + out[j])
+        out[j] = k if k >= 0 else last
 
 
 @row
@@ -154,14 +163,16 @@ def expected(
 
     A table has a row of `3 * (len(edges) + 1)` places for each source and support: between two
     observations, before the first, after the last. `first` gives the place of the first row of
-    each code of `flag`, -1 for what has none; after them the place for those, then the number of
-    places from one support to the next. `support` without dates stands for 0 everywhere.
+    each code of `flag`, far below 0 for what has none; after them the place for those, then the
+    number of places from one support to the next. `support` without dates is 0 everywhere.
     """
     pixels = valid.shape[1] * valid.shape[2]
     pt = np.empty((len(s) + 1, width), np.int32)
     pt[len(s)] = -FAR
     t = np.empty(width, np.int32)
     place = np.empty(width, np.int32)
+    d = np.empty(width, np.int32)
+    bins = np.int32(len(edges) + 1)
     for p0 in range(0, pixels, width):
         n = min(width, pixels - p0)
         past(valid, s, p0, n, t, pt)
@@ -177,7 +188,9 @@ def expected(
                 y, x, m = reach(p0 + j, n - j, valid.shape[2])
                 at = place[j : j + m]
                 f = as_row(flag[k, y, x : x + m])
-                _stratum(before[j : j + m], t[j : j + m], so[k], f, first, edges, at)
+                _away(before[j : j + m], t[j : j + m], so[k], bins, d[j : j + m], at)
+                _binned(d[j : j + m], edges, at)
+                _placed(f, first, first[256], at)
                 if support.shape[0] > 0:
                     _supported(as_row(support[k, y, x : x + m]), first[257], first[256], at)
                 for o in range(outs.shape[0]):

@@ -22,7 +22,7 @@ from cubefill.cube.indices import (
 )
 from cubefill.methods.contract import Block, Bool, Codes, Filled, Flag, Float, quantile_name
 from cubefill.methods.pixel.flags import expected
-from cubefill.methods.pixel.kernel import DAY, Axes, addresses
+from cubefill.methods.pixel.kernel import DAY, FAR, Axes, addresses
 
 EDGES = (6.0, 11.0, 16.0, 21.0, 31.0, 46.0, 61.0, 91.0, 121.0)
 """Days between the bins of the expected error."""
@@ -179,7 +179,7 @@ def _look_up(
     step = len(POSITIONS) * BINS
     size = step * supports
     first = np.full(258, len(sources) * size, np.int32)
-    first[list(EMPTY)] = -1
+    first[list(EMPTY)] = -FAR
     for i, code in enumerate(sources):
         first[code] = i * size
     first[256:] = (len(sources) + 1) * size, step
@@ -333,11 +333,11 @@ def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> T
         for k, level in enumerate(kinds):
             found = np.array([_width(e, level) for e in parts]).reshape(shape)
             values[i, k] = _side(level) * smoothed(found, dates, level)
-    at = values[:, :, :-1].reshape(*values.shape[:2], -1)
-    found = (
-        _together(events, (i, j), at[:, :, row], kinds)
-        for i, j in combinations(range(len(names)), 2)
-    )
+    some = slice(None, None, max(1, len(row) // PAIRED))
+    widths = values[:, :, :-1].reshape(*values.shape[:2], -1)[:, :, row[some]]
+    error, truth = events.error[:, some], events.truth[:, some]
+    both = (list(pair) for pair in combinations(range(len(names)), 2))
+    found = (_together(error[p], truth[p], widths[p], kinds) for p in both)
     pairs = zip(combinations(names, 2), found, strict=True)
     together = tuple(Together(*both, *told) for both, told in pairs if told is not None)
     return Table(names, tuple(levels), sources, supports, values.tobytes(), together)
@@ -370,32 +370,29 @@ def _width(size: NDArray[np.float32], level: float | None) -> float:
 
 
 def _together(
-    events: Events, pair: tuple[int, int], widths: NDArray[np.float32], kinds: Sequence[Any]
+    error: NDArray[np.float32],
+    truth: NDArray[np.float32],
+    widths: NDArray[np.float32],
+    kinds: Sequence[float | None],
 ) -> tuple[float, tuple[tuple[float, ...], ...]] | None:
     """Correlation of the errors of two bands, and how large the error of their index is.
 
     The latter at each node as a multiple of what follows from the correlation to first order,
-    with `widths` `(band, kind, event)`.
+    with `widths` `(band, kind, event)`. The other arrays are `(band, event)`.
     """
-    i, j = pair
-    both = np.flatnonzero(np.isfinite(events.error[i] * events.error[j]))
-    both = both[:: max(1, len(both) // PAIRED)]
-    if len(both) < FEWEST:
+    known = np.isfinite(error).all(axis=0)
+    if known.sum() < FEWEST:
         return None
-    std = widths[:, 0][:, both]
-    held = [
-        np.clip(events.error[b][both], -CLIP * std[b], CLIP * std[b]).astype(float) for b in pair
-    ]
-    size = np.sqrt(np.square(held[0]).sum() * np.square(held[1]).sum())
-    correlation = float(held[0] @ held[1] / size) if size > 0 else 0.0
-    truth = [events.truth[b][both] for b in pair]
-    told = [t - events.error[b][both] for b, t in zip(pair, truth, strict=True)]
-    error = np.abs(normalized_difference(*truth) - normalized_difference(*told))
+    error, truth, widths = error[:, known], truth[:, known], np.abs(widths[..., known])
+    u, v = np.clip(error, -CLIP * widths[:, 0], CLIP * widths[:, 0]).astype(np.float64)
+    size = np.sqrt((u @ u) * (v @ v))
+    correlation = float(u @ v / size) if size > 0 else 0.0
+    told = truth - error
+    away = np.abs(normalized_difference(*truth) - normalized_difference(*told))
     scales = []
     for k, level in enumerate(kinds):
-        a, b = (np.abs(widths[n, k][both]) for n in pair)
-        first = normalized_difference_std(*told, a, b, correlation)
-        scales.append(_scales(error, first, level))
+        first = normalized_difference_std(*told, *widths[:, k], correlation)
+        scales.append(_scales(away, first, level))
     return correlation, tuple(scales)
 
 
