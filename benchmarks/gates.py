@@ -146,7 +146,7 @@ def _strata(scores: "Scores", kind: str, label: str) -> Gate:
 
 def _clear(scores: "Scores", kind: str, label: str) -> Gate:
     changed = sum(row.changed for (_, _, m), row in scores.rows.items() if m == label)
-    return Gate(kind, "clear values that were changed", "0", str(changed), -float(changed))
+    return Gate(kind, "clear values that were changed", "0", str(changed), float(-changed))
 
 
 def _intervals(scores: "Scores", kind: str, label: str) -> Iterator[Gate]:

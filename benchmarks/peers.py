@@ -29,6 +29,8 @@ from cubefill.methods import METHODS, resolve, traits
 Fill = Callable[[xr.Dataset, bool], xr.Dataset]
 """A cube and whether to give errors to the filled cube."""
 PEERS = ("linear", "whittaker", "whittaker:lam=1e4", "savgol", "climatology", "nearest")
+SIMPLE = ("savgol", "climatology", "nearest", "whittaker:lam=1e4")
+"""Peers whose intervals are not scored: they would take most of the time."""
 OWN = ("blend", "samedate", "auto")
 """Scored where this version has them."""
 PROTOTYPE = Path(__file__).parents[2] / "shared" / "prototypes" / "samedate" / "samedate.py"
@@ -45,6 +47,8 @@ class Peer:
     fill: Fill
     own: bool
     """True for a method of cubefill: it has flags, and must keep clear observations."""
+    std: bool = True
+    """True where its interval is scored too."""
 
 
 def peer(text: str) -> Peer | str:
@@ -70,7 +74,7 @@ def peer(text: str) -> Peer | str:
         if isinstance(error, MethodError):
             raise
         return f"{text}: {error}"
-    return Peer(text, partial(_by_cubefill, name, chosen), True)
+    return Peer(text, partial(_by_cubefill, name, chosen), True, text not in SIMPLE)
 
 
 def default_texts() -> list[str]:

@@ -1,13 +1,14 @@
 """Subcommands that make checkpoints and judge them: train, convert, score."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
-from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, resume, show
+from cubefill.cli.command import bar, command, overwrite, pairs, plain_path, quiet, resume, show
 from cubefill.errors import CubefillError
 
 OF_DECLOUD = ("patch", "most", "dem", "no_sar")
@@ -85,14 +86,27 @@ def convert(
 
 @command
 @click.argument("stores", nargs=-1, required=True)
-@click.option("--method", "names", multiple=True, default=("linear",), metavar="NAME[=CHECKPOINT]")
-@click.option("--gaps", default="transplant", show_default=True, help="What to hide.")
+@click.option(
+    "--method",
+    "names",
+    multiple=True,
+    metavar="NAME[=CHECKPOINT]",
+    help="Score this method, as often as wanted; by default all that need no checkpoint. "
+    "`--method all` adds these to others.",
+)
+@click.option(
+    "--gaps", default="transplant", show_default=True,
+    help="What to hide: transplant (clouds of other dates), dates, blocks, blobs or trailing.",
+)  # fmt: skip
 @click.option(
     "--hidden-as", type=click.Choice(["clouds", "nodata"]), default="clouds", show_default=True,
     help="What lies under hidden pixels.",
 )  # fmt: skip
-@click.option("--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,))
-@click.option("--convention", default="cubefill", show_default=True)
+@click.option(
+    "--seed", "seeds", type=click.IntRange(0), multiple=True, default=(0,),
+    help="Of windows and gaps; with several, figures have intervals.",
+)  # fmt: skip
+@click.option("--convention", default="cubefill", show_default=True, help="Whose formulas.")
 @click.option("--screen", is_flag=True, help="Also score without haze that SCL missed.")
 @click.option("--protocol", type=click.Choice(["compare", "decloud"]), default="compare")
 @click.option("--patch", default=256, show_default=True, help="Decloud: edge of a sample in px.")
@@ -101,18 +115,19 @@ def convert(
 @click.option("--no-sar", is_flag=True, help="Decloud: the samples hold no Sentinel-1.")
 @click.option("--save", type=plain_path, help="Table or picture: .md .html .csv .json .nc .png")
 def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any) -> None:
-    """Score methods on hidden pixels of the cubes STORES."""
+    """Score methods on hidden pixels of the cubes STORES, and say which is best."""
     from cubefill import evaluate
     from cubefill.evaluate import decloud as evaluate_decloud
     from cubefill.evaluate import tables as evaluate_tables
-    from cubefill.methods import named
+    from cubefill.methods import AUTO, named
 
     decloud = protocol == "decloud"
     _refuse_foreign(protocol, options["seeds"])
     save: Path | None = options.pop("save")
     pictures = () if decloud else evaluate_tables.PICTURES
     _check_save(save, (*evaluate_tables.TABLES, *pictures), protocol)
-    chosen = named(options.pop("names"))
+    names = options.pop("names") or (("linear",) if decloud else ("all",))
+    chosen = named(n for n in names if n != "all")
     if decloud:
         taken = {name: options[name] for name in ("patch", "most", "dem")}
         table = evaluate_decloud.compare_decloud(
@@ -124,10 +139,14 @@ def score(stores: tuple[str, ...], as_json: bool, protocol: str, **options: Any)
         )
     else:
         taken = {name: options[name] for name in ("seeds", *OF_COMPARE)}
-        table = evaluate.score_stores(stores, chosen, **taken)
+        progress = None if quiet() else partial(click.echo, err=True)
+        table = evaluate.score_stores(
+            stores, chosen, every="all" in names, progress=progress, **taken
+        )
     if save:
         evaluate_tables.write(table, save)
-    show(as_json, table.to_dict(), evaluate_tables.markdown(table))
+    said = "" if decloud or as_json else f"{evaluate_tables.verdict(table, AUTO)}\n\n"
+    show(as_json, table.to_dict(), said + evaluate_tables.markdown(table))
 
 
 def _refuse_foreign(protocol: str, seeds: tuple[int, ...]) -> None:

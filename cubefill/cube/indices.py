@@ -40,7 +40,7 @@ def _ratio(a: NDArray[Any], b: NDArray[Any]) -> tuple[NDArray[np.float32], NDArr
     a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
     total = a + b
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (a - b) / total, total
+        return np.asarray((a - b) / total), total
 
 
 def index_flag(
@@ -76,7 +76,7 @@ def normalized_difference_std(
     u, v = b * a_std, a * b_std
     with np.errstate(divide="ignore", invalid="ignore"):
         square = np.maximum(u * u + v * v - np.float32(2 * correlation) * u * v, 0)
-        s = np.float32(2) * np.sqrt(square) / (total * total)
+        s = np.asarray(np.float32(2) * np.sqrt(square) / (total * total))
         s *= np.float32(scale) if np.ndim(scale) == 0 else np.interp(s, SCALE_NODES, scale)
     s[~(total > 0)] = np.nan
     return np.minimum(s, np.float32(1)).astype(np.float32, copy=False)

@@ -1,5 +1,6 @@
 """One cube under one seed, filled by every method: a window in memory, hidden pixels, fills."""
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,16 +14,18 @@ from cubefill.cube import accept, spectral
 from cubefill.cube.bands import COHERENCE, SAR_BANDS
 from cubefill.cube.indices import ndvi
 from cubefill.cube.valid import apply
-from cubefill.engine import gapfill
-from cubefill.errors import CubeError
-from cubefill.gaps import Gaps, HiddenAs
-from cubefill.methods import Flag, Method, name_of, resolve, traits
+from cubefill.engine import gapfill, plan
+from cubefill.errors import CubeError, CubefillError
+from cubefill.gaps import Blobs, Gaps, HiddenAs, Transplant
+from cubefill.methods import Flag, Method, list_methods, name_of, resolve, traits
 from cubefill.metrics import NDVIMAE, ndvi_mae
 
 Bool = NDArray[np.bool_]
 Arrays = dict[str, NDArray[Any]]
 MethodLike = str | Method | type[Method]
 Screen = Callable[[xr.Dataset], xr.DataArray]
+
+log = logging.getLogger("cubefill")
 
 _TRIES = 12
 _SEED = 20_170
@@ -151,6 +154,37 @@ def fill(test: xr.Dataset, method: Method, *, std: bool = True) -> xr.Dataset:
         return out
     left = out["fill_flag"].isin([int(Flag.SOURCE_MISSING), int(Flag.UNFILLABLE)])
     return out.where(~left) if bool(left.any()) else out
+
+
+def borrowed(part: xr.Dataset, seed: int) -> Gaps:
+    """Real cloud shapes, and blobs where no cloud can be borrowed."""
+    try:
+        artificial.hide(part, Transplant(), seed)
+    except CubeError:
+        return Blobs()
+    return Transplant()
+
+
+def able(cubes: Mapping[str, xr.Dataset]) -> dict[str, Method]:
+    """Every method that fills all gaps of some cubes as it ships; the log says which do not."""
+    found, partly = {}, []
+    for name, facts in list_methods().items():
+        if facts["checkpoint"]:
+            continue
+        method = resolve(name)
+        if not traits(method, ()).complete:
+            partly.append(name)
+            continue
+        try:
+            for ds in cubes.values():
+                plan(ds, method)
+        except CubefillError as error:
+            log.info("left out: %s (%s)", name, error)
+            continue
+        found[name] = method
+    if partly:
+        log.info("left out: %s, which fill a part of the gaps alone", ", ".join(partly))
+    return found
 
 
 def methods_of(

@@ -22,13 +22,15 @@ from cubefill.evaluate.cases import (
     MethodLike,
     Screen,
     Trial,
+    able,
+    borrowed,
     methods_of,
     numbered,
     window,
 )
 from cubefill.evaluate.strata import SETS, Strata, pixel_set, robust, strata
 from cubefill.evaluate.tables import counted
-from cubefill.gaps import Blobs, Gaps, HiddenAs, Transplant, hide, parse_gaps
+from cubefill.gaps import Gaps, HiddenAs, parse_gaps
 from cubefill.metrics import Coverage, Metric, sees
 from cubefill.metrics.formulas import Mapped
 from cubefill.store import open_cube
@@ -260,7 +262,7 @@ def self_test(
     if not chosen:
         raise CubeError("self_test compares methods: expected one or more. Use ('linear',).")
     part, place = window(ds, max_px, seed)
-    gaps = gaps if gaps is not None else _borrowed(part, seed)
+    gaps = gaps if gaps is not None else borrowed(part, seed)
     case = Trial(chosen, gaps, max_px, std=True).case("The cube", seed, part)
     if not case.known[case.hidden].any():
         raise CubeError(
@@ -292,20 +294,12 @@ def self_test(
     return out
 
 
-def _borrowed(part: xr.Dataset, seed: int) -> Gaps:
-    """Real cloud shapes, and blobs where no cloud can be borrowed."""
-    try:
-        hide(part, Transplant(), seed)
-    except CubeError:
-        return Blobs()
-    return Transplant()
-
-
 def score_stores(
     stores: Iterable[str | Path],
     methods: MethodLike | Sequence[MethodLike] | Mapping[str, MethodLike] = ("linear",),
     gaps: str | Gaps = "transplant",
     *,
+    every: bool = False,
     seeds: Sequence[int] = (0,),
     convention: str = "cubefill",
     metrics: Sequence[str] = (),
@@ -325,6 +319,9 @@ def score_stores(
         Paths or addresses of cubes.
     methods
         Names, classes or objects, one alone too, or a mapping from the name in the table.
+    every
+        True scores every method beside them that fills all gaps of these cubes as it ships; the
+        log says which are left out, and why.
     gaps
         What to hide, as `parse_gaps` reads it.
     seeds
@@ -345,8 +342,9 @@ def score_stores(
     for store in stores:
         name = Path(str(store)).name
         named[name if name not in named else str(store)] = open_cube(store)
+    chosen = (able(named) if every else {}) | methods_of(methods, numbered)
     return compare(
-        methods,
+        chosen,
         named,
         parse_gaps(gaps) if isinstance(gaps, str) else gaps,
         seed=tuple(seeds),

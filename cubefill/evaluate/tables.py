@@ -206,10 +206,54 @@ def html(ds: xr.Dataset, metric: str = "mae") -> str:
     return "\n".join(t.html() for t in _tables(ds, metric)) + "\n"
 
 
+def _kept(ds: xr.Dataset) -> Table | None:
+    """A line instead of a table of zeros where no method altered what it saw."""
+    part = ds.sel(pixel_set="observed", stratum="all")
+    if "mae" not in ds or not (part["mae"].values == 0).all():
+        return None
+    n = counted(int(part["mae_n"]))
+    return Table("observed", (), (), note=f"Every method kept all {n} values that it saw.")
+
+
+def verdict(ds: xr.Dataset, default: str) -> str:
+    """Which method is best, and what the default gives, against the baseline: a line for each.
+
+    Raises
+    ------
+    CubeError
+        `ds` has no MAE of occluded pixels.
+    """
+    _check_metric(ds, "mae")
+    part = _part(ds, "occluded").sel(stratum="all")
+    base, names = ds["skill"].attrs["baseline"], [str(n) for n in part["method_name"].values]
+    best = names[int(np.nanargmin(part["mae"].values))]
+    n, unit = counted(int(part["mae_n"])), ds["mae"].attrs["pooling"]
+    lines = [f"Best of {len(names)} on {n} hidden values ({unit}): {_against(part, best, base)}"]
+    if default in names and default != best:
+        lines.append(f"The default is {_against(part, default, base)}")
+    elif default == best:
+        lines[0] += " It is the default."
+    return "\n".join(lines)
+
+
+def _against(part: xr.Dataset, name: str, base: str) -> str:
+    """Such as `savgol, MAE 0.0121, 9.7 % below linear (95 %: 5.0 to 12.1 %).`."""
+    one = part.sel(method_name=name)
+    said = f"{name}, MAE {_text(float(one['mae']), part['mae'].attrs)}"
+    if name == base:
+        return said + "."
+    value, low, high = (100 * float(one[f"skill{e}"]) for e in ("", "_low", "_high"))
+    way, sign = ("below", 1) if value >= 0 else ("above", -1)
+    said += f", {abs(value):.1f} % {way} {base}"
+    ends = sorted((sign * low, sign * high))
+    return said + (f" (95 %: {ends[0]:.1f} to {ends[1]:.1f} %)." if low == low else ".")
+
+
 def _tables(ds: xr.Dataset, metric: str) -> list[Table]:
     if "test_set" in ds.dims:
         return [of_test_set(ds, str(n)) for n in ds["test_set"].values]
-    found = [scores(ds, str(s)) for s in ds["pixel_set"].values]
+    found = [_kept(ds) or scores(ds, s) if s == "observed" else scores(ds, s)
+             for s in map(str, ds["pixel_set"].values)]  # fmt: skip
     chosen = metric if metric in ds else metrics_of(ds)[0]
     sets = [str(s) for s in ds["pixel_set"].values if s != "observed"]
     return found + [by_stratum(ds, chosen, s) for s in sets]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +65,34 @@ def test_rows_of_decloud_are_those_of_the_paper(wide: Path, tmp_path: Path) -> N
 def test_compare_says_peak_pooling_and_n(tmp_path: Path) -> None:
     ds = cube(dates=14, size=(40, 40), gap=0.3)
     cubefill.write_cube(ds, tmp_path / "cube.zarr", progress=False)
-    arguments = ["score", tmp_path / "cube.zarr", "--gaps", "dates", "-q"]
-    shown = call(*arguments, "--save", tmp_path / "t.csv")
+    arguments = ["score", tmp_path / "cube.zarr", "--gaps", "dates", "--method", "linear", "-q"]
+    shown = call(*arguments, "--method", "nearest", "--save", tmp_path / "t.csv")
+    assert re.match(r"Best of 2 on .+ hidden values \(pixels, dates and bands\): (\w+), MAE", shown)
     assert "Peak 1. Pooling: pixels, dates and bands (MAE, " in shown
     rows = rows_of(tmp_path / "t.csv")
     assert {r["pooling"] for r in rows} > {"pixels, dates and bands", "pixels and dates"}
     assert all(r["peak"] == "1.0" and r["n"] and r["pixel_set"] for r in rows)
+
+
+def test_a_line_before_each_fill_unless_quiet(tmp_path: Path) -> None:
+    ds = cube(dates=14, size=(40, 40), gap=0.3)
+    cubefill.write_cube(ds, tmp_path / "cube.zarr", progress=False)
+    given = ["score", str(tmp_path / "cube.zarr"), "--gaps", "dates", "--method", "nearest"]
+    assert "cube.zarr, seed 0: nearest\n" in CliRunner().invoke(main, given).stderr
+    assert not CliRunner().invoke(main, [*given, "-q"]).stderr
+
+
+@pytest.mark.slow
+def test_all_methods_that_need_no_checkpoint(tmp_path: Path) -> None:
+    ds = cube(dates=14, size=(40, 40), gap=0.3)
+    cubefill.write_cube(ds, tmp_path / "cube.zarr", progress=False)
+    given = ["score", str(tmp_path / "cube.zarr"), "--gaps", "dates"]
+    done = CliRunner().invoke(main, given)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("Best of ")
+    assert "left out: last, linear2, next" in done.stderr
+    for name in ("linear", "whittaker", "savgol", "climatology", "nearest"):
+        assert f"| {name} |" in done.stdout
+    more = call(*given, "--method", "all", "--method", "last", "-q")
+    assert "| last |" in more
+    assert "| savgol |" in more

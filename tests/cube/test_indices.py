@@ -38,6 +38,17 @@ def test_zero_over_zero_and_negative_sums_are_nan() -> None:
     assert r[2] == pytest.approx(0.4 / 0.6)
 
 
+@pytest.mark.parametrize("clip", [False, True])
+def test_one_pixel_on_one_date(clip: bool) -> None:
+    ds = cube(gap=0.0).assign(fill_flag=lambda d: d["valid"].astype(np.uint8))
+    ds = ds.assign({f"{b}_std": ds[b] / 10 for b in ("B04", "B08")})
+    one = with_ndvi(ds.isel(time=1, y=2, x=3), clip=clip)
+    for name in ("NDVI", "NDVI_std", "NDVI_flag"):
+        expected = with_ndvi(ds, clip=clip)[name].isel(time=1, y=2, x=3)
+        np.testing.assert_allclose(one[name], expected)
+        assert one[name].dtype == expected.dtype
+
+
 def test_error_follows_a_simulation() -> None:
     rng = np.random.default_rng(0)
     n, r, sn, sr = 0.35, 0.08, 0.01, 0.006

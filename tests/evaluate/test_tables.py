@@ -46,7 +46,7 @@ def test_every_table_says_peak_and_pooling(found: xr.Dataset) -> None:
     ds = found.copy()
     ds["psnr"] = ds["psnr"].assign_attrs(peak=2.0)
     for text in (tables.markdown(ds, "psnr"), tables.html(ds, "psnr")):
-        assert text.count("Peak 1 (MAE, bias, SAM, skill); 2 (PSNR). Pooling: ") == 2
+        assert text.count("Peak 1 (MAE, bias, SAM, skill); 2 (PSNR). Pooling: ") == 1
         assert text.count("Peak 2. Pooling: pixels, dates and bands. Pixels: pixels with a t") == 1
 
 
@@ -71,12 +71,45 @@ def test_strata_in_columns_with_n(found: xr.Dataset) -> None:
     assert all(c.startswith("gap ") for c in gaps.head[1:])
 
 
+def test_the_verdict_names_the_best_and_the_default(found: xr.Dataset) -> None:
+    mae = found.mae.sel(pixel_set="occluded", stratum="all")
+    at = {"method_name": "nearest", "pixel_set": "occluded", "stratum": "all"}
+    skill = found.skill.sel(at)
+    best = f"Best of 2 on {tables.counted(int(found.mae_n[0, 0]))} hidden values"
+    linear = f"linear, MAE {float(mae.sel(method_name='linear')):.4f}."
+    said = tables.verdict(found, "linear")
+    assert said.startswith(best)
+    assert said.endswith(f"{linear} It is the default.")
+    assert tables.verdict(found, "absent").endswith(linear)
+    first, second = tables.verdict(found, "nearest").splitlines()
+    assert first == tables.verdict(found, "absent")
+    worse = f"{-100 * float(skill):.1f} % above linear"
+    low, high = (-100 * float(found[f"skill_{e}"].sel(at)) for e in ("high", "low"))
+    error = f"MAE {float(mae.sel(method_name='nearest')):.4f}"
+    assert second == (
+        f"The default is nearest, {error}, {worse} (95 %: {low:.1f} to {high:.1f} %)."
+    )
+    alone = found.copy()
+    alone["skill_low"] = alone["skill_low"] * np.nan
+    assert tables.verdict(alone, "nearest").endswith(f"{worse}.")
+
+
+def test_observations_that_were_kept_are_a_line(found: xr.Dataset) -> None:
+    n = tables.counted(int(found.mae_n.sel(pixel_set="observed", stratum="all")))
+    said = f"**observed**\n\nEvery method kept all {n} values that it saw.\n"
+    assert said in tables.markdown(found)
+    changed = found.copy(deep=True)
+    changed["mae"].loc["linear", "observed", "all"] = 1e-4
+    assert "Every method kept" not in tables.markdown(changed)
+    assert "**observed: pixels with a truth that the methods saw**" in tables.markdown(changed)
+
+
 def test_all_tables_in_html_are_escaped(found: xr.Dataset) -> None:
     ds = found.assign_coords(method_name=["<b>", "a|b"])
     text = tables.html(ds)
     assert "&lt;b&gt;" in text
     assert "<b>" not in text
-    assert text.count("<table>") == text.count("</table>") == 3
+    assert text.count("<table>") == text.count("</table>") == 2
     assert "a\\|b" in tables.markdown(ds)
 
 
