@@ -37,7 +37,10 @@ CLOUDY = (0, 1, 3, 8, 9, 10)
 
 
 def scene(index: int) -> xr.Dataset:
-    """A simulated cube; weather, density of dates, season, latitude and pixels are drawn."""
+    """A simulated cube; weather, density of dates, season, latitude and pixels are drawn.
+
+    Time runs backwards in every second one: spring in the simulator is not spring everywhere.
+    """
     rng = np.random.default_rng([SEED, index])
     days = int(rng.integers(180, 420))
     cube = simulate.scene(
@@ -56,7 +59,15 @@ def scene(index: int) -> xr.Dataset:
     ).cube
     share = cube["valid"].mean(("y", "x")).values
     kept = rng.random(len(share)) < np.where(share < 0.02, 0.5, 1) * rng.uniform(0.5, 1)
-    return cube[[*BANDS, "valid"]].isel(time=kept)
+    cube = cube[[*BANDS, "valid"]].isel(time=kept)
+    return backwards(cube) if index % 2 else cube
+
+
+def backwards(cube: xr.Dataset) -> xr.Dataset:
+    """The cube with its last date first, as many days apart."""
+    time = cube["time"].values
+    later = time[0] + (time[-1] - time[::-1])
+    return cube.isel(time=slice(None, None, -1)).assign_coords(time=later)
 
 
 def cloud_shapes(data: Path, size: int = 128) -> NDArray[np.bool_]:
