@@ -48,7 +48,7 @@ WITH_WEIGHTS = ("utilise",)
 SHIPPED = dict(METHODS)
 """The targets that `listing.json` describes."""
 
-AUTO = "linear"
+AUTO = "samedate"
 """What `method="auto"` stands for."""
 
 
@@ -90,7 +90,7 @@ def target_of(name: str) -> str:
     Examples
     --------
     >>> target_of("auto")
-    'cubefill.methods.pixel.linear:Linear'
+    'cubefill.methods.samedate.method:SameDate'
     """
     if name == "auto":
         name = AUTO

@@ -21,6 +21,7 @@ from cubefill.methods.contract import (
     Scratch,
     check_options,
 )
+from cubefill.methods.pixel.blend import Blend
 from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.method import Axes, Classic
 from cubefill.methods.registry import resolve
@@ -56,9 +57,9 @@ class SameDate:
     a Timedelta; None for any."""
     max_extrapolate: float | str | timedelta | np.timedelta64 | None = None
     """Whole days filled before the first and after the last clear observation; None for any."""
-    prior: str = "linear"
+    prior: str = "blend"
     """Method that fills what the regression cannot: the name of one that works pixel by pixel."""
-    curve: Classic = field(default_factory=Linear, init=False, repr=False, compare=False)
+    curve: Classic = field(default_factory=Blend, init=False, repr=False, compare=False)
     """That method."""
     learned: Coefficients | None = field(default=None, init=False, repr=False, compare=False)
     """What `prepare` learned."""
