@@ -95,7 +95,7 @@ class SameDate:
         if bands:
             values, clear = _values(sample, bands)
             usual = scales(values, clear)
-            doubtful = suspects(values, clear, usual)
+            doubtful = suspects(values, clear, _seconds(sample), usual)
             trusted = clear & ~doubtful
             series = _lines(sample, values, trusted)
             found = learn(bands, series, trusted, sample.days)
@@ -132,7 +132,7 @@ class SameDate:
             (found,) = self.curve.fill([block])
             return found
         values, clear = _values(block, learned.bands)
-        doubtful = suspects(values, clear, usual)
+        doubtful = suspects(values, clear, _seconds(block), usual)
         (found,) = self.curve.fill([_without(block, doubtful)])
         clear &= ~doubtful
         series = _lines(block, values, clear)
@@ -207,6 +207,10 @@ def _lines(block: Block, values: Float, clear: Bool) -> Float:
     return values
 
 
+def _seconds(block: Block) -> NDArray[np.int32]:
+    return Axes.of(replace(block, out_time=block.time)).s
+
+
 def _without(block: Block, doubtful: Bool) -> Block:
     """The block with such observations hidden."""
     return replace(block, valid=block.valid & ~doubtful.reshape(block.valid.shape))
@@ -221,12 +225,11 @@ def _told(
     out = np.empty_like(series)
     cells = -(-pixels // WIDTH)
     wanted = np.repeat(partly[:, None], cells, axis=1)
-    s = Axes.of(replace(block, out_time=block.time)).s
     rows, beside = np.empty((bands, WIDTH), np.float32), np.empty((2, steps, WIDTH), np.int32)
     tents = np.empty((steps, steps + 2, bands, bands), np.float32)
     kind = np.dtype(np.float32)
     answer(
-        kind, series, clear, s, wanted, learned.first, learned.last, learned.start,
+        kind, series, clear, _seconds(block), wanted, learned.first, learned.last, learned.start,
         learned.weights, learned.bias, learned.remainder, beside[0], beside[1], rows, tents, out,
     )  # fmt: skip
     room = np.empty((2, ny, nx), np.float32)

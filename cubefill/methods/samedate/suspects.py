@@ -11,8 +11,8 @@ from numba import types
 from numpy.typing import NDArray
 
 from cubefill.methods.contract import Bool, Float
-from cubefill.methods.pixel.kernel import MAD, kernel, row
-from cubefill.methods.samedate.kernels import CLEAR, SERIES
+from cubefill.methods.pixel.kernel import DAY, MAD, kernel, row
+from cubefill.methods.samedate.kernels import CLEAR, SECONDS, SERIES
 
 Array = NDArray[Any]
 
@@ -20,6 +20,8 @@ EACH_SIDE = 3
 """Observations before and after that one is compared with."""
 LIMIT = 5.0
 """Robust standard deviations, in every band, from which an observation is suspect."""
+SOON = 45 * DAY
+"""Seconds within which there must be one before and one after."""
 FEWEST = 4
 """Clear observations of a pixel below which none is suspect."""
 
@@ -30,11 +32,17 @@ BESIDE = types.Array(types.float64, 1, "C")
 
 
 @row
-def _off(values: Array, p: int, band: int, at: Array, i: int, count: int, beside: Array) -> float:
-    """How far observation `i` of a pixel is from the median of those before and after it."""
-    n = 0
+def _off(
+    values: Array, p: int, band: int, s: Array, at: Array, i: int, count: int, beside: Array
+) -> float:
+    """How far observation `i` of a pixel is from the median of those before and after it.
+
+    0 where nothing was observed soon before, or soon after.
+    """
+    n, sides = 0, 0
     for k in range(max(0, i - EACH_SIDE), min(count, i + EACH_SIDE + 1)):
-        if k != i:
+        if k != i and abs(s[at[k]] - s[at[i]]) <= SOON:
+            sides |= 1 if k < i else 2
             v = np.float64(values[at[k], band, p])
             j = n
             while j > 0 and beside[j - 1] > v:
@@ -42,13 +50,22 @@ def _off(values: Array, p: int, band: int, at: Array, i: int, count: int, beside
                 j -= 1
             beside[j] = v
             n += 1
+    if sides != 3:
+        return 0.0
     middle = (beside[(n - 1) // 2] + beside[n // 2]) / 2
     return np.float64(values[at[i], band, p]) - middle
 
 
-@kernel(SERIES, CLEAR, SCALES, types.float64, STEPS, BESIDE, FOUND, gives=types.int64)
+@kernel(SERIES, CLEAR, SECONDS, SCALES, types.float64, STEPS, BESIDE, FOUND, gives=types.int64)
 def screen(
-    values: Array, clear: Array, scales: Array, limit: float, at: Array, beside: Array, found: Array
+    values: Array,
+    clear: Array,
+    s: Array,
+    scales: Array,
+    limit: float,
+    at: Array,
+    beside: Array,
+    found: Array,
 ) -> int:
     """Sets `found (time, pixel)` where a clear observation is suspect; gives their number."""
     steps, bands, pixels = values.shape
@@ -63,13 +80,13 @@ def screen(
         if count < FEWEST:
             continue
         for i in range(count):
-            first = _off(values, p, 0, at, i, count, beside) / scales[0]
+            first = _off(values, p, 0, s, at, i, count, beside) / scales[0]
             if abs(first) <= limit:
                 continue
             sign = 1.0 if first > 0 else -1.0
             every = True
             for b in range(1, bands):
-                every = every and sign * _off(values, p, b, at, i, count, beside) > (
+                every = every and sign * _off(values, p, b, s, at, i, count, beside) > (
                     limit * scales[b]
                 )
             if every:
@@ -78,12 +95,12 @@ def screen(
     return total
 
 
-def suspects(values: Float, clear: Bool, scales: NDArray[np.float64]) -> Bool:
-    """Where clear observations `(time, band, pixel)` are suspect, as `(time, pixel)`."""
+def suspects(values: Float, clear: Bool, s: NDArray[np.int32], scales: NDArray[np.float64]) -> Bool:
+    """Where clear observations `(time, band, pixel)` are suspect, as `(time, pixel)`; `s` are seconds."""
     found = np.zeros(clear.shape, bool)
     steps = len(clear)
     room = np.empty(steps, np.int64), np.empty(2 * EACH_SIDE + 1)
-    screen(np.dtype(np.float32), values, clear, scales, LIMIT, *room, found)
+    screen(np.dtype(np.float32), values, clear, s, scales, LIMIT, *room, found)
     return found
 
 
