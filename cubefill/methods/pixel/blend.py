@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from cubefill.methods.contract import Block, Bool, Codes, Float
 from cubefill.methods.pixel.fit import Fit
-from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.kernel import EPOCH
+from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.method import Axes, reflectance
 from cubefill.methods.pixel.spline import LONG, SEEN, TAIL, mixture
 

@@ -22,16 +22,20 @@ from cubefill.methods.contract import (
     check_options,
 )
 from cubefill.methods.pixel.blend import Blend
+from cubefill.methods.pixel.intervals import Table, learn
 from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.method import Axes, Classic
 from cubefill.methods.registry import resolve
 from cubefill.methods.samedate.kernels import REACH, WIDTH, answer, settle, taps
-from cubefill.methods.samedate.regression import Coefficients, learn
-from cubefill.methods.samedate.suspects import scales, suspects
+from cubefill.methods.samedate.regression import Coefficients, regressed
+from cubefill.methods.samedate.suspects import suspects, usual_change
 from cubefill.methods.windows import Near
 
 COMPLETE = 0.99
 """Share of the clear pixels in which a band must hold data to be told with the others."""
+
+SUPPORTS = (150, 600)
+"""Clear pixels of a date in the sample that tell weak, fair and good support apart."""
 
 FILLED = (Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.FEW_OBSERVATIONS)
 """What a regression may better."""
@@ -67,11 +71,14 @@ class SameDate:
     """Usual change of each of its bands from one observation to the next."""
     suspect: float = field(default=0.0, init=False, repr=False, compare=False)
     """Share of the clear observations of the sample that look like a cloud or its shadow."""
+    errors: Table | None = field(default=None, init=False, repr=False, compare=False)
+    """Expected errors, once `prepare` has seen a sample that asks for them."""
 
     needs: ClassVar[Needs] = Needs(space=Near(REACH))
     flag: ClassVar[Flag] = Flag.INTERPOLATED
     counts: ClassVar[bool] = True
     gives_std: ClassVar[bool] = True
+    gives_quantiles: ClassVar[bool] = True
     wants_sample: ClassVar[bool] = True
     sample_patches: ClassVar[int] = 32
     revision: ClassVar[str] = "1"
@@ -90,31 +97,54 @@ class SameDate:
 
     def prepare(self, sample: Block) -> Self:
         """The same method with what it learned from a sample of the cube."""
-        made = copy.copy(self)
+        plain = replace(sample, std=False, quantiles=())
+        made = self._fitted(plain, None)
+        doubtful = made._doubtful(plain)
+        hidden = plain if doubtful is None else _without(plain, doubtful)
+        curve = self.curve.prepare(hidden)
+        share = 0.0 if doubtful is None else doubtful.sum() / max(1, sample.valid.sum())
+        made = made._with(curve=curve, suspect=float(share))
+        if not sample.std and not sample.quantiles:
+            return made
+        limits = dict.fromkeys(("max_gap", "max_extrapolate"))
+        free = made._with(**limits, curve=_changed(curve, **limits))
+
+        def fill(block: Block) -> Filled:
+            dates = np.flatnonzero((sample.valid & ~block.valid).any(axis=(1, 2)))
+            return free._fitted(block, dates)._fill(block)
+
+        return made._with(errors=learn(fill, sample, sample.quantiles))
+
+    def _with(self, **values: Any) -> Self:
+        return _changed(self, **values)
+
+    def _fitted(self, sample: Block, dates: NDArray[np.intp] | None) -> Self:
+        """What the sample says of all its dates, or of some."""
         bands = _complete(sample)
-        if bands:
-            values, clear = _values(sample, bands)
-            usual = scales(values, clear)
-            doubtful = suspects(values, clear, _seconds(sample), usual)
-            trusted = clear & ~doubtful
-            series = _lines(sample, values, trusted)
-            found = learn(bands, series, trusted, sample.days)
-            share = float(np.count_nonzero(doubtful) / max(1, np.count_nonzero(clear)))
-            for name, value in {"learned": found, "usual": usual, "suspect": share}.items():
-                object.__setattr__(made, name, value)
-            sample = _without(sample, doubtful)
-        object.__setattr__(made, "curve", self.curve.prepare(sample))
-        return made
+        if not bands:
+            return self._with(learned=None, usual=None)
+        values, clear = _values(sample, bands)
+        usual = usual_change(values, clear)
+        clear &= ~suspects(values, clear, _seconds(sample), usual)
+        series = _lines(sample, values, clear)
+        return self._with(learned=regressed(bands, series, clear, sample.days, dates), usual=usual)
+
+    def _doubtful(self, block: Block) -> Bool | None:
+        """Suspect observations of a block; None before it has seen a sample."""
+        if self.learned is None or self.usual is None:
+            return None
+        values, clear = _values(block, self.learned.bands)
+        return suspects(values, clear, _seconds(block), self.usual)
 
     def recorded(self) -> dict[str, Any]:
         """What was learned, as plain values for attributes."""
         told = self.learned.pixels.tolist() if self.learned else []
         own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
-        return {**self.curve.recorded(), **own}
+        return {**self.curve.recorded(), **own, **(self.errors.recorded() if self.errors else {})}
 
     def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
-        """How the filling error of an output goes with that of each other one."""
-        return self.curve.errors_together(output)
+        """How the error of an output, or its quantile, goes with those of the others."""
+        return self.errors.errors_together(output) if self.errors else {}
 
     def scratch(self, block: Block) -> Scratch:
         """Two arrays of all bands as float32."""
@@ -127,26 +157,48 @@ class SameDate:
             yield self._fill(block)
 
     def _fill(self, block: Block) -> Filled:
+        plain = replace(block, std=False, quantiles=())
         learned, usual = self.learned, self.usual
         if learned is None or usual is None:
-            (found,) = self.curve.fill([block])
-            return found
+            (found,) = self.curve.fill([plain])
+            return self._spread(block, found)
         values, clear = _values(block, learned.bands)
         doubtful = suspects(values, clear, _seconds(block), usual)
-        (found,) = self.curve.fill([_without(block, doubtful)])
+        (found,) = self.curve.fill([_without(plain, doubtful)])
         clear &= ~doubtful
         series = _lines(block, values, clear)
         asked = _asked(block)
         partly = learned.told & ~clear.all(axis=1) & (asked >= 0)
         told = _told(learned, series, clear, block, partly)
-        return _better(found, told, block, learned.bands, asked, partly)
+        return self._spread(block, _better(found, told, block, learned, asked, partly))
+
+    def _spread(self, block: Block, found: Filled) -> Filled:
+        """The same with what is expected of its errors, where that was asked for."""
+        if not block.std and not block.quantiles:
+            return found
+        if self.errors is None or found.flag is None:
+            raise MethodError(
+                "SameDate was asked for <band>_std before it saw the cube: expected a prepared "
+                "method. Use method = method.prepare(sample)."
+            )
+        told = (block.valid, Axes.of(block), found.flag, found.support)
+        spread = self.errors.spread(*told, std=block.std)
+        return replace(found, std=spread.std, quantiles=spread.quantiles)
+
+
+def _changed(method: Any, **values: Any) -> Any:
+    """A copy of a method with other values, whatever its options say."""
+    made = copy.copy(method)
+    for name, value in values.items():
+        object.__setattr__(made, name, value)
+    return made
 
 
 def _better(
     found: Filled,
     told: Float,
     block: Block,
-    names: tuple[str, ...],
+    learned: Coefficients,
     asked: NDArray[np.intp],
     partly: NDArray[np.bool_],
 ) -> Filled:
@@ -154,15 +206,19 @@ def _better(
     flag, shape = found.flag, block.valid.shape[1:]
     if flag is None:
         raise MethodError("The prior gave no flags: expected a method that works pixel by pixel.")
+    support = np.zeros(flag.shape, np.uint8) if block.std or block.quantiles else None
+    classes = np.searchsorted(SUPPORTS, learned.pixels, side="right").astype(np.uint8)
     for t in map(int, np.flatnonzero(partly)):
         k = asked[t]
-        values = told[t].reshape(len(names), *shape)
+        values = told[t].reshape(len(learned.bands), *shape)
         gap = np.isin(flag[k], FILLED) & ~block.valid[t] & np.isfinite(values).all(axis=0)
-        for name, value in zip(names, values, strict=True):
+        for name, value in zip(learned.bands, values, strict=True):
             here = value[gap]
             found.bands[name][k][gap] = block.counts.encode(here) if block.counts else here
         flag[k][gap] = Flag.SAME_DATE
-    return found
+        if support is not None:
+            support[k][gap] = classes[t]
+    return replace(found, support=support)
 
 
 def _asked(block: Block) -> NDArray[np.intp]:

@@ -96,8 +96,10 @@ def left_out(
     return np.where(((before < steps) & (steps < after))[:, None], line, series[dates])
 
 
-def learn(bands: tuple[str, ...], series: Float, clear: Array, days: Days) -> Coefficients:
-    """The regression of every date of a sample.
+def regressed(
+    bands: tuple[str, ...], series: Float, clear: Array, days: Days, dates: Array | None = None
+) -> Coefficients:
+    """The regression of every date of a sample, or of some `dates`.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ def learn(bands: tuple[str, ...], series: Float, clear: Array, days: Days) -> Co
     first, last, start, pixels = np.zeros((4, count), np.int64)
     bias, most, remainder = np.zeros((3, *shape), np.float32)
     rows: list[Float] = []
-    for t in range(count):
+    for t in range(count) if dates is None else map(int, dates):
         usable = clear[t] & ((before[t] >= 0) | (after[t] < count))
         chosen = np.flatnonzero(usable)
         if len(chosen) < FEWEST:

@@ -96,7 +96,10 @@ def screen(
 
 
 def suspects(values: Float, clear: Bool, s: NDArray[np.int32], scales: NDArray[np.float64]) -> Bool:
-    """Where clear observations `(time, band, pixel)` are suspect, as `(time, pixel)`; `s` are seconds."""
+    """Where clear observations `(time, band, pixel)` are suspect, as `(time, pixel)`.
+
+    `s` are the seconds of the dates, `scales` as `usual_change` gives them.
+    """
     found = np.zeros(clear.shape, bool)
     steps = len(clear)
     room = np.empty(steps, np.int64), np.empty(2 * EACH_SIDE + 1)
@@ -104,7 +107,7 @@ def suspects(values: Float, clear: Bool, s: NDArray[np.int32], scales: NDArray[n
     return found
 
 
-def scales(values: Float, clear: Bool) -> NDArray[np.float64]:
+def usual_change(values: Float, clear: Bool) -> NDArray[np.float64]:
     """Robust standard deviation, for each band, of what changes from one observation to the next.
 
     `values` is `(time, band, pixel)`. The change over two steps, halved: as the remainder of a
