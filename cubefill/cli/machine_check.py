@@ -88,9 +88,10 @@ def warm(names: str) -> Iterator[Finding]:
     from cubefill.methods import resolve
     from cubefill.testing import synthetic_cube
 
-    rows = cubefill.list_methods()
-    every = ",".join(name for name, row in rows.items() if row["kind"] == "classical")
-    methods = {n: resolve(n) for n in (every if names == "all" else names).split(",")}
+    chosen = names.split(",")
+    if names == "all":
+        chosen = [n for n, row in cubefill.list_methods().items() if row["kind"] == "classical"]
+    methods = {name: resolve(name) for name in chosen}
     cube = synthetic_cube(size=(16, 16))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")

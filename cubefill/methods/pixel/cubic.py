@@ -18,6 +18,7 @@ from cubefill.methods.pixel.kernel import (
     VALID,
     Array,
     give,
+    inlined,
     kernel,
     load,
     row,
@@ -40,7 +41,7 @@ def _pchip_end(h0: float, h1: float, m0: float, m1: float) -> float:
     return d
 
 
-@row
+@inlined
 def _pchip_slopes(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
     for i in range(n - 1):
         m[i] = (v[i + 1] - v[i]) / (x[i + 1] - x[i])
@@ -55,7 +56,7 @@ def _pchip_slopes(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
     d[n - 1] = _pchip_end(x[n - 1] - x[n - 2], x[n - 2] - x[n - 3], m[n - 2], m[n - 3])
 
 
-@row
+@inlined
 def _akima_slopes(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
     for i in range(n - 1):
         m[i + 2] = (v[i + 1] - v[i]) / (x[i + 1] - x[i])
@@ -94,7 +95,7 @@ def _basis(x: Array, n: int, j: int, u: float) -> tuple[float, float, float]:
     return left * a, (1 - left) * a + right * b, (1 - right) * b
 
 
-@row
+@inlined
 def _spline(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
     """Coefficients of the quadratic spline, by elimination without pivoting."""
     d[0] = v[0]
@@ -109,14 +110,14 @@ def _spline(x: Array, v: Array, n: int, m: Array, d: Array) -> None:
         d[i] -= m[i] * d[i + 1]
 
 
-@row
+@inlined
 def _read_spline(x: Array, d: Array, n: int, i: int, u: float) -> float:
     j = i + 1 if (i == n - 2) or ((i > 0) and (u < 0.5 * (x[i] + x[i + 1]))) else i + 2
     a, b, c = _basis(x, n, j, u)
     return float(a * d[j - 2] + b * d[j - 1] + c * d[j])
 
 
-@row
+@inlined
 def _read_hermite(x: Array, v: Array, d: Array, i: int, u: float) -> float:
     h = x[i + 1] - x[i]
     m = (v[i + 1] - v[i]) / h
@@ -125,7 +126,7 @@ def _read_hermite(x: Array, v: Array, d: Array, i: int, u: float) -> float:
     return float(v[i] + (v[i + 1] - v[i]) * p + h * p * (1 - p) * bent)
 
 
-@row
+@inlined
 def _read(mode: int, x: Array, v: Array, d: Array, n: int, i: int, u: float) -> float:
     if n == 2:
         return float(v[0] + (v[1] - v[0]) * ((u - x[0]) / (x[1] - x[0])))
@@ -134,7 +135,7 @@ def _read(mode: int, x: Array, v: Array, d: Array, n: int, i: int, u: float) -> 
     return _read_hermite(x, v, d, i, u)
 
 
-@row
+@inlined
 def _pixel(
     mode: int, s: Array, j: int, days: Array, out_days: Array,
     x: Array, v: Array, m: Array, d: Array, r: Array,

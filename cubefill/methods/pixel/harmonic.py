@@ -27,6 +27,7 @@ from cubefill.methods.pixel.kernel import (
     bisquare,
     copied,
     give,
+    inlined,
     kernel,
     load,
     reach,
@@ -126,7 +127,7 @@ def _more(x0: float, c0: Array, x1: float, c1: Array, a: Array) -> None:
         a[j] += x0 * c0[j] + x1 * c1[j]
 
 
-@row
+@inlined
 def _normal(
     s: Array, pairs: Array, w: Array, weighted: bool, q: Array, v: Array, g: Array, c: Array
 ) -> None:
@@ -184,7 +185,7 @@ def _predict(x: Array, i: int, c: Array, a: Array) -> None:
         _more(x[i, k], c[k], x[i, other] if other > k else 0.0, c[other], a)
 
 
-@row
+@inlined
 def _fit(
     s: Array, pairs: Array, ridge: Array, w: Array, weighted: bool,
     q: Array, v: Array, g: Array, c: Array,
@@ -245,7 +246,7 @@ def harmonic(
 # ------------------------------------------------------------------ bands that share `valid`
 
 
-@row
+@inlined
 def _clear_tile(valid: Array, i: int, p0: int, n: int, q: Array) -> None:
     if i >= valid.shape[0]:
         q[:] = 0.0

@@ -56,6 +56,7 @@ AHEAD = 4
 """Dates between asking for a row and using it."""
 
 
+_njit: Any = njit  # its types know none of these options
 _PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
 
 
@@ -108,7 +109,7 @@ def row(function: F) -> F:
 
     It cannot be called from Python: what that needs takes an eighth of the time to compile it.
     """
-    return cast(F, njit(**_PLAIN, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
+    return cast(F, _njit(**_PLAIN, no_cpython_wrapper=True, no_cfunc_wrapper=True)(function))
 
 
 def inlined(function: F) -> F:
@@ -117,7 +118,7 @@ def inlined(function: F) -> F:
     Compiled by itself and then again within its caller it took half as long again. Loops over
     pixels that several places share stay a `row`.
     """
-    return cast(F, njit(**_PLAIN, inline="always")(function))
+    return cast(F, _njit(**_PLAIN, inline="always")(function))
 
 
 @row
@@ -252,10 +253,10 @@ def kernel(*kinds: Any, gives: Any = types.int64) -> Callable[[Callable[..., Any
 
 def _dispatcher(function: Callable[..., Any]) -> Any:
     try:
-        made: Any = njit(**_PLAIN, no_cfunc_wrapper=True, cache=True)(function)
+        made: Any = _njit(**_PLAIN, no_cfunc_wrapper=True, cache=True)(function)
     except RuntimeError:
         log.info("No folder for compiled kernels can be written: set NUMBA_CACHE_DIR to one.")
-        return njit(**_PLAIN, no_cfunc_wrapper=True)(function)
+        return _njit(**_PLAIN, no_cfunc_wrapper=True)(function)
     file: Any = getattr(made._cache, "_cache_file", None)
     if hasattr(file, "_source_stamp"):
         file._source_stamp = (file._source_stamp, SOURCES)

@@ -24,6 +24,7 @@ from cubefill.methods.pixel.kernel import (
     Array,
     copied,
     give,
+    inlined,
     kernel,
     load,
     rounded,
@@ -100,7 +101,7 @@ def _add(bend: Array, w: float, total: Array) -> None:
         total[j] += w * bend[j]
 
 
-@row
+@inlined
 def _fill_lines(
     s: Array, seconds: Array, v: Array, t: Array, z: Array, pt: Array, bend: Array
 ) -> None:
