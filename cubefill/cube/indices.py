@@ -1,6 +1,6 @@
 """Spectral indices as plain functions of bands; fills and their flags carry over."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -65,19 +65,18 @@ def normalized_difference_std(
     a_std: NDArray[Any],
     b_std: NDArray[Any],
     correlation: float = 0.0,
-    scale: float | Sequence[float] = 1.0,
+    scale: float = 1.0,
 ) -> NDArray[np.float32]:
     """Standard deviation of (a - b) / (a + b), to first order.
 
     `correlation` is that of the errors of a and b; 0 stands for independent ones. `scale` is what
-    was found to be missing, as a factor; several are those at `SCALE_NODES`.
+    was found to be missing, as a factor.
     """
     total = a + b
     u, v = b * a_std, a * b_std
     with np.errstate(divide="ignore", invalid="ignore"):
         square = np.maximum(u * u + v * v - np.float32(2 * correlation) * u * v, 0)
-        s = np.asarray(np.float32(2) * np.sqrt(square) / (total * total))
-        s *= np.float32(scale) if np.ndim(scale) == 0 else np.interp(s, SCALE_NODES, scale)
+        s = np.asarray(np.float32(2 * scale) * np.sqrt(square) / (total * total))
     s[~(total > 0)] = np.nan
     return np.minimum(s, np.float32(1)).astype(np.float32, copy=False)
 
@@ -166,7 +165,7 @@ def normalized_difference_quantile(
     b_quantile: NDArray[Any],
     level: float,
     correlation: float = 0.0,
-    scale: float | Sequence[float] = 1.0,
+    scale: float = 1.0,
 ) -> NDArray[np.float32]:
     """A quantile of (a - b) / (a + b) from the same quantile of both, as `..._std` has it."""
     sizes = np.abs(a_quantile - a), np.abs(b_quantile - b)
@@ -176,27 +175,26 @@ def normalized_difference_quantile(
     return np.clip(out, -1, 1).astype(np.float32, copy=False)
 
 
-SCALE_NODES = (0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.32)
-"""Errors of a normalised difference, to first order, at which its `scale` is given."""
-
-Together = Mapping[str, tuple[float, float | Sequence[float]]]
+Together = Mapping[str, tuple[float, float]]
 """Other bands to the correlation of errors, and the error of the normalised difference as a
-multiple of what follows from it, once or at `SCALE_NODES`."""
+multiple of what follows from it."""
 
 
 def together_attrs(others: Together) -> dict[str, Any]:
-    """Attributes of `<band>_std` that tell how its error goes with those of other bands."""
+    """Attributes that tell how the error of a band, or its quantile, goes with those of others."""
     if not others:
         return {}
-    scales = np.concatenate([np.atleast_1d(s) for _, s in others.values()])
+    correlation, scale = (
+        [round(float(v), 4) for v in r] for r in zip(*others.values(), strict=True)
+    )
     return {
         "error_correlation_with": " ".join(others),
-        "error_correlation": [round(float(r), 4) for r, _ in others.values()],
-        "error_scale_of_index": [round(float(s), 4) for s in scales],
+        "error_correlation": correlation,
+        "error_scale_of_index": scale,
     }
 
 
-def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float | list[float]]:
+def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float]:
     """Correlation and scale of a band with another, from its attributes; 0 and 1 for not known.
 
     Examples
@@ -205,13 +203,9 @@ def errors_together(attrs: Mapping[Any, Any], other: str) -> tuple[float, float 
     (0.75, 0.8)
     """
     names = str(attrs.get("error_correlation_with", "")).split()
-    if other not in names:
-        return 0.0, 1.0
-    i = names.index(other)
-    correlation = np.atleast_1d(attrs.get("error_correlation", 0.0)).astype(float)
-    scales = np.atleast_1d(attrs.get("error_scale_of_index", 1.0)).astype(float)
-    own = scales.reshape(len(names), -1)[i].tolist()
-    return float(correlation[i]), own[0] if len(own) == 1 else own
+    values = (np.atleast_1d(attrs.get(f"error_{n}", [])) for n in ("correlation", "scale_of_index"))
+    found = dict(zip(names, zip(*values, strict=False), strict=False)).get(other, (0.0, 1.0))
+    return float(found[0]), float(found[1])
 
 
 def with_ndvi(

@@ -15,11 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.cube.indices import (
-    SCALE_NODES,
-    normalized_difference,
-    normalized_difference_std,
-)
+from cubefill.cube.indices import normalized_difference, normalized_difference_std
 from cubefill.methods.contract import Block, Bool, Codes, Filled, Flag, Float, quantile_name
 from cubefill.methods.pixel.flags import expected
 from cubefill.methods.pixel.kernel import DAY, FAR, Axes, addresses
@@ -41,8 +37,8 @@ SCALES = (0.1, 4.0)
 """Limits of how much the error of an index may differ from what the errors of its bands say."""
 CLIP = 3.0
 """Standard deviations beyond which errors count as equal where bands are compared."""
-PAIRED, FEW_PAIRED = 20_000, 100
-"""Held-out observations of two bands that are enough, and those that tell little."""
+PAIRED = 20_000
+"""Held-out observations that are enough to compare bands."""
 OWN, ROW = 6.0, 10.0
 """Dates of which a stratum, and a row or source, tell as much as those above them."""
 MOST = 20.0
@@ -63,8 +59,9 @@ class Together(NamedTuple):
     one: str
     other: str
     correlation: float
-    scales: tuple[tuple[float, ...], ...]
-    """Of the standard deviation and of each level, at `SCALE_NODES`."""
+    scales: tuple[float, ...]
+    """Of the standard deviation and of each level: the error of the normalised difference as a
+    multiple of what follows from the correlation to first order."""
 
 
 class Spread(NamedTuple):
@@ -136,11 +133,11 @@ class Table:
             {quantile_name(n, self.levels[k - 1]): a for (n, k), a in found.items() if k > 0},
         )
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
         """How the error of an output, or its quantile, goes with those of the others.
 
         That is the correlation, and the error of the normalised difference of both as a multiple
-        of what follows from it to first order, at `cube.indices.SCALE_NODES`.
+        of what follows from it to first order.
         """
         kinds = [{n: n for n in self.names}]
         kinds += [{quantile_name(n, q): n for n in self.names} for q in self.levels]
@@ -326,21 +323,16 @@ def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> T
     order = np.argsort(row, kind="stable")
     cuts = np.searchsorted(row[order], np.arange(seen.shape[0] + 1))
     kinds = [None, *levels]
-    values = np.full((len(names), len(kinds), len(sources) + 1, *shape[1:]), np.nan, np.float32)
-    for i in range(len(names)):
-        size = np.abs(events.error[i][order])
-        parts = [_known(size[a:b]) for a, b in pairwise(cuts)]
-        for k, level in enumerate(kinds):
-            found = np.array([_width(e, level) for e in parts]).reshape(shape)
-            values[i, k] = _side(level) * smoothed(found, dates, level)
-    some = slice(None, None, max(1, len(row) // PAIRED))
-    widths = values[:, :, :-1].reshape(*values.shape[:2], -1)[:, :, row[some]]
-    error, truth = events.error[:, some], events.truth[:, some]
-    both = (list(pair) for pair in combinations(range(len(names)), 2))
-    found = (_together(error[p], truth[p], widths[p], kinds) for p in both)
-    pairs = zip(combinations(names, 2), found, strict=True)
-    together = tuple(Together(*both, *told) for both, told in pairs if told is not None)
-    return Table(names, tuple(levels), sources, supports, values.tobytes(), together)
+    found = np.empty((len(names), len(kinds), *shape))
+    values = np.empty((len(names), len(kinds), len(sources) + 1, *shape[1:]), np.float32)
+    for i, k in np.ndindex(found.shape[:2]):
+        if k == 0:
+            size = np.abs(events.error[i][order])
+            parts = [_known(size[a:b]) for a, b in pairwise(cuts)]
+        found[i, k] = np.array([_width(e, kinds[k]) for e in parts]).reshape(shape)
+        values[i, k] = _side(kinds[k]) * smoothed(found[i, k], dates, kinds[k])
+    together = _pairs(events, row, names, found.reshape(*found.shape[:2], -1), kinds)
+    return Table(names, tuple(levels), sources, supports, values.tobytes(), tuple(together))
 
 
 def _known(size: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -361,7 +353,7 @@ def _width(size: NDArray[np.float32], level: float | None) -> float:
     if size.size < FEWEST:
         return np.nan
     if level is not None:
-        return max(FLOOR, float(np.quantile(size, abs(2 * level - 1))))
+        return max(FLOOR, _beyond(size, level))
     held = np.minimum(size, np.quantile(size, HELD))
     return max(FLOOR, float(np.sqrt(np.square(held, dtype=np.float64).mean())))
 
@@ -369,21 +361,35 @@ def _width(size: NDArray[np.float32], level: float | None) -> float:
 # ------------------------------------------------------------------ two bands
 
 
+def _pairs(
+    events: Events,
+    row: NDArray[np.int16],
+    names: tuple[str, ...],
+    found: NDArray[np.float64],
+    kinds: Sequence[float | None],
+) -> Iterator[Together]:
+    """Every two bands; `found` has the widths of each band, kind and row."""
+    some = slice(None, None, max(1, len(row) // PAIRED))
+    error, truth, widths = events.error[:, some], events.truth[:, some], found[:, :, row[some]]
+    for i, j in combinations(range(len(names)), 2):
+        both = np.isfinite(error[[i, j]]).all(axis=0) & np.isfinite(widths[[i, j], 0]).all(axis=0)
+        if both.sum() >= FEWEST:
+            parts = (a[[i, j]][..., both] for a in (error, truth, widths))
+            yield Together(names[i], names[j], *_together(*parts, kinds))
+
+
 def _together(
     error: NDArray[np.float32],
     truth: NDArray[np.float32],
-    widths: NDArray[np.float32],
+    widths: NDArray[np.float64],
     kinds: Sequence[float | None],
-) -> tuple[float, tuple[tuple[float, ...], ...]] | None:
+) -> tuple[float, tuple[float, ...]]:
     """Correlation of the errors of two bands, and how large the error of their index is.
 
-    The latter at each node as a multiple of what follows from the correlation to first order,
-    with `widths` `(band, kind, event)`. The other arrays are `(band, event)`.
+    The latter as a multiple of what follows from the correlation to first order: few large errors,
+    which undetected clouds cause, are in both bands at once and hardly show in an index. Arrays are
+    `(band, event)`, `widths` `(band, kind, event)`.
     """
-    known = np.isfinite(error).all(axis=0)
-    if known.sum() < FEWEST:
-        return None
-    error, truth, widths = error[:, known], truth[:, known], np.abs(widths[..., known])
     u, v = np.clip(error, -CLIP * widths[:, 0], CLIP * widths[:, 0]).astype(np.float64)
     size = np.sqrt((u @ u) * (v @ v))
     correlation = float(u @ v / size) if size > 0 else 0.0
@@ -392,29 +398,20 @@ def _together(
     scales = []
     for k, level in enumerate(kinds):
         first = normalized_difference_std(*told, *widths[:, k], correlation)
-        scales.append(_scales(away, first, level))
+        known = np.isfinite(away) & (first > 0)
+        if known.sum() < FEWEST or level == 0.5:
+            scales.append(1.0)
+            continue
+        ratio = away[known] / first[known]
+        held = np.minimum(ratio, np.quantile(ratio, HELD)).astype(np.float64)
+        told_by = np.sqrt(np.square(held).mean()) if level is None else _beyond(ratio, level)
+        scales.append(float(np.clip(told_by, *SCALES)))
     return correlation, tuple(scales)
 
 
-def _scales(error: NDArray[Any], first: NDArray[Any], level: float | None) -> tuple[float, ...]:
-    """The error of an index as a multiple of `first`, at each node."""
-    known = np.isfinite(error) & (first > 0)
-    error, first = error[known], first[known]
-    if len(error) < FEWEST or level == 0.5:
-        return (1.0,) * len(SCALE_NODES)
-    node = np.abs(np.log(first[:, None] / np.array(SCALE_NODES))).argmin(axis=1)
-
-    def ratio(e: NDArray[Any], f: NDArray[Any]) -> float:
-        if level is not None:
-            return float(np.quantile(e / f, abs(2 * level - 1)))
-        held = np.minimum(e, np.quantile(e, HELD))
-        return float(np.sqrt(np.square(held).mean() / np.square(f).mean()))
-
-    whole = ratio(error, first)
-    counts = np.bincount(node, minlength=len(SCALE_NODES))
-    own = [ratio(error[node == k], first[node == k]) if n else 0.0 for k, n in enumerate(counts)]
-    drawn = (counts * own + FEW_PAIRED * whole) / (counts + FEW_PAIRED)
-    return tuple(np.clip(drawn, *SCALES).tolist())
+def _beyond(size: NDArray[Any], level: float) -> float:
+    """Sizes of errors at a level, as far from the middle as that is."""
+    return float(np.quantile(size, abs(2 * level - 1)))
 
 
 # ------------------------------------------------------------------ thin strata

@@ -102,7 +102,7 @@ class Classic:
         """What was learned, as plain values for attributes."""
         return {} if self.errors is None else self.errors.recorded()
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
         """How the error of an output, or its quantile, goes with those of the others."""
         return self.errors.errors_together(output) if self.errors else {}
 
