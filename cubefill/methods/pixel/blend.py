@@ -209,8 +209,10 @@ class Blend(Fit):
         if not self.table:
             axes = Axes.of(replace(sample, out_time=sample.time))
             bands, valid = sampled(sample)
-            weight = trusted(bands, valid, axes).round(3)
-            table = learned_shares(bands, valid, axes, weight).round(3)
+            weight, table = np.ones(len(valid)), SHARES
+            if valid.size:
+                weight = trusted(bands, valid, axes).round(3)
+                table = learned_shares(bands, valid, axes, weight).round(3)
             learned = copy.copy(self)
             dates = zip((axes.start + axes.s).tolist(), weight.tolist(), strict=True)
             object.__setattr__(learned, "table", tuple(map(tuple, table.tolist())))
