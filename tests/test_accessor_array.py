@@ -1,5 +1,6 @@
 from itertools import permutations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,10 +27,11 @@ def test_an_array_comes_back_filled_on_its_own_dims(
     order: tuple[int, ...], dim: str, time: str, lazy: bool
 ) -> None:
     ds = scene()
-    want = ds.gapfill("linear", std=True).compute()
+    errors: dict[str, Any] = {"std": True, "quantiles": (0.05, 0.95)}
+    want = ds.gapfill("linear", **errors).compute()
     da = stack(ds, dim).rename({"time": time} if time != "time" else {})
     da = da.transpose(*(da.dims[i] for i in order))
-    out = (da.chunk(y=4) if lazy else da).gapfill("linear", std=True)
+    out = (da.chunk(y=4) if lazy else da).gapfill("linear", **errors)
     assert out.chunks is not None
     assert (out.dims, out.shape, out.dtype) == (da.dims, da.shape, np.float32)
     assert out[dim].values.tolist() == ["red", "nir", "SCL"]
@@ -37,8 +39,9 @@ def test_an_array_comes_back_filled_on_its_own_dims(
     for label, name in {"red": "B04", "nir": "B08"}.items():
         one = there.sel({dim: label}).transpose("time", "y", "x")
         np.testing.assert_array_equal(one, want[name])
-        std = there["fill_std"].sel({dim: label}).transpose("time", "y", "x")
-        np.testing.assert_array_equal(std, want[f"{name}_std"])
+        for end in ("std", "q05", "q95"):
+            error = there[f"fill_{end}"].sel({dim: label}).transpose("time", "y", "x")
+            np.testing.assert_array_equal(error, want[f"{name}_{end}"])
     kept = there.sel({dim: "SCL"}).transpose("time", "y", "x")
     np.testing.assert_array_equal(kept, ds["SCL"])
     np.testing.assert_array_equal(there["fill_flag"].transpose("time", "y", "x"), want["fill_flag"])

@@ -119,8 +119,8 @@ def prepared(asked: Request) -> Work:
 
 def _levels(quantiles: Any, what: Traits, name: str) -> tuple[float, ...]:
     """The quantiles asked for, increasing, each once."""
-    given = [quantiles] if isinstance(quantiles, str | float | int) else list(quantiles)
     try:
+        given = [quantiles] if isinstance(quantiles, str) else list(quantiles)
         levels = tuple(sorted({round(float(q), 6) for q in given}))
         if not all(0 < q < 1 and round(q, 3) == q for q in levels):
             raise ValueError("a level lies outside, or has more digits")

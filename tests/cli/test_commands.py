@@ -366,11 +366,22 @@ def test_fill_refuses_what_does_not_fit(shown: demo.DemoResult, tmp_path: Path) 
 
 
 def test_fill_writes_what_the_library_writes(shown: demo.DemoResult, tmp_path: Path) -> None:
-    arguments = ["--method", "linear", "--option", "max_gap=40", "--ndvi", "--std"]
+    arguments = [
+        "--method",
+        "linear",
+        "--option",
+        "max_gap=40",
+        "--ndvi",
+        "--std",
+        "--quantiles",
+        "0.05,0.95",
+    ]
     made = parsed("fill", shown.cube, tmp_path / "cli.zarr", *arguments)
     out = cubefill.run(
-        shown.cube, tmp_path / "lib.zarr", "linear", max_gap=40, ndvi=True, std=True, progress=False
-    )
+        shown.cube, tmp_path / "lib.zarr", "linear", max_gap=40, ndvi=True, std=True,
+        quantiles=(0.05, 0.95), progress=False,
+    )  # fmt: skip
+    assert {"B04_q05", "NDVI_q95"} <= set(out.data_vars)
     other = cubefill.open_cube(tmp_path / "cli.zarr")
     assert set(made["bands"]) >= {"B04", "B08"}
     for name in out.data_vars:

@@ -13,7 +13,7 @@ LAYERS = (
     "view_zenith", "sunAzimuth", "AOT", "WVP_20m", "cloud_mask", "CLM", "CLP", "S2_cloud_mask",
     "S2_snow_mask", "cloud_class", "SCL_classes", "dataMask", "QA60", "pixel_qa", "Fmask",
     "oa_fmask", "MSK_CLDPRB_20m", "cloudmask", "S2_cloud_classification", "clear_probability",
-    "B04_std", "fill_flag", "NDVI_flag", "VV", "n_obs", "SAA", "cloud_shadow",
+    "B04_std", "B04_q05", "fill_flag", "NDVI_flag", "VV", "n_obs", "SAA", "cloud_shadow",
 )  # fmt: skip
 BANDS = (
     "B10", "nir08", "B04_10m", "nbart_red", "nbart_red_edge_1", "red_edge_2", "swir_3", "band_7",

@@ -68,11 +68,10 @@ def test_job_and_lazy_results_are_the_same_bits(stored: Path, tmp_path: Path, me
 
 
 def test_std_and_other_dates_are_the_same_bits(stored: Path, tmp_path: Path) -> None:
-    lazy = gapfill(open_cube(stored), "linear", std=True, times="4D")
+    how: dict[str, Any] = {"std": True, "quantiles": (0.1, 0.975), "times": "4D"}
+    lazy = gapfill(open_cube(stored), "linear", tile=17, **how)
     expected = write_cube(lazy, tmp_path / "lazy.zarr", progress=False)
-    equal(
-        run(stored, tmp_path / "j.zarr", "linear", std=True, times="4D", progress=False), expected
-    )
+    equal(run(stored, tmp_path / "j.zarr", "linear", progress=False, **how), expected)
 
 
 def test_a_cube_in_memory_or_a_lazy_graph_is_a_source_too(tmp_path: Path) -> None:
@@ -85,7 +84,8 @@ def test_a_cube_in_memory_or_a_lazy_graph_is_a_source_too(tmp_path: Path) -> Non
 
 
 def test_ndvi_equals_that_of_the_stored_bands(stored: Path, tmp_path: Path) -> None:
-    out = run(stored, tmp_path / "f.zarr", "linear", ndvi=True, std=True, progress=False)
+    out = run(stored, tmp_path / "f.zarr", "linear", ndvi=True, std=True, quantiles=[0.05],
+              progress=False)  # fmt: skip
     np.testing.assert_allclose(out["NDVI"], indices.ndvi(out), atol=0.5001e-4)
     np.testing.assert_array_equal(out["NDVI_flag"], out["fill_flag"])
     before = open_cube(stored)
@@ -93,8 +93,13 @@ def test_ndvi_equals_that_of_the_stored_bands(stored: Path, tmp_path: Path) -> N
     np.testing.assert_allclose(
         out["NDVI"].values[clear], indices.ndvi(before).values[clear], atol=0.5001e-4
     )
-    assert out["NDVI"].attrs["ancillary_variables"] == "NDVI_flag NDVI_std"
+    assert out["NDVI"].attrs["ancillary_variables"] == "NDVI_flag NDVI_std NDVI_q05"
     assert np.isfinite(out["NDVI_std"].values).any()
+    after = indices.with_ndvi(gapfill(before, "linear", quantiles=(0.05,))).compute()
+    here = np.isfinite(after["NDVI_q05"].values)
+    np.testing.assert_array_equal(np.isfinite(out["NDVI_q05"].values), here)
+    away = np.abs(out["NDVI_q05"] - after["NDVI_q05"]).values[here]
+    assert np.median(away) < 1e-3
 
 
 def test_ndvi_may_go_to_a_store_of_its_own(stored: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -153,3 +154,23 @@ def test_std_is_given_at_gaps_only() -> None:
     std = out["B04_std"].values
     assert np.isnan(std[~gap]).all()
     assert (std[gap & np.isfinite(out["B04"].values)] > 0).mean() > 0.9
+
+
+def test_quantiles_lie_around_what_is_filled() -> None:
+    ds = cube(dates=15, size=(30, 30))
+    out = gapfill(ds, "linear", quantiles=(0.95, 0.05, 0.5, 0.05)).compute()
+    levels = {n: v.attrs["quantile"] for n, v in out.items() if str(n).startswith("B04_")}
+    assert levels == {"B04_q05": 0.05, "B04_q50": 0.5, "B04_q95": 0.95}
+    assert out["B04"].attrs["ancillary_variables"] == "fill_flag B04_q05 B04_q50 B04_q95"
+    gap = (out["fill_flag"].values != 0) & np.isfinite(out["B04"].values)
+    low, middle, high = (out[n].values for n in levels)
+    assert (low[gap] < middle[gap]).all()
+    assert (middle[gap] < high[gap]).all()
+    np.testing.assert_array_equal(middle[gap], out["B04"].values[gap])
+    np.testing.assert_array_equal(np.isfinite(low), gap)
+
+
+@pytest.mark.parametrize("given", [(0,), (1.0,), (0.0005,), ("much",), 1.5, (None,)])
+def test_levels_that_are_none_say_what_to_pass(given: Any) -> None:
+    with pytest.raises(MethodError, match=r"Pass quantiles=\(0.05, 0.95\)"):
+        gapfill(cube(), "linear", quantiles=given)

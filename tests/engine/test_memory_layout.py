@@ -148,7 +148,8 @@ def test_layout_and_type_do_not_change_a_lazy_fill(
 ) -> None:
     odd, plain = pair
     odd = odd.chunk(x=4, y=3) if chunked else odd
-    how: dict[str, Any] = {"std": std, "times": "3D" if regular else None, **options(method)}
+    errors = {"std": std, "quantiles": (0.05,) if std else ()}
+    how: dict[str, Any] = {**errors, "times": "3D" if regular else None, **options(method)}
     check_same(odd, plain, lambda ds: cubefill.gapfill(ds, method, **how))
     out = cubefill.gapfill(odd, method, **options(method)).transpose(*DIMS).load()
     for band in ("B04", "B08"):

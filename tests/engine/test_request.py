@@ -27,6 +27,8 @@ def test_what_a_method_lacks_is_named(needs: Needs, message: str) -> None:
 def test_other_refusals() -> None:
     with pytest.raises(MethodError, match=r"gives no standard deviation"):
         request(cube(), Mean(), std=True)
+    with pytest.raises(MethodError, match=r"Use ds.gapfill\('linear', quantiles="):
+        request(cube(), Mean(), quantiles=(0.05, 0.95))
     with pytest.raises(CubeError, match=r"valid"):
         request(cube().drop_vars("valid"), "linear")
     with pytest.raises(DeviceError, match=r"expected 'auto', 'cpu', 'cuda' or 'mps'"):

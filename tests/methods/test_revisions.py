@@ -1,7 +1,8 @@
 """A method whose numbers change carries another revision: what it gives is kept here in numbers.
 
 `revisions.json` holds each method's revision and a few sums of its output on a made cube. Where the
-numbers of a method are meant to change, give its class another `revision` and write the file anew:
+numbers of a method are meant to change, give its class another `revision` (`std_revision` where
+those of its errors are) and write the file anew:
 `python -m tests.methods.test_revisions`.
 """
 
@@ -79,8 +80,10 @@ def method_of(name: str, folder: str) -> Any:
 def numbers_of(name: str, folder: str) -> dict[str, Any]:
     """The revision of a method, and sums of what it gives that any change of values moves."""
     method = method_of(name, folder)
-    out = gapfill(made_cube(), method).compute()
-    found: dict[str, Any] = {"revision": traits(method, ("B04",)).revision}
+    what = traits(method, ("B04",))
+    levels = (0.05, 0.95) if what.gives_quantiles else ()
+    out = gapfill(made_cube(), method, std=what.gives_std, quantiles=levels).compute()
+    found: dict[str, Any] = {"revision": what.revision, "std_revision": what.std_revision}
     for variable in map(str, out.data_vars):
         values = out[variable].values.astype(float)
         known = np.isfinite(values)
@@ -94,7 +97,8 @@ def test_the_numbers_are_those_of_the_revision(name: str, tmp_path: Path) -> Non
     kept = json.loads(KEPT.read_text())[name]
     found = numbers_of(name, str(tmp_path))
     assert found.keys() == kept.keys()
-    assert found.pop("revision") == kept.pop("revision"), "write revisions.json anew"
+    for revision in ("revision", "std_revision"):
+        assert found.pop(revision) == kept.pop(revision), "write revisions.json anew"
     for variable, sums in found.items():
         np.testing.assert_allclose(
             sums, kept[variable], rtol=2e-4, atol=1e-6,

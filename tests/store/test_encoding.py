@@ -20,6 +20,8 @@ STD = encoding_of("B04_std", F4)
         ("B04_std", "f4", "uint16", "float32"),
         ("NDVI_std", "f4", "uint16", "float32"),
         ("B04_smooth_std", "f4", "uint16", "float32"),
+        ("B04_q05", "f4", "int16", "float32"),
+        ("B8A_smooth_q975", "f4", "int16", "float32"),
         ("VV", "f4", "float32", "float32"),
         ("VH", "f8", "float32", "float32"),
         ("DEM", "f4", "float32", "float32"),
