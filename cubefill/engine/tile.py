@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.counts import Encoding, decode, encode
+from cubefill.cube.flags import codes_in
 from cubefill.cube.indices import (
     errors_together,
     index_flag,
@@ -55,6 +56,7 @@ class Job:
             part = Region(_moved(step.y, tile.y.start), _moved(step.x, tile.x.start))
             into = {n: b[:, step.y, step.x] for n, b in buffers.items()}
             filled = fill_tile(self.work, part, into=into)
+            tally.codes += codes_in(filled["fill_flag"])
             for name, (counts, lost) in _with_ndvi(self, filled, encodings).items():
                 if counts is not into[name]:
                     into[name][...] = counts

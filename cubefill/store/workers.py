@@ -1,9 +1,11 @@
 """Tiles at work on threads or on a dask cluster: one scheduler for cubes and for jobs."""
 
+import json
 import logging
 import pickle
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -11,17 +13,22 @@ from typing import Any, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]
 import dask
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from cubefill.cube.counts import SCALE
+from cubefill.cube.flags import codes_in, shares_line, shares_of
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.store.ledger import Ledger, Progress, Tile
 from cubefill.store.source import Index, StoreLike, describe
 from cubefill.store.template import consolidate, write_region
 
 log = logging.getLogger("cubefill")
+
+GAPS = "gapfill_shares"
+"""Root attribute: JSON of the share of each code of `fill_flag` among the gaps."""
 
 
 @dataclass
@@ -32,12 +39,15 @@ class Tally:
     """Variable to the number of values that its type could not hold."""
     rounded: set[str] = field(default_factory=set)
     """Variables with values between counts."""
+    codes: Counter[int] = field(default_factory=Counter)
+    """Code of `fill_flag` to the number of its values."""
 
     def add(self, other: "Tally") -> None:
         """Adds what was found in other tiles."""
         for name, n in other.clipped.items():
             self.clipped[name] = self.clipped.get(name, 0) + n
         self.rounded |= other.rounded
+        self.codes += other.codes
 
 
 Encoded = Iterable[tuple[str, Index, NDArray[Any]]]
@@ -115,6 +125,7 @@ def run_tiles(
     finally:
         outcomes.close()
         _say(writer, tally)
+    _say_gaps(writer, tally.codes)
     for store in written(writer):
         consolidate(store)
 
@@ -254,3 +265,21 @@ def _say(writer: TileWriter, tally: Tally) -> None:
             CubefillWarning,
             stacklevel=4,
         )
+
+
+def _say_gaps(writer: TileWriter, codes: Counter[int]) -> None:
+    """Records, and says, what filled how much, once every tile of `fill_flag` is written.
+
+    Tiles that an earlier run wrote are read again, which takes a fraction of their filling.
+    """
+    store = writer.targets.get("fill_flag")
+    if store is None or not (ledger := Ledger(store)).complete:
+        return
+    flags, root = zarr.open_array(store, path="fill_flag", mode="r"), zarr.open_group(store)
+    if flags.dtype != "uint8" or (GAPS in root.attrs and not codes):
+        return
+    if codes.total() < flags.size:
+        parts = (np.asarray(flags[..., t.y, t.x]) for t in ledger.grid)
+        codes = sum(map(codes_in, parts), Counter[int]())
+    root.attrs[GAPS] = json.dumps(shares_of(codes))
+    log.info("%s", shares_line(codes))

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube import accept, unplaced
 from cubefill.cube.counts import Encoding, encode, is_rounded
+from cubefill.cube.flags import codes_in
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
 from cubefill.store.encoding import Profile, encoding_of
@@ -171,6 +173,7 @@ class CubeWriter:
             counts, clipped = encode(block, piece.encoding)
             found = Tally({piece.name: clipped} if clipped else {})
             found.rounded |= {piece.name} if is_rounded(block, piece.encoding) else set()
+            found.codes += codes_in(counts) if piece.name == "fill_flag" else Counter[int]()
             with lock:
                 tally.add(found)
             return counts
