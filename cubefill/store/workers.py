@@ -32,7 +32,7 @@ GAPS = "gapfill_shares"
 
 
 @dataclass
-class Tally:
+class Losses:
     """What encoding did to the values of some tiles; adds up."""
 
     clipped: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,7 @@ class Tally:
     codes: Counter[int] = field(default_factory=Counter)
     """Code of `fill_flag` to the number of its values."""
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "Losses") -> None:
         """Adds what was found in other tiles."""
         for name, n in other.clipped.items():
             self.clipped[name] = self.clipped.get(name, 0) + n
@@ -61,7 +61,7 @@ class TileWriter(Protocol):
     def targets(self) -> Mapping[str, StoreLike]:
         """Name of each variable to the store that it is written to."""
 
-    def encoded(self, tile: Tile, given: Any, threads: int) -> tuple[Encoded, Tally]:
+    def encoded(self, tile: Tile, given: Any, threads: int) -> tuple[Encoded, Losses]:
         """Variables of a tile, from what the scheduler was given for it, on so many threads."""
 
 
@@ -70,7 +70,7 @@ def written(writer: TileWriter) -> list[StoreLike]:
     return list({id(t): t for t in writer.targets.values()}.values())
 
 
-def write_tile(writer: TileWriter, tile: Tile, given: Any, threads: int) -> Tally:
+def write_tile(writer: TileWriter, tile: Tile, given: Any, threads: int) -> Losses:
     """Computes all variables of a tile, writes them, whole shards at once, and marks the tile."""
     regions, tally = writer.encoded(tile, given, threads)
     for name, index, counts in regions:
@@ -105,7 +105,7 @@ def run_tiles(
     the writer; on a cluster it travels with the tile, and a tile that fails is tried three times.
     Without `workers` tiles run one after the other, each on all cores; on a cluster all threads.
     """
-    tally = Tally()
+    tally = Losses()
     if client is not None:
         outcomes = _on_cluster(writer, iter(todo), given, client, workers)
     elif workers is None:
@@ -114,7 +114,7 @@ def run_tiles(
         outcomes = _on_threads(writer, iter(todo), given, workers)
     try:
         for tile, outcome in outcomes:
-            if isinstance(outcome, Tally):
+            if isinstance(outcome, Losses):
                 tally.add(outcome)
                 bar.step({"tile": tile.name, "clipped": sum(outcome.clipped.values())})
                 log.debug("tile %s done", tile.name)
@@ -130,7 +130,7 @@ def run_tiles(
         consolidate(store)
 
 
-Outcomes = Generator[tuple[Tile, Tally | BaseException], None, None]
+Outcomes = Generator[tuple[Tile, Losses | BaseException], None, None]
 
 
 def _in_turn(writer: TileWriter, todo: Iterator[Tile], given: Callable[[Tile], Any]) -> Outcomes:
@@ -148,11 +148,11 @@ def _on_threads(
     """Tiles in order of completion; at most `workers` at once, so that memory keeps to the plan."""
     stopped = threading.Event()
 
-    def one(tile: Tile) -> Tally:
-        return Tally() if stopped.is_set() else write_tile(writer, tile, given(tile), 1)
+    def one(tile: Tile) -> Losses:
+        return Losses() if stopped.is_set() else write_tile(writer, tile, given(tile), 1)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="cubefill") as pool:
-        running: dict[Future[Tally], Tile] = {}
+        running: dict[Future[Losses], Tile] = {}
         try:
             while _top_up(running, todo, workers, lambda t: pool.submit(one, t)):
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -197,7 +197,7 @@ def _on_cluster(
         client.cancel(list(running))
 
 
-def _on_worker(writer: TileWriter, tile: Tile, packed: bytes) -> Tally:
+def _on_worker(writer: TileWriter, tile: Tile, packed: bytes) -> Losses:
     with dask.config.set(scheduler="threads"):
         return write_tile(writer, tile, pickle.loads(packed), _threads_here())
 
@@ -242,7 +242,7 @@ def refuse_memory(stores: Iterable[StoreLike], client: Any) -> None:
             )
 
 
-def _say(writer: TileWriter, tally: Tally) -> None:
+def _say(writer: TileWriter, tally: Losses) -> None:
     """Records, and says once, what encoding did to values."""
     for name, n in tally.clipped.items():
         attrs = zarr.open_array(writer.targets[name], path=name, mode="r+").attrs
