@@ -1,7 +1,7 @@
 """The default method against its peers on real places: error, intervals, time, and the gates.
 
     CUBEFILL_DATA=../shared/data python -m benchmarks.score_default --part tune
-    ... --part report --write docs/default.md        at the end, once a method stands
+    ... --part report --write default-scores.md      at the end, once a method stands
     ... --method blend --method utilise=CHECKPOINT   other methods beside the peers
 
 What is hidden and scored says `hidden.py`, which places there are `places.py`, what is compared

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cubefill.methods import Filled as Filled
     from cubefill.methods import Flag as Flag
     from cubefill.methods import Method as Method
+    from cubefill.methods import Near as Near
     from cubefill.methods import Needs as Needs
     from cubefill.methods import Span as Span
     from cubefill.methods import Whole as Whole
@@ -60,7 +61,7 @@ else:
         "errors": "CatalogueError CubeError CubefillError CubefillWarning DeviceError JobError "
         "MethodError PlanError ReadError StoreError",
         "formats": "from_geotiffs to_geotiff",
-        "methods": "Block Filled Flag Method Needs Span Whole list_methods register",
+        "methods": "Block Filled Flag Method Near Needs Span Whole list_methods register",
         "reports": "report",
         "stac": "load search",
         "store": "open_cube write_cube",

@@ -67,6 +67,10 @@ class GapfillAccessor:
         """The cube with NDVI and its flag; see `cubefill.with_ndvi`."""
         return cubefill.with_ndvi(self._ds, **options)
 
+    def shares(self) -> dict[str, float]:
+        """What filled how much of the gaps; see `cubefill.cube.fill_shares`."""
+        return cubefill.cube.fill_shares(self._ds)
+
     def report(self, **options: Any) -> "Report":
         """A report with pictures, shares and held-out errors; see `cubefill.report`."""
         return cubefill.report(self._ds, **options)

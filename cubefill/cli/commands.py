@@ -198,7 +198,10 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
 @command
 @click.argument("source")
 @click.argument("target")
-@click.option("--method", default="auto", show_default=True, help="See `cubefill methods`.")
+@click.option(
+    "--method", default="auto", show_default=True,
+    help="A name of `cubefill methods`; auto is samedate: what is clear on the same date tells.",
+)  # fmt: skip
 @click.option("--option", "choices", multiple=True, callback=pairs, metavar="KEY=VALUE")
 @click.option("--bands", help="Variables to fill, with commas; others are copied beside them.")
 @click.option("--ndvi", is_flag=True, help="Write NDVI with its own flag.")
@@ -224,7 +227,11 @@ def load(source: str, target: str, as_json: bool, dry_run: bool, **options: Any)
 @overwrite("TARGET")
 @_dry_run
 def fill(source: str, target: str, as_json: bool, dry_run: bool, **options: Any) -> None:
-    """Fill the gaps of the cube SOURCE into the Zarr store TARGET."""
+    """Fill the gaps of the cube SOURCE into the Zarr store TARGET.
+
+    When it is done, the log says what filled how much, and the store keeps it as gapfill_shares.
+    `cubefill score SOURCE` compares methods on pixels of the cube that are hidden.
+    """
     choices, scheduler = options.pop("choices"), options.pop("scheduler")
     for name in sorted(set(choices) & {*options, "client", "progress"}):
         raise click.UsageError(f"--option {name}={choices[name]}: pass --{name} {choices[name]}")

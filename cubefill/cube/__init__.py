@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cubefill.cube.dataset import check as check
     from cubefill.cube.dataset import check_values as check_values
     from cubefill.cube.dataset import describe as describe
+    from cubefill.cube.flags import fill_shares as fill_shares
     from cubefill.cube.georeference import crs_of as crs_of
     from cubefill.cube.georeference import follow as follow
     from cubefill.cube.georeference import resolution_of as resolution_of
@@ -28,6 +29,7 @@ else:
     _PUBLIC = {
         "conforming": "conform",
         "dataset": "accept check check_values describe",
+        "flags": "fill_shares",
         "georeference": "crs_of follow resolution_of settled transform_of unplaced",
         "indices": "ndvi with_ndvi",
         "variables": "chosen_bands spectral",

@@ -27,6 +27,17 @@ class Counts:
         float32 = np.dtype(np.float32)
         return decode(counts, Encoding(counts.dtype, float32, self.scale, self.nodata))
 
+    def encode(self, values: NDArray[Any]) -> NDArray[np.int16]:
+        """A new array of counts, `nodata` where there is NaN.
+
+        Examples
+        --------
+        >>> Counts().encode(np.float32([0.12, np.nan])).tolist()
+        [1200, -32768]
+        """
+        int16, float32 = np.dtype(np.int16), np.dtype(np.float32)
+        return encode(values, Encoding(int16, float32, self.scale, self.nodata))[0]
+
 
 @dataclass(frozen=True)
 class Encoding:

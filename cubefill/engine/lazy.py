@@ -49,7 +49,7 @@ def gapfill(
         cubefill's (`B04`, `time`) in the result; a warning says so.
     method
         A name (`cubefill.list_methods()`), a method object or class, or "package.module:Class".
-        "auto" stands for the default method.
+        "auto" stands for the default, `samedate`; see `docs/default.md`.
     times
         Dates of the result: None for the acquisition dates, "5D" for a regular axis, or an array.
         A date on the day of an acquisition shows that acquisition.

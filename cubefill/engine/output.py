@@ -14,6 +14,7 @@ from cubefill.engine.request import Request
 from cubefill.engine.work import Work
 from cubefill.methods import parameters
 from cubefill.store.source import StoreSource
+from cubefill.store.workers import GAPS
 from cubefill.version import __version__
 
 
@@ -78,7 +79,7 @@ def provenance(asked: Request) -> dict[str, Any]:
     learned: dict[str, Any] = getattr(method, "recorded", dict)()
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     line = f"{now} cubefill {__version__}: gapfill method={asked.name}"
-    attrs = dict(ds.attrs)
+    attrs = {n: v for n, v in ds.attrs.items() if n != GAPS}  # those of an earlier fill
     attrs |= {
         "gapfill_method": asked.name,
         "gapfill_parameters": json.dumps(parameters(method), default=str, sort_keys=True),

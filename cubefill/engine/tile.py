@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.cube.counts import Encoding, decode, encode
+from cubefill.cube.flags import codes_in
 from cubefill.cube.indices import (
     errors_together,
     index_flag,
@@ -23,7 +24,7 @@ from cubefill.engine.work import Region, Work
 from cubefill.store.encoding import encoding_of
 from cubefill.store.ledger import Tile, tiles
 from cubefill.store.source import Index, Source, StoreLike
-from cubefill.store.workers import Tally
+from cubefill.store.workers import Losses
 from cubefill.store.writing import index_of
 
 
@@ -44,33 +45,34 @@ class Job:
 
     def encoded(
         self, tile: Tile, given: Any, threads: int
-    ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Tally]:
+    ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Losses]:
         """One tile, filled step by step, as it is stored; its arrays serve the next tile again."""
         made = [n for n in self.targets if n not in self.carried]
         encodings = {n: encoding_of(n, dtype_of(n)) for n in made}
         shape = (len(self.work.axes.out), tile.y.stop - tile.y.start, tile.x.stop - tile.x.start)
         buffers = {n: _buffer(n, shape, e.dtype) for n, e in encodings.items()}
-        tally = Tally()
+        tally = Losses()
         for step in tiles(shape[1:], self.step):
             part = Region(_moved(step.y, tile.y.start), _moved(step.x, tile.x.start))
             into = {n: b[:, step.y, step.x] for n, b in buffers.items()}
             filled = fill_tile(self.work, part, into=into)
+            tally.codes += codes_in(filled["fill_flag"])
             for name, (counts, lost) in _with_ndvi(self, filled, encodings).items():
                 if counts is not into[name]:
                     into[name][...] = counts
                 if lost:
-                    tally.add(Tally({name: lost}))
+                    tally.add(Losses({name: lost}))
         index = (slice(0, shape[0]), tile.y, tile.x)
         done = [(n, index, buffers[n]) for n in made]
         return [*done, *(self._carry(n, tile, tally) for n in self.carried)], tally
 
-    def _carry(self, name: str, tile: Tile, tally: Tally) -> tuple[str, Index, NDArray[Any]]:
+    def _carry(self, name: str, tile: Tile, tally: Losses) -> tuple[str, Index, NDArray[Any]]:
         """A tile of a variable that nothing fills, as it is stored."""
         dims, source = self.carried[name]
         index = index_of(dims, tile) or ()
         counts, lost = encode(source.read(index), encoding_of(name, source.dtype))
         if lost:
-            tally.add(Tally({name: lost}))
+            tally.add(Losses({name: lost}))
         return name, index, counts
 
 

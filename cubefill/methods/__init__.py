@@ -32,6 +32,7 @@ from cubefill.methods.registry import register as register
 from cubefill.methods.registry import resolve as resolve
 from cubefill.methods.registry import table as table
 from cubefill.methods.windows import Axis as Axis
+from cubefill.methods.windows import Near as Near
 from cubefill.methods.windows import Span as Span
 from cubefill.methods.windows import Whole as Whole
 from cubefill.methods.windows import Window as Window

@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.flags import percent
 from cubefill.methods.contract import Flag, days_since
 from cubefill.plot.pixels import Cover, clear_of, covered, date_text, decimate, flag_label, thinned
 
@@ -145,7 +146,7 @@ def warnings_of(found: Summary) -> Iterator[str]:
         yield f"A source could not be read on {len(found.missing_dates)} dates ({shown})."
     if found.never > 0:
         yield (
-            f"{words(found.never)} of the pixels were never seen clear: nothing can fill them. "
+            f"{percent(found.never)} of the pixels were never seen clear: nothing can fill them. "
             "A bright roof or sand taken for cloud looks like this too."
         )
     if found.clear_dates[1] < FEW:
@@ -155,35 +156,22 @@ def warnings_of(found: Summary) -> Iterator[str]:
         )
     if found.long > 0.02:
         yield (
-            f"{words(found.long)} of the gaps are longer than {LONG:.0f} days: what fills them is "
-            "a guess, and no event inside them can be seen."
+            f"{percent(found.long)} of the gaps are longer than {LONG:.0f} days: what fills them "
+            "is a guess, and no event inside them can be seen."
         )
     if found.ends > 0.05:
         yield (
-            f"{words(found.ends)} of the gaps lie before the first or after the last clear "
+            f"{percent(found.ends)} of the gaps lie before the first or after the last clear "
             "observation of their pixel: they are extrapolated, not interpolated."
         )
     if found.flags.get(Flag.UNFILLABLE, 0) > 0:
-        yield f"{words(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
+        yield f"{percent(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
     if found.flags.get(Flag.INCOMPLETE, 0) > 0:
-        yield f"{words(found.flags[Flag.INCOMPLETE])} of the values lack a band (NaN there)."
+        yield f"{percent(found.flags[Flag.INCOMPLETE])} of the values lack a band (NaN there)."
     step = np.diff(days_since(found.time, found.time[0]))
     if (close := found.time[1:][step < 0.5]).size:
         days = ", ".join(map(date_text, close[:5]))
         yield f"Acquisitions less than half a day apart: {days}."
-
-
-def words(share: float) -> str:
-    """A share in percent, with one digit where it is small.
-
-    Examples
-    --------
-    >>> words(0.4321), words(0.0123), words(0.00001)
-    ('43 %', '1.2 %', '< 0.1 %')
-    """
-    if 0 < share < 0.001:
-        return "< 0.1 %"
-    return f"{100 * share:.1f} %" if 0 < share < 0.1 else f"{100 * share:.0f} %"
 
 
 def flag_rows(found: Summary) -> list[tuple[int, str, float]]:

@@ -11,6 +11,7 @@ import xarray as xr
 
 from cubefill.addresses import local_path, writing
 from cubefill.cube import accept, describe
+from cubefill.cube.flags import percent
 from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
 from cubefill.methods import AUTO, Flag, Method, name_of, resolve
@@ -19,7 +20,7 @@ from cubefill.ownership import claim_files
 from cubefill.plot.pixels import aligned, date_text, decimate, source_cube, thinned, with_valid
 from cubefill.reports import sections as parts
 from cubefill.reports.charts import clear_chart
-from cubefill.reports.facts import Summary, flag_rows, summarise, warnings_of, words
+from cubefill.reports.facts import Summary, flag_rows, summarise, warnings_of
 from cubefill.reports.html import GENERATOR, Section, notes, page, tiles
 
 EAGER = 512 * 2**20
@@ -177,7 +178,7 @@ def summary_html(ds: xr.Dataset) -> str:
     if known is not None and isinstance(known._data, np.ndarray) and known.size <= SMALL:
         values = known.values
         gaps = float((values != 0).mean() if known.dtype == np.uint8 else (~values).mean())
-        parts.append(f"{words(gaps)} {'filled' if 'fill_flag' in ds else 'missing'}")
+        parts.append(f"{percent(gaps)} {'filled' if 'fill_flag' in ds else 'missing'}")
     if "gapfill_method" in ds.attrs:
         parts.append(f"filled by {ds.attrs['gapfill_method']}")
     return (
@@ -257,7 +258,7 @@ def _score_warnings(scores: xr.Dataset | None) -> list[str]:
         if first > 1.02 * second:
             found.append(
                 f"On hidden pixels of this cube, the error of {name} in {what} is "
-                f"{words(float(first / second) - 1)} larger than that of linear."
+                f"{percent(float(first / second) - 1)} larger than that of linear."
             )
     return found
 
@@ -267,13 +268,13 @@ def _score_warnings(scores: xr.Dataset | None) -> list[str]:
 
 def _lead(ds: xr.Dataset, found: Summary, scores: xr.Dataset | None) -> str:
     values = [
-        (words(found.gaps), "of pixels and dates not clear"),
+        (percent(found.gaps), "of pixels and dates not clear"),
         (str(found.clear_dates[1]), f"clear dates of the median pixel, {found.time.size} in all"),
-        (words(found.long), "of the gaps over 60 days"),
+        (percent(found.long), "of the gaps over 60 days"),
     ]
     if found.flags:
         left = sum(found.flags.get(code, 0.0) for code in (7, 8))
-        values.append((words(left), "could not be filled"))
+        values.append((percent(left), "could not be filled"))
     if scores is not None:
         values.append(
             (f"{float(scores['mae'][0]):.4f}", f"held-out MAE of {scores['method_name'].values[0]}")
@@ -288,13 +289,13 @@ def _text(
 ) -> str:
     lines = [
         f"{title}: {describe(ds)}",
-        f"  gaps      {words(found.gaps)} of pixels and dates; {words(found.long)} of them over 60 "
-        f"days, {words(found.ends)} at an end of the series",
+        f"  gaps      {percent(found.gaps)} of pixels and dates; {percent(found.long)} of them "
+        f"over 60 days, {percent(found.ends)} at an end of the series",
         f"  clear     {found.clear_dates[0]} to {found.clear_dates[2]} dates a pixel, median "
         f"{found.clear_dates[1]}",
     ]
     if found.flags:
-        shares = ", ".join(f"{label} {words(share)}" for _, label, share in flag_rows(found))
+        shares = ", ".join(f"{label} {percent(share)}" for _, label, share in flag_rows(found))
         lines.append(f"  flags     {shares}")
     if scores is not None:
         each = ", ".join(

@@ -6,6 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from cubefill.cube.flags import percent
 from cubefill.errors import CubeError
 from cubefill.plot.curves import (
     Curve,
@@ -24,7 +25,7 @@ from cubefill.reports.charts import (
     flag_key,
     gap_bars,
 )
-from cubefill.reports.facts import Summary, words
+from cubefill.reports.facts import Summary
 from cubefill.reports.html import Picture, Section, figure, pairs, pin, score_table, slider
 
 PICTURE_PX = 400
@@ -84,7 +85,7 @@ def _before_after(cube: xr.Dataset | None, step: xr.Dataset, pins: str) -> str:
     after = rgba(step, colour_bands(step))
     flag = step["fill_flag"].transpose("y", "x").values
     first, note = _first(cube, step, after, flag)
-    date, clear = date_text(step["time"].values), words(float((flag == 0).mean()))
+    date, clear = date_text(step["time"].values), percent(float((flag == 0).mean()))
     body = slider(
         Picture(first, f"The cube on {date} before filling, in colour"),
         Picture(after, f"The cube on {date} after filling, in colour"),
@@ -105,7 +106,7 @@ def _two_dates(cube: xr.Dataset, found: Summary, pins: str) -> Section:
     body = "".join(
         figure(
             Picture(_colours(cube, _index(cube, found.time[i])), f"{what} in colour"),
-            f"{what}, {date_text(found.time[i])}: {words(float(found.clear[i]))} clear.",
+            f"{what}, {date_text(found.time[i])}: {percent(float(found.clear[i]))} clear.",
             pins=pins,
         )
         for what, i in days

@@ -1,9 +1,11 @@
 """Tiles at work on threads or on a dask cluster: one scheduler for cubes and for jobs."""
 
+import json
 import logging
 import pickle
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
@@ -11,11 +13,13 @@ from typing import Any, Protocol
 
 import cloudpickle  # type: ignore[import-untyped]
 import dask
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 from cubefill.cube.counts import SCALE
+from cubefill.cube.flags import codes_in, shares_line, shares_of
 from cubefill.errors import CubefillWarning, StoreError
 from cubefill.store.ledger import Ledger, Progress, Tile
 from cubefill.store.source import Index, StoreLike, describe
@@ -23,21 +27,27 @@ from cubefill.store.template import consolidate, write_region
 
 log = logging.getLogger("cubefill")
 
+GAPS = "gapfill_shares"
+"""Root attribute: JSON of the share of each code of `fill_flag` among the gaps."""
+
 
 @dataclass
-class Tally:
+class Losses:
     """What encoding did to the values of some tiles; adds up."""
 
     clipped: dict[str, int] = field(default_factory=dict)
     """Variable to the number of values that its type could not hold."""
     rounded: set[str] = field(default_factory=set)
     """Variables with values between counts."""
+    codes: Counter[int] = field(default_factory=Counter)
+    """Code of `fill_flag` to the number of its values."""
 
-    def add(self, other: "Tally") -> None:
+    def add(self, other: "Losses") -> None:
         """Adds what was found in other tiles."""
         for name, n in other.clipped.items():
             self.clipped[name] = self.clipped.get(name, 0) + n
         self.rounded |= other.rounded
+        self.codes += other.codes
 
 
 Encoded = Iterable[tuple[str, Index, NDArray[Any]]]
@@ -51,7 +61,7 @@ class TileWriter(Protocol):
     def targets(self) -> Mapping[str, StoreLike]:
         """Name of each variable to the store that it is written to."""
 
-    def encoded(self, tile: Tile, given: Any, threads: int) -> tuple[Encoded, Tally]:
+    def encoded(self, tile: Tile, given: Any, threads: int) -> tuple[Encoded, Losses]:
         """Variables of a tile, from what the scheduler was given for it, on so many threads."""
 
 
@@ -60,7 +70,7 @@ def written(writer: TileWriter) -> list[StoreLike]:
     return list({id(t): t for t in writer.targets.values()}.values())
 
 
-def write_tile(writer: TileWriter, tile: Tile, given: Any, threads: int) -> Tally:
+def write_tile(writer: TileWriter, tile: Tile, given: Any, threads: int) -> Losses:
     """Computes all variables of a tile, writes them, whole shards at once, and marks the tile."""
     regions, tally = writer.encoded(tile, given, threads)
     for name, index, counts in regions:
@@ -95,7 +105,7 @@ def run_tiles(
     the writer; on a cluster it travels with the tile, and a tile that fails is tried three times.
     Without `workers` tiles run one after the other, each on all cores; on a cluster all threads.
     """
-    tally = Tally()
+    tally = Losses()
     if client is not None:
         outcomes = _on_cluster(writer, iter(todo), given, client, workers)
     elif workers is None:
@@ -104,7 +114,7 @@ def run_tiles(
         outcomes = _on_threads(writer, iter(todo), given, workers)
     try:
         for tile, outcome in outcomes:
-            if isinstance(outcome, Tally):
+            if isinstance(outcome, Losses):
                 tally.add(outcome)
                 bar.step({"tile": tile.name, "clipped": sum(outcome.clipped.values())})
                 log.debug("tile %s done", tile.name)
@@ -115,11 +125,12 @@ def run_tiles(
     finally:
         outcomes.close()
         _say(writer, tally)
+    _say_gaps(writer, tally.codes)
     for store in written(writer):
         consolidate(store)
 
 
-Outcomes = Generator[tuple[Tile, Tally | BaseException], None, None]
+Outcomes = Generator[tuple[Tile, Losses | BaseException], None, None]
 
 
 def _in_turn(writer: TileWriter, todo: Iterator[Tile], given: Callable[[Tile], Any]) -> Outcomes:
@@ -137,11 +148,11 @@ def _on_threads(
     """Tiles in order of completion; at most `workers` at once, so that memory keeps to the plan."""
     stopped = threading.Event()
 
-    def one(tile: Tile) -> Tally:
-        return Tally() if stopped.is_set() else write_tile(writer, tile, given(tile), 1)
+    def one(tile: Tile) -> Losses:
+        return Losses() if stopped.is_set() else write_tile(writer, tile, given(tile), 1)
 
     with ThreadPoolExecutor(workers, thread_name_prefix="cubefill") as pool:
-        running: dict[Future[Tally], Tile] = {}
+        running: dict[Future[Losses], Tile] = {}
         try:
             while _top_up(running, todo, workers, lambda t: pool.submit(one, t)):
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -186,7 +197,7 @@ def _on_cluster(
         client.cancel(list(running))
 
 
-def _on_worker(writer: TileWriter, tile: Tile, packed: bytes) -> Tally:
+def _on_worker(writer: TileWriter, tile: Tile, packed: bytes) -> Losses:
     with dask.config.set(scheduler="threads"):
         return write_tile(writer, tile, pickle.loads(packed), _threads_here())
 
@@ -231,7 +242,7 @@ def refuse_memory(stores: Iterable[StoreLike], client: Any) -> None:
             )
 
 
-def _say(writer: TileWriter, tally: Tally) -> None:
+def _say(writer: TileWriter, tally: Losses) -> None:
     """Records, and says once, what encoding did to values."""
     for name, n in tally.clipped.items():
         attrs = zarr.open_array(writer.targets[name], path=name, mode="r+").attrs
@@ -254,3 +265,21 @@ def _say(writer: TileWriter, tally: Tally) -> None:
             CubefillWarning,
             stacklevel=4,
         )
+
+
+def _say_gaps(writer: TileWriter, codes: Counter[int]) -> None:
+    """Records, and says, what filled how much, once every tile of `fill_flag` is written.
+
+    Tiles that an earlier run wrote are read again, which takes a fraction of their filling.
+    """
+    store = writer.targets.get("fill_flag")
+    if store is None or not (ledger := Ledger(store)).complete:
+        return
+    flags, root = zarr.open_array(store, path="fill_flag", mode="r"), zarr.open_group(store)
+    if flags.dtype != "uint8" or (GAPS in root.attrs and not codes):
+        return
+    if codes.total() < flags.size:
+        parts = (np.asarray(flags[..., t.y, t.x]) for t in ledger.grid)
+        codes = sum(map(codes_in, parts), Counter[int]())
+    root.attrs[GAPS] = json.dumps(shares_of(codes))
+    log.info("%s", shares_line(codes))

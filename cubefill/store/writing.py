@@ -2,6 +2,7 @@
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube import accept, unplaced
 from cubefill.cube.counts import Encoding, encode, is_rounded
+from cubefill.cube.flags import codes_in
 from cubefill.errors import StoreError
 from cubefill.ownership import ID, marks
 from cubefill.store.encoding import Profile, encoding_of
@@ -32,7 +34,7 @@ from cubefill.store.template import (
     refuse_existing,
     refuse_own_source,
 )
-from cubefill.store.workers import Tally, refuse_memory, run_tiles
+from cubefill.store.workers import Losses, refuse_memory, run_tiles
 
 log = logging.getLogger("cubefill")
 
@@ -163,14 +165,15 @@ class CubeWriter:
 
     def encoded(
         self, tile: Tile, given: Sequence[Piece], threads: int
-    ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Tally]:
+    ) -> tuple[list[tuple[str, Index, NDArray[Any]]], Losses]:
         """Stored values of each piece; blocks go straight to their place, none is held twice."""
-        tally, lock = Tally(), threading.Lock()
+        tally, lock = Losses(), threading.Lock()
 
         def stored(block: NDArray[Any], piece: Piece) -> NDArray[Any]:
             counts, clipped = encode(block, piece.encoding)
-            found = Tally({piece.name: clipped} if clipped else {})
+            found = Losses({piece.name: clipped} if clipped else {})
             found.rounded |= {piece.name} if is_rounded(block, piece.encoding) else set()
+            found.codes += codes_in(counts) if piece.name == "fill_flag" else Counter[int]()
             with lock:
                 tally.add(found)
             return counts

@@ -1,3 +1,4 @@
+import json
 import logging
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import pytest
 import xarray as xr
 from zarr.storage import MemoryStore
 
-from cubefill.cube import indices
+from cubefill.cube import fill_shares, indices
 from cubefill.engine import gapfill
 from cubefill.engine.job import run
 from cubefill.errors import CubefillError, CubefillWarning, JobError, StoreError
@@ -134,6 +135,44 @@ def test_a_job_that_stopped_goes_on_where_it_stopped(stored: Path, tmp_path: Pat
     assert seen == [(2, 6), (3, 6), (4, 6), (5, 6), (6, 6)]
     whole = run(stored, tmp_path / "whole.zarr", method, tile=32, progress=False)
     equal(out, whole)
+
+
+def shares(ds: xr.Dataset) -> dict[str, float]:
+    """Share of each code among the gaps, by comparing values."""
+    flag = ds["fill_flag"].values
+    gaps = flag[(flag != Flag.OBSERVED) & (flag != Flag.NO_DATA)]
+    return {f.name.lower(): float((gaps == f).mean()) for f in Flag if (gaps == f).any()}
+
+
+def test_a_job_says_and_records_what_filled_how_much(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, "cubefill"):
+        out = run(stored, tmp_path / "a.zarr", "linear", tile=32, max_gap=20, progress=False)
+    told = json.loads(out.attrs["gapfill_shares"])
+    assert told == pytest.approx(shares(out), abs=1e-6)
+    assert set(told) == {"interpolated", "extrapolated", "unfillable"}
+    assert list(told.values()) == sorted(told.values(), reverse=True)
+    assert out.gapfill.shares() == fill_shares(out.compute()) == told
+    (line,) = [r.message for r in caplog.records if "were gaps" in r.message]
+    assert f"% of them {next(iter(told))}, " in line
+    again = gapfill(out, "linear", valid=out["fill_flag"] == 0)
+    assert "gapfill_shares" not in again.attrs
+    stored_again = write_cube(again, tmp_path / "b.zarr", progress=False)
+    assert stored_again.attrs["gapfill_shares"] == json.dumps(again.gapfill.shares())
+
+
+def test_shares_of_a_job_that_went_on_are_of_all_tiles(
+    stored: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    switch = tmp_path / "switch"
+    switch.touch()
+    with pytest.raises(JobError), caplog.at_level(logging.INFO, "cubefill"):
+        run(stored, tmp_path / "a.zarr", Failing(str(switch)), tile=32, progress=False)
+    assert "were gaps" not in caplog.text
+    switch.unlink()
+    out = run(stored, tmp_path / "a.zarr", Failing(str(switch)), tile=32, progress=False)
+    assert json.loads(out.attrs["gapfill_shares"]) == pytest.approx(shares(out), abs=1e-6)
 
 
 def test_failing_tiles_can_be_skipped(

@@ -1,6 +1,7 @@
 """Same-date regression as a method: learned once a cube, applied to any block of it."""
 
 import copy
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -9,6 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from cubefill.cube.flags import percent
 from cubefill.errors import MethodError
 from cubefill.methods.contract import (
     Block,
@@ -30,6 +32,8 @@ from cubefill.methods.samedate.kernels import REACH, WIDTH, answer, settle, taps
 from cubefill.methods.samedate.regression import Coefficients, regressed
 from cubefill.methods.samedate.suspects import suspects, usual_change
 from cubefill.methods.windows import Near
+
+log = logging.getLogger("cubefill")
 
 COMPLETE = 0.99
 """Share of the clear pixels in which a band must hold data to be told with the others."""
@@ -73,6 +77,8 @@ class SameDate:
     """Share of the clear observations of the sample that look like a cloud or its shadow."""
     errors: Table | None = field(default=None, init=False, repr=False, compare=False)
     """Expected errors, once `prepare` has seen a sample that asks for them."""
+    dates: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
+    """Dates of the sample, ISO."""
 
     needs: ClassVar[Needs] = Needs(space=Near(REACH))
     flag: ClassVar[Flag] = Flag.INTERPOLATED
@@ -103,7 +109,9 @@ class SameDate:
         hidden = plain if doubtful is None else _without(plain, doubtful)
         curve = self.curve.prepare(hidden)
         share = 0.0 if doubtful is None else doubtful.sum() / max(1, sample.valid.sum())
-        made = made._with(curve=curve, suspect=float(share))
+        dates = tuple(np.datetime_as_string(sample.time, unit="D").tolist())
+        made = made._with(curve=curve, suspect=float(share), dates=dates)
+        log.info("%s", made._said())
         if not sample.std and not sample.quantiles:
             return made
         limits = dict.fromkeys(("max_gap", "max_extrapolate"))
@@ -137,10 +145,25 @@ class SameDate:
         return suspects(values, clear, _seconds(block), self.usual)
 
     def recorded(self) -> dict[str, Any]:
-        """What was learned, as plain values for attributes."""
-        told = self.learned.pixels.tolist() if self.learned else []
-        own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
+        """What was learned, as plain values for attributes.
+
+        How many dates tell of their gaps, the clear pixels of the sample that each was learned from
+        (0 for one that tells nothing), and the share of suspect observations.
+        """
+        pixels = self.learned.pixels.tolist() if self.learned else [0] * len(self.dates)
+        own = {
+            "same_date_dates": f"{np.count_nonzero(pixels)} of {len(self.dates)}",
+            "same_date_pixels": dict(zip(self.dates, pixels, strict=True)),
+            "suspect_share": round(self.suspect, 6),
+        }
         return {**self.curve.recorded(), **own, **(self.errors.recorded() if self.errors else {})}
+
+    def _said(self) -> str:
+        told = self.recorded()["same_date_dates"]
+        return (
+            f"{told} dates have enough clear pixels to tell of their gaps; {percent(self.suspect)} "
+            "of the clear observations look like a cloud or its shadow and tell nothing"
+        )
 
     def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
         """How the error of an output, or its quantile, goes with those of the others."""
