@@ -142,7 +142,7 @@ class SameDate:
         own = {"same_date_pixels": told, "suspect_share": round(self.suspect, 6)}
         return {**self.curve.recorded(), **own, **(self.errors.recorded() if self.errors else {})}
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
         """How the error of an output, or its quantile, goes with those of the others."""
         return self.errors.errors_together(output) if self.errors else {}
 
