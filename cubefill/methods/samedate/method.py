@@ -165,7 +165,7 @@ class SameDate:
             "of the clear observations look like a cloud or its shadow and tell nothing"
         )
 
-    def errors_together(self, output: str) -> dict[str, tuple[float, tuple[float, ...]]]:
+    def errors_together(self, output: str) -> dict[str, tuple[float, float]]:
         """How the error of an output, or its quantile, goes with those of the others."""
         return self.errors.errors_together(output) if self.errors else {}
 
