@@ -107,7 +107,7 @@ def of_fill(
     """
     names = tuple(b for b in spectral(test) if b in filled and b in baseline)
     flag = filled["fill_flag"].values if "fill_flag" in filled else np.zeros(where.shape)
-    codes = np.nan_to_num(flag, nan=Flag.NO_DATA)
+    codes = np.nan_to_num(flag, nan=Flag.NO_DATA).astype(np.uint8)
     at = cells(codes, test["valid"].values, whole_days(test["time"].values))[where]
     pair = ndvi_mae(names)
     sides = [
