@@ -6,22 +6,21 @@ from benchmarks import gates, peers, score_default
 from benchmarks.places import Place
 from benchmarks.score_default import Scores
 from cubefill import simulate
-from cubefill.methods import AUTO, METHODS
+from cubefill.methods import METHODS
 
 LIMITS = {
-    ("partly", "bands"): 0.65,
-    ("partly", "NDVI"): 0.85,
-    ("omission", "bands"): 0.50,
+    ("partly", "bands"): 0.48,
+    ("partly", "NDVI"): 0.62,
+    ("omission", "bands"): 0.22,
     ("gap30", "bands"): 1.0,
-    ("last20", "bands"): 1.0,
+    ("last20", "bands"): 1.03,
 }
-"""Largest error over that of linear on the same values, by scenario and what is judged."""
-WORSE = 1.10
+"""Largest error over that of linear on the same values, by scenario and what is judged. Here whole
+dates are as fast to change as the simulator has it; no curve beats the last value at the end."""
+WORSE = 1.06
 """Largest ratio of a stratum of many values: these are two small places."""
 
-JUDGED = AUTO if AUTO != "linear" else "samedate"
-
-pytestmark = pytest.mark.skipif(JUDGED not in METHODS, reason=f"{JUDGED} is not there to judge")
+pytestmark = pytest.mark.skipif("samedate" not in METHODS, reason="there is no same-date to judge")
 
 
 def place(seed: int) -> Place:
@@ -32,7 +31,7 @@ def place(seed: int) -> Place:
 
 @pytest.fixture(scope="module")
 def scores() -> Scores:
-    methods, absent = peers.peers([JUDGED])
+    methods, absent = peers.peers(["auto"])
     assert not absent
     scenarios = list(dict.fromkeys(scenario for scenario, _ in LIMITS))
     return score_default.measure([place(1), place(2)], methods, [], [0], scenarios, say=False)
@@ -40,17 +39,17 @@ def scores() -> Scores:
 
 def test_every_scenario_is_measured(scores: Scores) -> None:
     assert set(scores.names(0)) == {scenario for scenario, _ in LIMITS}
-    assert all(scores.pooled(s, JUDGED).main.n > 10_000 for s in scores.names(0))
+    assert all(scores.pooled(s, "auto").main.n > 10_000 for s in scores.names(0))
 
 
 @pytest.mark.parametrize(("scenario", "what"), LIMITS)
 def test_error_against_linear(scores: Scores, scenario: str, what: str) -> None:
-    assert scores.pooled(scenario, JUDGED).tallies[what].ratio <= LIMITS[scenario, what]
+    assert scores.pooled(scenario, "auto").tallies[what].ratio <= LIMITS[scenario, what]
 
 
 def test_no_stratum_is_much_worse_than_linear(scores: Scores) -> None:
     for scenario in scores.names(0):
-        for variable, tally in scores.pooled(scenario, JUDGED).tallies.items():
+        for variable, tally in scores.pooled(scenario, "auto").tallies.items():
             for stratum, found in gates.strata_of(tally):
                 if found["n"] > gates.MANY:
                     assert found["ratio"] <= WORSE, (scenario, variable, stratum)
@@ -61,6 +60,6 @@ def test_clear_values_are_kept(scores: Scores) -> None:
 
 
 def test_intervals_hold_what_they_say(scores: Scores) -> None:
-    rows = [scores.pooled(scenario, JUDGED) for scenario in scores.names(0)]
+    rows = [scores.pooled(scenario, "auto") for scenario in scores.names(0)]
     inside = sum(r.tallies["bands"].total("inside") for r in rows)
     assert 0.85 <= inside / sum(r.tallies["bands"].total("known") for r in rows) <= 0.95
