@@ -8,7 +8,6 @@ the package of that name, which `pip install --no-deps satcube opencv-python-hea
 import ast
 import importlib
 import importlib.util
-import inspect
 import sys
 import tempfile
 from collections.abc import Callable, Iterable
@@ -24,6 +23,7 @@ import xarray as xr
 import cubefill
 from cubefill.cube import spectral
 from cubefill.errors import CubefillError, MethodError
+from cubefill.evaluate.errors import ENDS
 from cubefill.methods import METHODS, resolve, traits
 
 Fill = Callable[[xr.Dataset, bool], xr.Dataset]
@@ -31,11 +31,9 @@ Fill = Callable[[xr.Dataset, bool], xr.Dataset]
 PEERS = ("linear", "whittaker", "whittaker:lam=1e4", "savgol", "climatology", "nearest")
 SIMPLE = ("savgol", "climatology", "nearest", "whittaker:lam=1e4")
 """Peers whose intervals are not scored: they would take most of the time."""
-OWN = ("blend", "samedate", "auto")
+OWN = ("blend", "samedate", "utilise", "auto")
 """Scored where this version has them."""
 PROTOTYPE = Path(__file__).parents[2] / "shared" / "prototypes" / "samedate" / "samedate.py"
-QUANTILES = (0.05, 0.95)
-"""Ends of the interval of 90 %."""
 NOT_CUBEFILL = ("prototype", "satcube")
 
 
@@ -90,12 +88,10 @@ def _value(text: str) -> object:
 
 
 def _by_cubefill(name: str, options: dict[str, object], cube: xr.Dataset, std: bool) -> xr.Dataset:
-    """With errors, also the ends of the interval where this version gives quantiles."""
     method = resolve(name, **options)
-    std = std and traits(method, spectral(cube)).gives_std
-    known = "quantiles" in inspect.signature(cubefill.gapfill).parameters
-    ends = {"quantiles": QUANTILES} if std and known else {}
-    return cubefill.gapfill(cube, method, std=std, **ends).compute()
+    what = traits(method, spectral(cube))
+    ends = ENDS if std and what.gives_quantiles else ()
+    return cubefill.gapfill(cube, method, std=std and what.gives_std, quantiles=ends).compute()
 
 
 # ------------------------------------------------------------------ the prototype

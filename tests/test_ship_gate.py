@@ -6,36 +6,32 @@ from benchmarks import gates, peers, score_default
 from benchmarks.places import Place
 from benchmarks.score_default import Scores
 from cubefill import simulate
-from cubefill.methods import AUTO, METHODS
+from cubefill.methods import METHODS
 
 LIMITS = {
-    ("partly", "bands"): 0.65,
-    ("partly", "NDVI"): 0.85,
-    ("omission", "bands"): 0.50,
-    ("gap30", "bands"): 1.0,
-    ("last20", "bands"): 1.0,
+    ("partly", "bands"): 0.50,
+    ("partly", "NDVI"): 0.65,
+    ("omission", "bands"): 0.25,
+    ("gap30", "bands"): 0.98,
+    ("last20", "bands"): 1.01,
 }
-"""Largest error over that of linear on the same values, by scenario and what is judged."""
-WORSE = 1.10
-"""Largest ratio of a stratum of many values: these are two small places."""
+"""Largest error over that of linear on the same values, by scenario and what is judged. No curve
+beats the last value at the end of a series that the simulator makes."""
 
-pytestmark = pytest.mark.skipif(
-    "samedate" not in METHODS, reason=f"the default is {AUTO!r}; these limits are for same-date"
-)
-
-
-def place(seed: int) -> Place:
-    scene = simulate.scene(size=64, dates=60, days=300, seed=seed, cloud=0.4, sar=False, dem=False,
-                           bands=("B02", "B03", "B04", "B08"))  # fmt: skip
-    return Place(f"scene {seed}", scene.cube[["B02", "B03", "B04", "B08", "valid"]])
+pytestmark = pytest.mark.skipif("samedate" not in METHODS, reason="there is no same-date to judge")
 
 
 @pytest.fixture(scope="module")
 def scores() -> Scores:
+    scene = simulate.scene(size=48, dates=60, days=300, seed=1, cloud=0.4, sar=False, dem=False,
+                           bands=("B02", "B03", "B04", "B08"))  # fmt: skip
+    place = Place("farmland", scene.cube[["B02", "B03", "B04", "B08", "valid"]])
     methods, absent = peers.peers(["auto"])
     assert not absent
-    scenarios = list(dict.fromkeys(scenario for scenario, _ in LIMITS))
-    return score_default.measure([place(1), place(2)], methods, [], [0], scenarios, say=False)
+    others = list(dict.fromkeys(scenario for scenario, _ in LIMITS if scenario != "partly"))
+    found = score_default.measure([place], methods, [], [0], ["partly"], say=False)
+    more = score_default.measure([place], methods, [], [0], others, std=False, say=False)
+    return Scores({**found.rows, **more.rows})
 
 
 def test_every_scenario_is_measured(scores: Scores) -> None:
@@ -53,14 +49,13 @@ def test_no_stratum_is_much_worse_than_linear(scores: Scores) -> None:
         for variable, tally in scores.pooled(scenario, "auto").tallies.items():
             for stratum, found in gates.strata_of(tally):
                 if found["n"] > gates.MANY:
-                    assert found["ratio"] <= WORSE, (scenario, variable, stratum)
+                    assert found["ratio"] <= gates.WORSE, (scenario, variable, stratum)
 
 
 def test_clear_values_are_kept(scores: Scores) -> None:
     assert not any(row.changed for row in scores.rows.values())
 
 
-def test_intervals_hold_what_they_say(scores: Scores) -> None:
-    rows = [scores.pooled(scenario, "auto") for scenario in scores.names(0)]
-    inside = sum(r.tallies["bands"].total("inside") for r in rows)
-    assert 0.85 <= inside / sum(r.tallies["bands"].total("known") for r in rows) <= 0.95
+def test_the_interval_holds_most_of_the_truth(scores: Scores) -> None:
+    for tally in scores.pooled("partly", "auto").tallies.values():
+        assert tally.mean("inside") >= 0.87

@@ -1,7 +1,7 @@
 """One cube under one seed, filled by every method: a window in memory, hidden pixels, fills."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -146,10 +146,13 @@ def observed(part: xr.Dataset, gaps: Gaps, seed: int) -> NDArray[np.bool_]:
     return both
 
 
-def fill(test: xr.Dataset, method: Method, *, std: bool = True) -> xr.Dataset:
-    """The filled window, NaN where the method gave up; `std` where it knows its error."""
-    wanted = std and traits(method, spectral(test)).gives_std
-    out = gapfill(test, method, std=wanted).compute()
+def fill(
+    test: xr.Dataset, method: Method, *, std: bool = True, quantiles: Iterable[float] = ()
+) -> xr.Dataset:
+    """The filled window, NaN where the method gave up; errors where it knows them."""
+    what = traits(method, spectral(test))
+    wanted = quantiles if what.gives_quantiles else ()
+    out = gapfill(test, method, std=std and what.gives_std, quantiles=wanted).compute()
     if "fill_flag" not in out:
         return out
     left = out["fill_flag"].isin([int(Flag.SOURCE_MISSING), int(Flag.UNFILLABLE)])

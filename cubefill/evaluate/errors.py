@@ -11,11 +11,13 @@ from cubefill.evaluate.cases import Bool, MethodLike, borrowed, fill, observed, 
 from cubefill.evaluate.strata import Floats, whole_days
 from cubefill.evaluate.tally import Tally, cells
 from cubefill.gaps import Gaps, apply
-from cubefill.methods import name_of, resolve
+from cubefill.methods import name_of, quantile_name, resolve
 from cubefill.metrics import Coverage, ndvi_mae
 
 BANDS = "bands"
 """`variable` of all bands together."""
+ENDS = (0.05, 0.95)
+"""Quantiles between which `tally.LEVEL` of the truth should lie."""
 
 
 def errors_by_gap(
@@ -73,7 +75,7 @@ def errors_by_gap(
     gaps = gaps if gaps is not None else borrowed(part, seed)
     hidden = observed(part, gaps, seed)
     test = apply(part, hidden, hidden_as="clouds", seed=seed)
-    fills = fill(test, chosen), fill(test, base, std=False)
+    fills = fill(test, chosen, quantiles=ENDS), fill(test, base, std=False)
     tallies = of_fill(test, part, hidden, *fills)
     total = next(iter(tallies.values()), Tally())
     if not total.n:
@@ -107,7 +109,7 @@ def of_fill(
     """
     names = tuple(b for b in spectral(test) if b in filled and b in baseline)
     flag = filled["fill_flag"].values if "fill_flag" in filled else np.zeros(where.shape)
-    codes = np.nan_to_num(flag, nan=Flag.NO_DATA)
+    codes = np.nan_to_num(flag, nan=Flag.NO_DATA).astype(np.uint8)
     at = cells(codes, test["valid"].values, whole_days(test["time"].values))[where]
     pair = ndvi_mae(names)
     sides = [
@@ -125,7 +127,7 @@ def of_fill(
 
 def interval(filled: xr.Dataset, name: str, where: Bool) -> tuple[Floats, Floats] | None:
     """Both ends of what should hold 90 % of the truth: quantiles, else standard deviations."""
-    ends = [f"{name}_q05", f"{name}_q95"]
+    ends = [quantile_name(name, level) for level in ENDS]
     if all(end in filled for end in ends):
         low, high = (filled[e].transpose("time", "y", "x").values[where] for e in ends)
         return low, high
