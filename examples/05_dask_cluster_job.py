@@ -72,7 +72,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("target", nargs="?", help="store to write")
     parser.add_argument("--scheduler", help="address, such as tcp://host:8786")
     parser.add_argument("--scheduler-file", help="file that the scheduler wrote")
-    parser.add_argument("--method", default="linear")
+    parser.add_argument("--method", default="auto")
     args = parser.parse_args()
     if args.source is not None and args.target is None:
         parser.error("source without target: use both")

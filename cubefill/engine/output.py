@@ -91,8 +91,9 @@ def provenance(asked: Request) -> dict[str, Any]:
     band = work.sources[work.bands[0]]
     if isinstance(band, StoreSource) and isinstance(band.store, str):
         attrs["gapfill_source"] = band.store
-    if learned:
-        attrs["gapfill_learned"] = json.dumps(learned, default=float, sort_keys=True)
+    if learned:  # tables last: what shows the beginning shows the rest
+        order = sorted(learned, key=lambda n: (isinstance(learned[n], dict | list), n))
+        attrs["gapfill_learned"] = json.dumps({n: learned[n] for n in order}, default=float)
     return attrs
 
 

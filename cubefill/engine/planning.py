@@ -54,7 +54,7 @@ class Plan:
     bytes_once: int = 0
     """Bytes held once for all workers of a process: the weights of a net."""
     bytes_pass: int = 0
-    """Bytes of one pass of a net."""
+    """Bytes of one pass of a net, or of what a method holds beside its arrays."""
     passes: int = 0
     """Passes at once; a worker beyond them waits for its turn with its tile alone."""
     step: int | None = None
@@ -90,22 +90,28 @@ class Plan:
 
     @property
     def _workers(self) -> str:
-        net = f" + net {size(self.bytes_net)}" if self.bytes_net else ""
+        net = f" + {self._scratch} {size(self.bytes_net)}" if self.bytes_net else ""
         return f"{self.workers} workers x {size(self.bytes_tile)}{net}"
+
+    @property
+    def _scratch(self) -> str:
+        """What to call that which is held beside the tiles."""
+        return "net" if self.bytes_once else "scratch"
 
     def _rows(self) -> dict[str, str]:
         ny, nx = self.shape
-        net = f"{size(self.bytes_once)} of weights once, {self.passes} x {size(self.bytes_pass)}"
+        once = f"{size(self.bytes_once)} of weights once, " if self.bytes_once else ""
+        passes = f"{self.passes} x {size(self.bytes_pass)}"
         rows = {
             "method": f"{self.method} -> {', '.join(self.gives)}",
             "needs": _needs_line(self.needs),
             "cube": f"{self.dates_in} dates x {ny} x {nx} px, {size(self.bytes_cube)}",
             "result": f"{self.dates_out} dates, {size(self.bytes_out)}",
             "tiles": f"{self.tiles} of {self.tile} px, halo {self.halo} px, {self.tasks} tasks",
-            "net": f"{net} of passes at once",
+            self._scratch: f"{once}{passes} of passes at once",
             "memory": f"{self._workers} = {size(self.peak)} of {size(self.memory)}",
         }
-        return rows if self.bytes_net else {k: v for k, v in rows.items() if k != "net"}
+        return {k: v for k, v in rows.items() if self.bytes_net or k != self._scratch}
 
 
 def plan(

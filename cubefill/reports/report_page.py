@@ -276,9 +276,11 @@ def _lead(ds: xr.Dataset, found: Summary, scores: xr.Dataset | None) -> str:
         left = sum(found.flags.get(code, 0.0) for code in (7, 8))
         values.append((percent(left), "could not be filled"))
     if scores is not None:
-        values.append(
-            (f"{float(scores['mae'][0]):.4f}", f"held-out MAE of {scores['method_name'].values[0]}")
-        )
+        first, second = scores["method_name"].values[:2]
+        mae = scores["mae"].values
+        values.append((f"{mae[0]:.4f}", f"held-out MAE of {first}"))
+        if second == "linear" and mae[1] > 0:
+            values.append((f"{mae[0] / mae[1]:.2f}", "times the held-out MAE of linear"))
     every = f", numbers from one pixel in {found.every**2}" if found.every > 1 else ""
     days = f"{date_text(found.time[0])} to {date_text(found.time[-1])}"
     return f"<p>{escape(describe(ds))}</p><p>{days}{every}</p>{tiles(values)}"

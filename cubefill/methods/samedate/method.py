@@ -41,6 +41,9 @@ COMPLETE = 0.99
 SUPPORTS = (150, 600)
 """Clear pixels of a date in the sample that tell weak, fair and good support apart."""
 
+EVERY = 1 << 16
+"""More passes at once than there are workers."""
+
 FILLED = (Flag.INTERPOLATED, Flag.EXTRAPOLATED, Flag.FEW_OBSERVATIONS)
 """What a regression may better."""
 
@@ -170,9 +173,10 @@ class SameDate:
         return self.errors.errors_together(output) if self.errors else {}
 
     def scratch(self, block: Block) -> Scratch:
-        """Two arrays of all bands as float32."""
+        """Two arrays of all bands as float32, of every worker: none waits for another."""
         steps, pixels = len(block.time), block.valid[0].size
-        return Scratch(each=2 * 4 * steps * pixels * len(block.bands) + 2 * steps * pixels)
+        each = 2 * 4 * steps * pixels * len(block.bands) + 2 * steps * pixels
+        return Scratch(each=each, passes=EVERY)
 
     def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
         """Filled blocks, one for each block given."""
