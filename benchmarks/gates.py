@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cubefill.evaluate.tally import Tally
+from cubefill.evaluate.tally import ErrorSums
 from cubefill.methods import AUTO
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def markdown(scores: "Scores") -> str:
     return "\n".join(["## Gates", "", told, "", *lines])
 
 
-def strata_of(tally: Tally) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+def strata_of(tally: ErrorSums) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """Flag, gap length and position, and the figures, of each stratum that holds a value."""
     table = tally.table()
     for key in ((f, g, p) for f in table.flag.values for g in table.gap_length.values
@@ -110,7 +110,7 @@ def _limit(
         worst = max(ratios, key=lambda p: ratios[p]) if ratios else ""
         value, where = ratios.get(worst, float("nan")), f" {worst}"
     else:
-        value = scores.pooled(scenario, label).tallies.get(what, Tally()).ratio
+        value = scores.pooled(scenario, label).tallies.get(what, ErrorSums()).ratio
         where = ""
     name = f"{scenario}, {'worst place' if what == 'worst' else what + ' pooled'}"
     found = f"{value:.3f}{where}" if value == value else "–"
@@ -152,10 +152,10 @@ def _clear(scores: "Scores", kind: str, label: str) -> Gate:
 def _intervals(scores: "Scores", kind: str, label: str) -> Iterator[Gate]:
     """Coverage over all scenarios, the stratum that is farthest off, and the interval score."""
     for variable in ("bands", "NDVI"):
-        own, base = Tally(), Tally()
+        own, base = ErrorSums(), ErrorSums()
         for scenario in scores.names(0):
-            own = own + scores.pooled(scenario, label).tallies.get(variable, Tally())
-            base = base + scores.pooled(scenario, "linear").tallies.get(variable, Tally())
+            own = own + scores.pooled(scenario, label).tallies.get(variable, ErrorSums())
+            base = base + scores.pooled(scenario, "linear").tallies.get(variable, ErrorSums())
         if not own.total("known"):
             yield Gate(kind, f"coverage, {variable}", "", "no interval", float("nan"))
             continue

@@ -33,7 +33,7 @@ from benchmarks.places import Place
 from cubefill.cube import spectral
 from cubefill.errors import CubefillError
 from cubefill.evaluate.errors import BANDS, of_fill
-from cubefill.evaluate.tally import Tally
+from cubefill.evaluate.tally import ErrorSums
 from cubefill.methods import AUTO
 
 NDVI = "NDVI"
@@ -43,7 +43,7 @@ NDVI = "NDVI"
 class Row:
     """One method on one scenario of one place."""
 
-    tallies: dict[str, Tally] = field(default_factory=dict)
+    tallies: dict[str, ErrorSums] = field(default_factory=dict)
     """Of `BANDS` and `NDVI`, as the place has them."""
     seconds: float = 0.0
     with_interval: float = float("nan")
@@ -55,7 +55,10 @@ class Row:
     def __add__(self, other: "Row") -> "Row":
         names = dict.fromkeys([*self.tallies, *other.tallies])
         return Row(
-            {n: self.tallies.get(n, Tally()) + other.tallies.get(n, Tally()) for n in names},
+            {
+                n: self.tallies.get(n, ErrorSums()) + other.tallies.get(n, ErrorSums())
+                for n in names
+            },
             self.seconds + other.seconds,
             np.nansum([self.with_interval, other.with_interval]) or float("nan"),
             self.asked + other.asked,
@@ -63,9 +66,9 @@ class Row:
         )
 
     @property
-    def main(self) -> Tally:
+    def main(self) -> ErrorSums:
         """Of the bands, of NDVI where there is nothing else."""
-        return self.tallies.get(BANDS) or self.tallies.get(NDVI) or Tally()
+        return self.tallies.get(BANDS) or self.tallies.get(NDVI) or ErrorSums()
 
 
 @dataclass
@@ -254,7 +257,7 @@ def intervals_table(scores: Scores) -> str:
             cells_ = []
             for scenario in scores.names(0):
                 own, linear = (
-                    scores.pooled(scenario, m).tallies.get(variable, Tally())
+                    scores.pooled(scenario, m).tallies.get(variable, ErrorSums())
                     for m in (label, "linear")
                 )
                 known = own.total("known")

@@ -14,7 +14,7 @@ from benchmarks.places import Place
 from benchmarks.score_default import Row, Scores
 from cubefill import simulate
 from cubefill.cube.flags import Flag
-from cubefill.evaluate.tally import LEVEL, Tally, cells
+from cubefill.evaluate.tally import LEVEL, ErrorSums, cells
 from cubefill.methods import METHODS
 
 Case = tuple[Place, list[Any]]
@@ -112,7 +112,7 @@ def _row(ratio: float, n: int = 2000, changed: int = 0) -> Row:
     day, seen = np.array([0.0, 5, 10]), np.zeros((3, 1, 1), bool)
     seen[[0, 2]] = True
     where = np.full(n, cells(np.full(seen.shape, Flag.SAME_DATE), seen, day)[1, 0, 0])
-    tally, truth = Tally(), np.zeros(n)
+    tally, truth = ErrorSums(), np.zeros(n)
     value = np.linspace(0, 2 * ratio, n)
     end = np.quantile(value, LEVEL)
     tally.add(value, truth, where, baseline=np.ones(n), interval=(value - end, value + end))

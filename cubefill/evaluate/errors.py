@@ -9,7 +9,7 @@ from cubefill.cube.indices import with_ndvi
 from cubefill.errors import CubeError
 from cubefill.evaluate.cases import Bool, MethodLike, borrowed, fill, observed, window
 from cubefill.evaluate.strata import Floats, whole_days
-from cubefill.evaluate.tally import Tally, cells
+from cubefill.evaluate.tally import ErrorSums, cells
 from cubefill.gaps import Gaps, apply
 from cubefill.methods import name_of, quantile_name, resolve
 from cubefill.metrics import Coverage, ndvi_mae
@@ -77,7 +77,7 @@ def errors_by_gap(
     test = apply(part, hidden, hidden_as="clouds", seed=seed)
     fills = fill(test, chosen, quantiles=ENDS), fill(test, base, std=False)
     tallies = of_fill(test, part, hidden, *fills)
-    total = next(iter(tallies.values()), Tally())
+    total = next(iter(tallies.values()), ErrorSums())
     if not total.n:
         raise CubeError(
             f"{name_of(chosen)} and {name_of(base)} filled no hidden pixel in common: expected at "
@@ -95,7 +95,7 @@ def errors_by_gap(
 
 def of_fill(
     test: xr.Dataset, truth: xr.Dataset, where: Bool, filled: xr.Dataset, baseline: xr.Dataset
-) -> dict[str, Tally]:
+) -> dict[str, ErrorSums]:
     """A tally of all bands together, and one of NDVI where the bands have it.
 
     Parameters
@@ -117,9 +117,9 @@ def of_fill(
                   clip=True) if pair else side
         for side in (filled, truth, baseline)
     ]  # fmt: skip
-    found: dict[str, Tally] = {}
+    found: dict[str, ErrorSums] = {}
     for name in dict.fromkeys([*names, *(["NDVI"] if pair else [])]):
-        tally = found.setdefault(name if name == "NDVI" else BANDS, Tally())
+        tally = found.setdefault(name if name == "NDVI" else BANDS, ErrorSums())
         one, true, base = (side[name].transpose("time", "y", "x").values[where] for side in sides)
         tally.add(one, true, at, baseline=base, interval=interval(sides[0], name, where))
     return found

@@ -1,6 +1,6 @@
 """Error and coverage of fills by how a value was made, the length of its gap and its position.
 
-A `Tally` is a table of sums: tallies of several bands, dates and cubes add up, and `table` turns
+`ErrorSums` is a table of sums: those of several bands, dates and cubes add up, and `table` turns
 their sum into errors. `cells` says which row of the table each pixel belongs to.
 """
 
@@ -22,7 +22,7 @@ LEVEL = 0.9
 
 
 def cells(flag: NDArray[np.integer], seen: Bool, days: Floats) -> NDArray[np.intp]:
-    """The cell of each pixel `(time, y, x)`: index into the flattened table of a `Tally`.
+    """The cell of each pixel `(time, y, x)`: index into the flattened table of `ErrorSums`.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def cells(flag: NDArray[np.integer], seen: Bool, days: Floats) -> NDArray[np.int
 
 
 @dataclass
-class Tally:
+class ErrorSums:
     """Sums over values by cell; empty at first.
 
     Examples
@@ -48,7 +48,7 @@ class Tally:
     >>> day = np.array([0.0, 5, 10])
     >>> seen = np.array([True, False, True]).reshape(3, 1, 1)
     >>> where = cells(np.full(seen.shape, Flag.INTERPOLATED), seen, day)
-    >>> found = Tally()
+    >>> found = ErrorSums()
     >>> found.add(np.array([0.25]), np.array([0.5]), where[~seen], baseline=np.array([0.0]))
     >>> float(found.ratio), found.table().mae.sel(flag="interpolated").max().item()
     (0.5, 0.25)
@@ -96,8 +96,8 @@ class Tally:
         for i, term in enumerate(terms):
             self.sums[i] += np.bincount(at, weights=term, minlength=_NONE + 1)
 
-    def __add__(self, other: "Tally") -> "Tally":
-        return Tally(self.sums + other.sums)
+    def __add__(self, other: "ErrorSums") -> "ErrorSums":
+        return ErrorSums(self.sums + other.sums)
 
     def total(self, name: str) -> float:
         """One of the sums over all cells."""
