@@ -262,6 +262,7 @@ PEERS: dict[str, list[tuple[Callable[[Block], Case], str]]] = {
 OURS: dict[str, dict[str, Any]] = {
     "linear": {},
     "whittaker": {"lam": LAM},
+    "blend": {},
     "harmonic": {},
     "pchip": {},
     "akima": {},

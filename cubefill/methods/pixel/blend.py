@@ -38,7 +38,7 @@ PLACES = 6
 """Windows of each length, spread over the dates; and ends of the series."""
 LAST = 20.0
 """Days hidden at an end."""
-HOLD = 10.0
+HOLD = 5.0
 """Hidden windows whose word weighs as much as the shares that hold where a cube says nothing."""
 ROUNDS = 3
 """Rounds in which what is far off loses weight."""
@@ -71,25 +71,34 @@ def curves_of(bands: Sequence[Any], valid: Bool, axes: Axes, trust: Any) -> list
 def trusted(bands: Sequence[Float], valid: Bool, axes: Axes) -> NDArray[np.float64]:
     """Weight of each date: 1 for one as far from what the others say as most, less beyond.
 
-    A date that is off all over, by haze that no mask knows of, is off in the sample.
+    A date that is off all over, by haze that no mask knows of, is off in the sample. The second
+    round judges those beside such a date without it.
     """
+    weight = np.ones(len(valid))
+    for _ in range(2):
+        off = _off(bands, valid, axes, weight)
+        known = np.flatnonzero(np.isfinite(off).any(axis=(0, 2)))
+        if len(known):
+            usual = np.nanmedian(off, axis=(1, 2))[:, None] + 1e-4
+            far = (np.nanmedian(off[:, known], axis=2) / usual).mean(axis=0)
+            weight[known] = 1.25 / (1 + (far / 2) ** 2)
+    return weight
+
+
+def _off(
+    bands: Sequence[Float], valid: Bool, axes: Axes, trust: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """How far each observation, `(band, time, pixel)`, is from what the other dates say of it."""
     seen = np.flatnonzero(valid.any(axis=(1, 2)))
     off = np.full((len(bands), *valid.shape), np.nan)
     for part in range(FOLDS):
         others, out = valid.copy(), [np.empty(b.shape, np.float32) for b in bands]
         others[seen[part::FOLDS]] = False
-        mixture(bands, others, axes, out, LAMS[:1], keep=False)
+        mixture(bands, others, axes, out, LAMS[:1], trust=trust, keep=False)
         told = valid & ~others & (np.count_nonzero(others, axis=0) >= 3)
         for o, band, curve in zip(off, bands, out, strict=True):
             o[told] = np.abs(band - curve)[told]
-    off = off.reshape(len(bands), len(valid), -1)
-    weight = np.ones(len(valid))
-    known = np.flatnonzero(np.isfinite(off).any(axis=(0, 2)))
-    if len(known):
-        usual = np.nanmedian(off, axis=(1, 2))[:, None] + 1e-4
-        far = (np.nanmedian(off[:, known], axis=2) / usual).mean(axis=0)
-        weight[known] = 1.25 / (1 + (far / 2) ** 2)
-    return weight
+    return off[:, :, 0]
 
 
 def hidings(valid: Bool, days: NDArray[np.float64]) -> Iterator[tuple[Bool, Bool]]:

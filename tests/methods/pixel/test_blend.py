@@ -133,6 +133,8 @@ def test_chunks_change_no_bit(chunks: dict[str, int]) -> None:
 
 def test_a_date_that_the_sample_did_not_have_counts_in_full() -> None:
     learned, b = Blend().prepare(sample()), block(dates=12, gap=0.3)
+    later = b.time + np.timedelta64(3, "h")
+    b = replace(b, time=later, out_time=later)
     fresh = Blend()
     object.__setattr__(fresh, "table", learned.table)
     for n, a in one(learned, b).bands.items():
