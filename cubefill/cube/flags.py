@@ -3,13 +3,15 @@
 from collections import Counter
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from numpy.typing import NDArray
 
 from cubefill.errors import CubeError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 class Flag(IntEnum):
@@ -102,7 +104,7 @@ def shares_line(codes: Mapping[int, int]) -> str:
     return f"{percent(share)} of pixels and dates were gaps: {', '.join(each)}"
 
 
-def fill_shares(ds: xr.Dataset) -> dict[str, float]:
+def fill_shares(ds: "xr.Dataset") -> dict[str, float]:
     """Share of the gaps of a filled cube that each code of `fill_flag` names, largest first.
 
     Every pixel counts. Of a lazy result the flags are computed, and so is the whole fill: store it
