@@ -94,7 +94,7 @@ def trusted(bands: Sequence[Float], valid: Bool, axes: Axes) -> NDArray[np.float
 
 def hidings(valid: Bool, days: NDArray[np.float64]) -> Iterator[tuple[Bool, Bool]]:
     """Dates that are hidden, and those that are there at all, of windows and of ends."""
-    share = valid.mean(axis=(1, 2))
+    share = np.count_nonzero(valid, axis=(1, 2)) / max(1, valid[0].size)
     clear = np.flatnonzero(share > 0.3 * share.max(initial=0))
     if len(clear) == 0:
         return
