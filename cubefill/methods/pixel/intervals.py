@@ -374,8 +374,9 @@ def _pairs(
     for i, j in combinations(range(len(names)), 2):
         both = np.isfinite(error[[i, j]]).all(axis=0) & np.isfinite(widths[[i, j], 0]).all(axis=0)
         if both.sum() >= FEWEST:
-            parts = (a[[i, j]][..., both] for a in (error, truth, widths))
-            yield Together(names[i], names[j], *_together(*parts, kinds))
+            e, v = (a[[i, j]][:, both] for a in (error, truth))
+            w = widths[[i, j]][..., both]
+            yield Together(names[i], names[j], *_together(e, v, w, kinds))
 
 
 def _together(
@@ -397,7 +398,8 @@ def _together(
     away = np.abs(normalized_difference(*truth) - normalized_difference(*told))
     scales = []
     for k, level in enumerate(kinds):
-        first = normalized_difference_std(*told, *widths[:, k], correlation)
+        pair = told[0], told[1], widths[0, k], widths[1, k]
+        first = normalized_difference_std(*pair, correlation)
         known = np.isfinite(away) & (first > 0)
         if known.sum() < FEWEST or level == 0.5:
             scales.append(1.0)

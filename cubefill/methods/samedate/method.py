@@ -263,7 +263,7 @@ def _asked(block: Block) -> NDArray[np.intp]:
 
 def _complete(block: Block) -> tuple[str, ...]:
     """Bands that hold data in next to all clear pixels."""
-    clear = max(1, np.count_nonzero(block.valid))
+    clear = max(1, int(np.count_nonzero(block.valid)))
     known = {
         n: np.count_nonzero(block.valid & _has_data(a)) / clear for n, a in block.bands.items()
     }

@@ -17,7 +17,7 @@ def scene(
     dates: int = 11, size: tuple[int, int] = (28, 30), *, seed: int = 0, shares: Any = None
 ) -> tuple[xr.Dataset, dict[str, NDArray[Any]]]:
     """A cube with clouds that cover the given shares of each date, and its bands without clouds."""
-    ds = synthetic_cube(dates, size, BANDS, gap=0.0, seed=seed, days=6.0 * np.arange(dates))
+    ds = synthetic_cube(dates, size, BANDS, gap=0.0, seed=seed, days=range(0, 6 * dates, 6))
     rng = np.random.default_rng(seed)
     crops = np.kron(rng.integers(0, 3, (8, 8)), np.ones((7, 7), int))[: size[0], : size[1]]
     shape = (dates, *size)
