@@ -11,7 +11,7 @@ from cubefill.engine.memory import example, fitting, scratch_of
 from cubefill.engine.request import request
 from cubefill.engine.work import Work
 from cubefill.methods.contract import Needs, Scratch
-from cubefill.methods.windows import Span, Whole
+from cubefill.methods.windows import Near, Span, Whole
 from tests.shared.strategies import Mean, cube
 
 
@@ -37,6 +37,8 @@ def work(needs: Needs, dates: int = 9, size: tuple[int, int] = (40, 30), **asked
         (Needs(space=Span(8, 4)), (9, 8, 8)),
         (Needs(time=Span(5, 3), space=Span(8, 4)), (5, 8, 8)),
         (Needs(time=Span(1)), (9, 16, 16)),
+        (Needs(space=Near(5)), (9, 26, 26)),
+        (Needs(space=Near(9)), (9, 34, 30)),
     ],
 )
 def test_an_example_is_as_large_as_the_blocks(needs: Needs, shape: tuple[int, int, int]) -> None:

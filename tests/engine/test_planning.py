@@ -1,17 +1,19 @@
 import re
 import time as clock
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
 
+from cubefill.engine import gapfill
 from cubefill.engine.memory import halo_of
 from cubefill.engine.planning import plan, plan_work
 from cubefill.engine.request import request
 from cubefill.errors import PlanError
-from cubefill.methods.contract import Needs
-from cubefill.methods.windows import Span, Whole
+from cubefill.methods.contract import Block, Filled, Needs
+from cubefill.methods.windows import Near, Span, Whole
 from tests.shared.strategies import Mean, cube
 
 
@@ -78,6 +80,29 @@ def test_halos() -> None:
     assert halo_of(Whole()) == 0
     assert halo_of(Span(8, 4)) == 5
     assert halo_of(Span(8, 4, "linear")) == 7
+    assert halo_of(Near(12)) == 12
+
+
+def test_a_method_that_looks_around_says_how_far_and_is_given_it() -> None:
+    class Around(Mean):
+        needs = Needs(space=Near(3))
+
+    seen: list[tuple[int, int]] = []
+
+    class Noting(Around):
+        def fill(self, blocks: Iterable[Block]) -> Iterator[Filled]:
+            given = list(blocks)
+            seen.extend(b.valid.shape[1:] for b in given)
+            yield from super().fill(given)
+
+    found = plan(cube(size=(40, 30)), Around(), tile=16)
+    assert "space 3 px around" in str(found)
+    assert (found.halo, found.tiles) == (3, 6)
+    pixel = plan(cube(size=(40, 30)), Mean(), tile=16)
+    assert found.bytes_tile > pixel.bytes_tile
+    gapfill(cube(size=(40, 30)), Noting(), tile=16).compute(scheduler="synchronous")
+    tiles = [(y, x) for y in (19, 22, 11) for x in (19, 17)]
+    assert sorted(seen) == sorted(tiles)
 
 
 def test_a_method_that_needs_the_whole_scene_gets_one_tile() -> None:
@@ -91,7 +116,6 @@ def test_a_method_that_needs_the_whole_scene_gets_one_tile() -> None:
 def test_a_whole_mgrs_tile_is_few_tasks_built_in_a_second(
     tmp_path: Path, tile: int, most: int
 ) -> None:
-    from cubefill.engine import gapfill
     from cubefill.store import create, open_cube
 
     create(tmp_path / "big.zarr", big())

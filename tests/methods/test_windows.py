@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cubefill.methods.windows import Span, Whole
+from cubefill.methods.windows import Near, Span, Whole, Window
 
 
 @given(st.integers(1, 60), st.integers(1, 20), st.integers(1, 20))
@@ -68,3 +68,21 @@ def test_size_one_is_pointwise() -> None:
     assert Span(1).pointwise
     assert not Span(3).pointwise
     assert Span(8, 4).halo == 4
+
+
+@given(st.integers(1, 60), st.integers(0, 59), st.integers(1, 60), st.integers(0, 20))
+def test_near_sees_its_reach_around_any_part(
+    length: int, start: int, width: int, reach: int
+) -> None:
+    start = min(start, length - 1)
+    stop = min(start + width, length)
+    (w,) = Near(reach).touching(length, start, stop)
+    assert (w.keep_start, w.keep_stop) == (start, stop)
+    seen = [i for i in range(length) if start - reach <= i < stop + reach]
+    assert list(range(w.start, w.stop)) == seen
+
+
+def test_near_is_no_grid() -> None:
+    near = Near(3)
+    assert (near.size, near.halo, near.keep, near.pointwise) == (7, 6, 1, False)
+    assert near.windows(9) == [Window(0, 9, 0, 9)]

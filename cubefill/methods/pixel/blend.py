@@ -103,7 +103,7 @@ def _off(
 
 def hidings(valid: Bool, days: NDArray[np.float64]) -> Iterator[tuple[Bool, Bool]]:
     """Dates that are hidden, and those that are there at all, of windows and of ends."""
-    share = valid.mean(axis=(1, 2))
+    share = np.count_nonzero(valid, axis=(1, 2)) / max(1, valid[0].size)
     clear = np.flatnonzero(share > 0.3 * share.max(initial=0))
     if len(clear) == 0:
         return
@@ -152,9 +152,9 @@ def learned_shares(
             found[k].append(rows[:, :, kind == k].reshape(len(rows), -1))
             windows[k] += 1
     table = SHARES.copy()
-    for k, rows in enumerate(found):
-        if rows:
-            table[k, 1:] = _fitted(np.concatenate(rows, axis=1), SHARES[k, 1:], windows[k])
+    for k, parts in enumerate(found):
+        if parts:
+            table[k, 1:] = _fitted(np.concatenate(parts, axis=1), SHARES[k, 1:], windows[k])
     table[TAIL + 1] = table[TAIL]
     table[:SEEN, 0] = 1 - table[:SEEN, 1:].sum(axis=1)
     return table
@@ -257,5 +257,7 @@ class Blend(Fit):
         known = dict(self.trust)
         trust = np.array([known.get(d, 1.0) for d in (axes.start + axes.s).tolist()])
         shares = np.array(self.table) if self.table else SHARES
-        told = {"shares": shares, "edges": EDGES, "trust": trust, "keep": self.keeps(axes)}
-        return mixture(bands, valid, axes, outs, LAMS, **told)
+        return mixture(
+            bands, valid, axes, outs, LAMS, shares=shares, edges=EDGES, trust=trust,
+            keep=self.keeps(axes),
+        )  # fmt: skip

@@ -11,4 +11,5 @@ from cubefill.imports import on_first_use
 if TYPE_CHECKING:
     from cubefill.methods.samedate.method import SameDate as SameDate
 else:
-    __getattr__, __dir__ = on_first_use(__name__, {"method": "SameDate"})
+    _PUBLIC = {"method": "SameDate"}
+    __getattr__, __dir__ = on_first_use(__name__, _PUBLIC)

@@ -24,7 +24,7 @@ from cubefill.methods.contract import (
     check_options,
 )
 from cubefill.methods.pixel.blend import Blend
-from cubefill.methods.pixel.intervals import Table, learn
+from cubefill.methods.pixel.intervals import ErrorTable, learn
 from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.method import Axes, Classic
 from cubefill.methods.registry import resolve
@@ -78,7 +78,7 @@ class SameDate:
     """Usual change of each of its bands from one observation to the next."""
     suspect: float = field(default=0.0, init=False, repr=False, compare=False)
     """Share of the clear observations of the sample that look like a cloud or its shadow."""
-    errors: Table | None = field(default=None, init=False, repr=False, compare=False)
+    errors: ErrorTable | None = field(default=None, init=False, repr=False, compare=False)
     """Expected errors, once `prepare` has seen a sample that asks for them."""
     dates: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
     """Dates of the sample, ISO."""
@@ -95,7 +95,13 @@ class SameDate:
     def __post_init__(self) -> None:
         check_options(self)
         options = {"max_gap": self.max_gap, "max_extrapolate": self.max_extrapolate}
-        object.__setattr__(self, "curve", resolve(self.prior, **options))
+        curve = resolve(self.prior, **options)
+        if not isinstance(curve, Classic):
+            raise MethodError(
+                f"SameDate(prior={self.prior!r}): expected a method that works pixel by pixel. "
+                "Pass prior='blend'."
+            )
+        object.__setattr__(self, "curve", curve)
         for name in options:
             object.__setattr__(self, name, getattr(self.curve, name))
 
@@ -257,7 +263,7 @@ def _asked(block: Block) -> NDArray[np.intp]:
 
 def _complete(block: Block) -> tuple[str, ...]:
     """Bands that hold data in next to all clear pixels."""
-    clear = max(1, np.count_nonzero(block.valid))
+    clear = max(1, int(np.count_nonzero(block.valid)))
     known = {
         n: np.count_nonzero(block.valid & _has_data(a)) / clear for n, a in block.bands.items()
     }
