@@ -4,15 +4,19 @@ Both follow from when the pixel was clear, not from the values; a pass forwards 
 the last clear observation, a pass backwards the next.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numba import types
+from numpy.typing import NDArray
 
-from cubefill.methods.contract import Flag
+from cubefill.methods.contract import Block, Flag
 from cubefill.methods.pixel.kernel import (
     ADDRESSES,
     CODES,
+    DAY,
+    EPOCH,
     FAR,
     INDEX,
     SECONDS,
@@ -30,6 +34,50 @@ from cubefill.methods.pixel.kernel import (
 
 NOTHING = np.uint8(Flag.UNFILLABLE)
 _GIVEN = types.Array(types.uint8, 3, "A", readonly=True)
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The dates given and asked for, as kernels want them: in whole seconds.
+
+    Differences of seconds are exact, so that what follows from them does not depend on the date
+    that they are counted from.
+    """
+
+    s: NDArray[np.int32]
+    """Seconds of the dates given, since the first."""
+    so: NDArray[np.int32]
+    """Seconds of the dates asked for."""
+    lo: NDArray[np.int64]
+    """Last date given that is not after each date asked for, or -1."""
+    same: bool
+    """True when both are the same dates."""
+    start: int
+    """Seconds of the first date given since `EPOCH`."""
+
+    @classmethod
+    def of(cls, block: Block) -> "Axes":
+        """The axes of a block."""
+        given, asked = _seconds(block.time), _seconds(block.out_time)
+        s, so = ((a - given[0]).astype(np.int32) for a in (given, asked))
+        lo = np.searchsorted(s, so, side="right") - 1
+        return cls(s, so, lo, block.same_axis, int(given[0]))
+
+    @property
+    def days(self) -> NDArray[np.float64]:
+        """Real days of the dates given, since the first."""
+        return self.s / DAY
+
+    @property
+    def out_days(self) -> NDArray[np.float64]:
+        """Real days of the dates asked for."""
+        return self.so / DAY
+
+
+def _seconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Whole seconds since `EPOCH`, each date rounded by itself."""
+    half = np.timedelta64(500, "ms")
+    return ((time - EPOCH + half) // np.timedelta64(1, "s")).astype(np.int64)
 
 
 @row

@@ -1,9 +1,9 @@
 """What is expected of the error of a filled value, learned on the cube that is filled.
 
-Observations of a sample are hidden as clouds hide them, filled, and compared: `learn` gives a
-`Table` of standard deviations and quantiles by how a value came about (code of `fill_flag`), how
-well it is supported, where it lies (between two observations, before the first, after the last) and
-how many days these are away. `Table.spread` looks them up for a block.
+Observations of a sample are hidden as clouds hide them, filled, and compared: `learn` gives an
+`ErrorTable` of standard deviations and quantiles by how a value came about (code of `fill_flag`),
+how well it is supported, where it lies (between two observations, before the first, after the last)
+and how many days these are away. `ErrorTable.spread` looks them up for a block.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from cubefill.cube.indices import normalized_difference, normalized_difference_std
 from cubefill.methods.contract import Block, Bool, Codes, Filled, Flag, Float, quantile_name
-from cubefill.methods.pixel.flags import expected
-from cubefill.methods.pixel.kernel import DAY, FAR, Axes, addresses
+from cubefill.methods.pixel.flags import Axes, expected
+from cubefill.methods.pixel.kernel import DAY, FAR, addresses
 
 EDGES = (6.0, 11.0, 16.0, 21.0, 31.0, 46.0, 61.0, 91.0, 121.0)
 """Days between the bins of the expected error."""
@@ -74,7 +74,7 @@ class Spread(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Table:
+class ErrorTable:
     """Standard deviation and quantiles of the error of each band, by stratum."""
 
     names: tuple[str, ...]
@@ -290,7 +290,7 @@ def _told(
     return Events(stratum[told].astype(np.int32), date, np.stack(errors), values)
 
 
-def learn(fill: Fill, sample: Block, levels: Sequence[float] = (), suffix: str = "") -> Table:
+def learn(fill: Fill, sample: Block, levels: Sequence[float] = (), suffix: str = "") -> ErrorTable:
     """What is expected of the errors of `fill` on a cube, from a sample of it.
 
     Parameters
@@ -309,7 +309,7 @@ def learn(fill: Fill, sample: Block, levels: Sequence[float] = (), suffix: str =
     return tabled(events, tuple(n + suffix for n in sample.bands), tuple(levels))
 
 
-def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> Table:
+def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> ErrorTable:
     """The table of held-out errors."""
     code, support, position, bins = np.unravel_index(events.stratum, _SHAPE)
     sources = tuple(map(int, np.unique(code)))
@@ -332,7 +332,7 @@ def tabled(events: Events, names: tuple[str, ...], levels: Sequence[float]) -> T
         found[i, k] = np.array([_width(e, kinds[k]) for e in parts]).reshape(shape)
         values[i, k] = _side(kinds[k]) * smoothed(found[i, k], dates, kinds[k])
     together = _pairs(events, row, names, found.reshape(*found.shape[:2], -1), kinds)
-    return Table(names, tuple(levels), sources, supports, values.tobytes(), tuple(together))
+    return ErrorTable(names, tuple(levels), sources, supports, values.tobytes(), tuple(together))
 
 
 def _known(size: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -8,7 +8,6 @@ whatever pixels stand beside it.
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 
 from cubefill.cube.rows import in_rows
 from cubefill.errors import MethodError
-from cubefill.methods.contract import Block, Counts
+from cubefill.methods.contract import Counts
 
 Array = NDArray[Any]
 F = TypeVar("F", bound=Callable[..., Any])
@@ -58,50 +57,6 @@ AHEAD = 4
 
 _njit: Any = njit  # its types know none of these options
 _PLAIN: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-
-@dataclass(frozen=True)
-class Axes:
-    """The dates given and asked for, as kernels want them: in whole seconds.
-
-    Differences of seconds are exact, so that what follows from them does not depend on the date
-    that they are counted from.
-    """
-
-    s: NDArray[np.int32]
-    """Seconds of the dates given, since the first."""
-    so: NDArray[np.int32]
-    """Seconds of the dates asked for."""
-    lo: NDArray[np.int64]
-    """Last date given that is not after each date asked for, or -1."""
-    same: bool
-    """True when both are the same dates."""
-    start: int
-    """Seconds of the first date given since `EPOCH`."""
-
-    @classmethod
-    def of(cls, block: Block) -> "Axes":
-        """The axes of a block."""
-        given, asked = _seconds(block.time), _seconds(block.out_time)
-        s, so = ((a - given[0]).astype(np.int32) for a in (given, asked))
-        lo = np.searchsorted(s, so, side="right") - 1
-        return cls(s, so, lo, block.same_axis, int(given[0]))
-
-    @property
-    def days(self) -> NDArray[np.float64]:
-        """Real days of the dates given, since the first."""
-        return self.s / DAY
-
-    @property
-    def out_days(self) -> NDArray[np.float64]:
-        """Real days of the dates asked for."""
-        return self.so / DAY
-
-
-def _seconds(time: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    """Whole seconds since `EPOCH`, each date rounded by itself."""
-    half = np.timedelta64(500, "ms")
-    return ((time - EPOCH + half) // np.timedelta64(1, "s")).astype(np.int64)
 
 
 def row(function: F) -> F:

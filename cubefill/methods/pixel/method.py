@@ -23,10 +23,10 @@ from cubefill.methods.contract import (
     Needs,
     check_options,
 )
+from cubefill.methods.pixel.flags import Axes as Axes
 from cubefill.methods.pixel.flags import flags
-from cubefill.methods.pixel.intervals import Spread, Table, learn, thinned
+from cubefill.methods.pixel.intervals import ErrorTable, Spread, learn, thinned
 from cubefill.methods.pixel.kernel import DAY as DAY
-from cubefill.methods.pixel.kernel import Axes as Axes
 
 NEVER = -1
 ALWAYS = 2**31 - 1
@@ -45,7 +45,7 @@ class Classic:
     """Whole days filled before the first and after the last clear observation; None for any."""
     smooth: bool = False
     """True gives the fitted curve itself, as `<band>_smooth`."""
-    errors: Table | None = field(default=None, init=False, repr=False)
+    errors: ErrorTable | None = field(default=None, init=False, repr=False)
     """Expected errors, once `prepare` has seen a sample."""
 
     needs: ClassVar[Needs] = Needs()

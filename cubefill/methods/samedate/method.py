@@ -24,7 +24,7 @@ from cubefill.methods.contract import (
     check_options,
 )
 from cubefill.methods.pixel.blend import Blend
-from cubefill.methods.pixel.intervals import Table, learn
+from cubefill.methods.pixel.intervals import ErrorTable, learn
 from cubefill.methods.pixel.linear import Linear
 from cubefill.methods.pixel.method import Axes, Classic
 from cubefill.methods.registry import resolve
@@ -78,7 +78,7 @@ class SameDate:
     """Usual change of each of its bands from one observation to the next."""
     suspect: float = field(default=0.0, init=False, repr=False, compare=False)
     """Share of the clear observations of the sample that look like a cloud or its shadow."""
-    errors: Table | None = field(default=None, init=False, repr=False, compare=False)
+    errors: ErrorTable | None = field(default=None, init=False, repr=False, compare=False)
     """Expected errors, once `prepare` has seen a sample that asks for them."""
     dates: tuple[str, ...] = field(default=(), init=False, repr=False, compare=False)
     """Dates of the sample, ISO."""
