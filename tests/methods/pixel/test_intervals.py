@@ -13,7 +13,7 @@ from cubefill import simulate
 from cubefill.engine import gapfill
 from cubefill.methods.contract import Block, Filled, Flag
 from cubefill.methods.pixel import intervals
-from cubefill.methods.pixel.kernel import Axes
+from cubefill.methods.pixel.flags import Axes
 from cubefill.methods.pixel.linear import Linear
 from tests.shared.series_reference import as_counts, block, one
 
