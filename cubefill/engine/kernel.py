@@ -109,16 +109,13 @@ def _patches(work: Work) -> tuple[list[int], list[tuple[int, int]]]:
     rng = np.random.default_rng(SAMPLE_SEED)
     apart = work.traits.sample_patches
     if apart:
-        ends = [[*range(0, n - s, s), n - s] for n, s in zip(work.shape, sizes, strict=True)]
-        cells = list(product(*ends))
+        starts = [[*range(0, n - s, s), n - s] for n, s in zip(work.shape, sizes, strict=True)]
+        cells = list(product(starts[0], starts[1]))
         chosen = rng.permutation(len(cells))[:apart]
         return sizes, [cells[i] for i in chosen]
     count = SAMPLE_PATCHES if size == SAMPLE_SIZE else max(2, SAMPLE_PATCHES // 4)
-    corners = [
-        tuple(int(rng.integers(0, n - s + 1)) for n, s in zip(work.shape, sizes, strict=True))
-        for _ in range(count)
-    ]
-    return sizes, corners
+    ends = [n - s + 1 for n, s in zip(work.shape, sizes, strict=True)]
+    return sizes, [(int(rng.integers(ends[0])), int(rng.integers(ends[1]))) for _ in range(count)]
 
 
 # ------------------------------------------------------------------ gather

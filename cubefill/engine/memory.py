@@ -115,5 +115,5 @@ def _extent(work: Work, edge: int) -> tuple[int, int]:
     if space.pointwise:
         return min(edge, work.shape[0]), min(edge, work.shape[1])
     if isinstance(space, Near):
-        return tuple(min(edge + space.halo, n) for n in work.shape)
+        return min(edge + space.halo, work.shape[0]), min(edge + space.halo, work.shape[1])
     return space.size, space.size

@@ -57,12 +57,9 @@ def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
         return attrs | together_attrs(work.errors_together(what))
     if name in work.quantile_names and name not in ds:
         what, level = work.quantile_names[name]
-        attrs = {
-            "long_name": f"quantile {level:g} of {what} where it is filled",
-            "units": "1",
-            "quantile": level,
-        }
-        return attrs | together_attrs(work.errors_together(name))
+        long_name = f"quantile {level:g} of {what} where it is filled"
+        told: dict[str, Any] = {"long_name": long_name, "units": "1", "quantile": level}
+        return told | together_attrs(work.errors_together(name))
     band = name.removesuffix(work.traits.suffix) if work.traits.suffix else name
     attrs = dict(ds[band].attrs) if band in ds else {}
     if work.traits.suffix:
