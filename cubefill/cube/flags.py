@@ -98,10 +98,10 @@ def shares_line(codes: Mapping[int, int]) -> str:
     inside = sum(n for c, n in codes.items() if c != Flag.NO_DATA)
     if not (told := shares_of(codes)):
         return "no gaps: every pixel was clear on every date"
-    each = [f"{share_words(share)} {name}" for name, share in told.items()]
+    each = [f"{in_words(share)} {name}" for name, share in told.items()]
     each[0] = each[0].replace(" % ", " % of them ", 1)
     share = 1 - codes.get(Flag.OBSERVED, 0) / inside
-    return f"{share_words(share)} of pixels and dates were gaps: {', '.join(each)}"
+    return f"{in_words(share)} of pixels and dates were gaps: {', '.join(each)}"
 
 
 def fill_shares(ds: "xr.Dataset") -> dict[str, float]:
@@ -135,12 +135,12 @@ def fill_shares(ds: "xr.Dataset") -> dict[str, float]:
     return shares_of(sum(dask.compute(*blocks), Counter[int]()))  # type: ignore[attr-defined, no-untyped-call]
 
 
-def share_words(share: float) -> str:
+def in_words(share: float) -> str:
     """A share in percent, with one digit where it is small.
 
     Examples
     --------
-    >>> share_words(0.4321), share_words(0.0123), share_words(0.00001)
+    >>> in_words(0.4321), in_words(0.0123), in_words(0.00001)
     ('43 %', '1.2 %', '< 0.1 %')
     """
     if 0 < share < 0.001:

@@ -6,7 +6,7 @@ from html import escape
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.methods.contract import Flag, days_since
 from cubefill.plot.curves import Curve
 from cubefill.plot.drawing import INTERVAL
@@ -32,7 +32,7 @@ def clear_chart(found: Summary) -> str:
     parts = [_levels(top, height, ((0.0, "0"), (0.5, "50"), (1.0, "100 %")))]
     for t, clear, seen in zip(found.time, found.clear, found.covered, strict=True):
         x = axis.x(t) - width / 2
-        say = f"{date_text(t)}: {share_words(clear)} clear, {share_words(1 - seen)} without data"
+        say = f"{date_text(t)}: {in_words(clear)} clear, {in_words(1 - seen)} without data"
         up = top + height * (1 - clear)
         parts.append(
             f"<g><title>{say}</title>"
@@ -47,7 +47,7 @@ def clear_chart(found: Summary) -> str:
     median = float(np.median(found.clear)) if found.clear.size else 0.0
     label = (
         f"Clear share of {found.time.size} dates from {date_text(found.time[0])} to "
-        f"{date_text(found.time[-1])}; the median date is {share_words(median)} clear."
+        f"{date_text(found.time[-1])}; the median date is {in_words(median)} clear."
     )
     return _svg(top + height + 22, label, parts)
 
@@ -90,15 +90,15 @@ def flag_bar(found: Summary) -> str:
     colours = {int(code): colour for code, colour in FLAG_COLOURS.items()}
     pieces = "".join(
         f'<span style="width:{100 * share:.3f}%;background:{colours[code]}" '
-        f'title="{label} {share_words(share)}"></span>'
+        f'title="{label} {in_words(share)}"></span>'
         for code, label, share in rows
     )
     body = "".join(
         f'<tr><td><i class="key" style="background:{colours[code]}"></i></td>'
-        f"<td>{code}</td><td>{label}</td><td>{share_words(share)}</td></tr>"
+        f"<td>{code}</td><td>{label}</td><td>{in_words(share)}</td></tr>"
         for code, label, share in rows
     )
-    say = ", ".join(f"{label} {share_words(share)}" for _, label, share in rows)
+    say = ", ".join(f"{label} {in_words(share)}" for _, label, share in rows)
     return (
         f'<div class="stack" role="img" aria-label="Shares: {say}">{pieces}</div>'
         '<table class="small"><thead><tr><th></th><th>code</th><th>meaning</th><th>share</th></tr>'
@@ -138,7 +138,7 @@ def gap_bars(found: Summary) -> str:
     """Share of the gaps by length, one row a class, as a table with bars."""
     top = max(found.gap_lengths, default=0) or 1
     rows = "".join(
-        f"<tr><td>{_bin(lo, hi)}</td><td>{share_words(share)}</td>"
+        f"<tr><td>{_bin(lo, hi)}</td><td>{in_words(share)}</td>"
         f'<td class="wide"><i class="bar{" long" if hi == np.inf else ""}" '
         f'style="width:{100 * share / top:.1f}%"></i></td></tr>'
         for (lo, hi), share in zip(BINS, found.gap_lengths, strict=True)

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.methods.contract import Flag, days_since
 from cubefill.plot.pixels import Cover, clear_of, covered, date_text, decimate, flag_label, thinned
 
@@ -146,7 +146,7 @@ def warnings_of(found: Summary) -> Iterator[str]:
         yield f"A source could not be read on {len(found.missing_dates)} dates ({shown})."
     if found.never > 0:
         yield (
-            f"{share_words(found.never)} of the pixels were never seen clear: nothing can fill them. "
+            f"{in_words(found.never)} of the pixels were never seen clear: nothing can fill them. "
             "A bright roof or sand taken for cloud looks like this too."
         )
     if found.clear_dates[1] < FEW:
@@ -156,18 +156,18 @@ def warnings_of(found: Summary) -> Iterator[str]:
         )
     if found.long > 0.02:
         yield (
-            f"{share_words(found.long)} of the gaps are longer than {LONG:.0f} days: what fills them "
+            f"{in_words(found.long)} of the gaps are longer than {LONG:.0f} days: what fills them "
             "is a guess, and no event inside them can be seen."
         )
     if found.ends > 0.05:
         yield (
-            f"{share_words(found.ends)} of the gaps lie before the first or after the last clear "
+            f"{in_words(found.ends)} of the gaps lie before the first or after the last clear "
             "observation of their pixel: they are extrapolated, not interpolated."
         )
     if found.flags.get(Flag.UNFILLABLE, 0) > 0:
-        yield f"{share_words(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
+        yield f"{in_words(found.flags[Flag.UNFILLABLE])} of the values could not be filled (NaN)."
     if found.flags.get(Flag.INCOMPLETE, 0) > 0:
-        yield f"{share_words(found.flags[Flag.INCOMPLETE])} of the values lack a band (NaN there)."
+        yield f"{in_words(found.flags[Flag.INCOMPLETE])} of the values lack a band (NaN there)."
     step = np.diff(days_since(found.time, found.time[0]))
     if (close := found.time[1:][step < 0.5]).size:
         days = ", ".join(map(date_text, close[:5]))

@@ -11,7 +11,7 @@ import xarray as xr
 
 from cubefill.addresses import local_path, writing
 from cubefill.cube import accept, describe
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.errors import CubefillError, MethodError
 from cubefill.evaluate import self_test as held_out
 from cubefill.methods import AUTO, Flag, Method, name_of, resolve
@@ -178,7 +178,7 @@ def summary_html(ds: xr.Dataset) -> str:
     if known is not None and isinstance(known._data, np.ndarray) and known.size <= SMALL:
         values = known.values
         gaps = float((values != 0).mean() if known.dtype == np.uint8 else (~values).mean())
-        parts.append(f"{share_words(gaps)} {'filled' if 'fill_flag' in ds else 'missing'}")
+        parts.append(f"{in_words(gaps)} {'filled' if 'fill_flag' in ds else 'missing'}")
     if "gapfill_method" in ds.attrs:
         parts.append(f"filled by {ds.attrs['gapfill_method']}")
     return (
@@ -258,7 +258,7 @@ def _score_warnings(scores: xr.Dataset | None) -> list[str]:
         if first > 1.02 * second:
             found.append(
                 f"On hidden pixels of this cube, the error of {name} in {what} is "
-                f"{share_words(float(first / second) - 1)} larger than that of linear."
+                f"{in_words(float(first / second) - 1)} larger than that of linear."
             )
     return found
 
@@ -268,13 +268,13 @@ def _score_warnings(scores: xr.Dataset | None) -> list[str]:
 
 def _lead(ds: xr.Dataset, found: Summary, scores: xr.Dataset | None) -> str:
     values = [
-        (share_words(found.gaps), "of pixels and dates not clear"),
+        (in_words(found.gaps), "of pixels and dates not clear"),
         (str(found.clear_dates[1]), f"clear dates of the median pixel, {found.time.size} in all"),
-        (share_words(found.long), "of the gaps over 60 days"),
+        (in_words(found.long), "of the gaps over 60 days"),
     ]
     if found.flags:
         left = sum(found.flags.get(code, 0.0) for code in (7, 8))
-        values.append((share_words(left), "could not be filled"))
+        values.append((in_words(left), "could not be filled"))
     if scores is not None:
         first, second = scores["method_name"].values[:2]
         mae = scores["mae"].values
@@ -291,13 +291,13 @@ def _text(
 ) -> str:
     lines = [
         f"{title}: {describe(ds)}",
-        f"  gaps      {share_words(found.gaps)} of pixels and dates; {share_words(found.long)} of them "
-        f"over 60 days, {share_words(found.ends)} at an end of the series",
+        f"  gaps      {in_words(found.gaps)} of pixels and dates; {in_words(found.long)} of them "
+        f"over 60 days, {in_words(found.ends)} at an end of the series",
         f"  clear     {found.clear_dates[0]} to {found.clear_dates[2]} dates a pixel, median "
         f"{found.clear_dates[1]}",
     ]
     if found.flags:
-        shares = ", ".join(f"{label} {share_words(share)}" for _, label, share in flag_rows(found))
+        shares = ", ".join(f"{label} {in_words(share)}" for _, label, share in flag_rows(found))
         lines.append(f"  flags     {shares}")
     if scores is not None:
         each = ", ".join(

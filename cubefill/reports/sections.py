@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.errors import CubeError
 from cubefill.plot.curves import (
     Curve,
@@ -85,7 +85,7 @@ def _before_after(cube: xr.Dataset | None, step: xr.Dataset, pins: str) -> str:
     after = rgba(step, colour_bands(step))
     flag = step["fill_flag"].transpose("y", "x").values
     first, note = _first(cube, step, after, flag)
-    date, clear = date_text(step["time"].values), share_words(float((flag == 0).mean()))
+    date, clear = date_text(step["time"].values), in_words(float((flag == 0).mean()))
     body = slider(
         Picture(first, f"The cube on {date} before filling, in colour"),
         Picture(after, f"The cube on {date} after filling, in colour"),
@@ -106,7 +106,7 @@ def _two_dates(cube: xr.Dataset, found: Summary, pins: str) -> Section:
     body = "".join(
         figure(
             Picture(_colours(cube, _index(cube, found.time[i])), f"{what} in colour"),
-            f"{what}, {date_text(found.time[i])}: {share_words(float(found.clear[i]))} clear.",
+            f"{what}, {date_text(found.time[i])}: {in_words(float(found.clear[i]))} clear.",
             pins=pins,
         )
         for what, i in days

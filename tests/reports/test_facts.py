@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.methods.contract import Flag, days_since
 from cubefill.reports.facts import BINS, gap_lengths, summarise, warnings_of
 from tests.shared import pictures_scene as scenes
@@ -47,7 +47,7 @@ def test_a_large_cube_is_thinned() -> None:
 
 
 def test_small_shares_do_not_read_as_none() -> None:
-    assert [share_words(v) for v in (0, 0.0004, 0.05, 0.999, 1)] == [
+    assert [in_words(v) for v in (0, 0.0004, 0.05, 0.999, 1)] == [
         "0 %", "< 0.1 %", "5.0 %", "100 %", "100 %",
     ]  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from cubefill.cube.flags import share_words
+from cubefill.cube.flags import in_words
 from cubefill.errors import MethodError
 from cubefill.methods.contract import (
     Block,
@@ -170,7 +170,7 @@ class SameDate:
     def _said(self) -> str:
         told = self.recorded()["same_date_dates"]
         return (
-            f"{told} dates have enough clear pixels to tell of their gaps; {share_words(self.suspect)} "
+            f"{told} dates have enough clear pixels to tell of their gaps; {in_words(self.suspect)} "
             "of the clear observations look like a cloud or its shadow and tell nothing"
         )
 
