@@ -61,9 +61,7 @@ def test_a_cell_is_as_by_hand(ds: xr.Dataset, found: xr.Dataset) -> None:
     errors: dict[str, list[float]] = {"bands": [], "NDVI": []}
     others: dict[str, list[float]] = {"bands": [], "NDVI": []}
     index, truth_index = (ndvi(side, clip=True).values for side in (filled, ds))
-    filled, base, truth = (
-        {b: side[b].values for b in side.data_vars} for side in (filled, base, ds)
-    )
+    told, line, truth = ({b: side[b].values for b in side.data_vars} for side in (filled, base, ds))
     inside = 0
     for t, y, x in zip(*np.nonzero(hidden.values), strict=True):
         before = np.flatnonzero(seen[:t, y, x])
@@ -74,9 +72,9 @@ def test_a_cell_is_as_by_hand(ds: xr.Dataset, found: xr.Dataset) -> None:
         if np.searchsorted(GAP_DAYS, length) != 1:
             continue
         for band in ("B02", "B03", "B04", "B08"):
-            errors["bands"].append(abs(float(filled[band][t, y, x] - truth[band][t, y, x])))
-            others["bands"].append(abs(float(base[band][t, y, x] - truth[band][t, y, x])))
-            low, high = (filled[f"{band}_{q}"][t, y, x] for q in ("q05", "q95"))
+            errors["bands"].append(abs(float(told[band][t, y, x] - truth[band][t, y, x])))
+            others["bands"].append(abs(float(line[band][t, y, x] - truth[band][t, y, x])))
+            low, high = (told[f"{band}_{q}"][t, y, x] for q in ("q05", "q95"))
             inside += bool(low <= truth[band][t, y, x] <= high)
         errors["NDVI"].append(abs(float(index[t, y, x] - truth_index[t, y, x])))
     for variable, expected in errors.items():

@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image
 
-from cubefill.cube.flags import percent
+from cubefill.cube.flags import in_words
 from cubefill.engine import gapfill
 from cubefill.errors import CubeError
 from cubefill.plot import pixels as pictures
@@ -210,13 +210,13 @@ class TestNumbers:
         shares = dict(zip(codes.tolist(), (counts / counts.sum()).tolist(), strict=True))
         assert made.facts.flags == pytest.approx(shares)
         for code, share in shares.items():
-            assert f"{pictures.flag_label(code)} {percent(share)}" in made.text
-            assert percent(share) in html.text
+            assert f"{pictures.flag_label(code)} {in_words(share)}" in made.text
+            assert in_words(share) in html.text
 
     def test_clear_share_of_each_date(self, cube: xr.Dataset, made: Report, html: Page) -> None:
         np.testing.assert_allclose(made.facts.clear, cube["valid"].mean(("y", "x")).values)
         for t, share in zip(cube.time.values, made.facts.clear, strict=True):
-            assert f"{pictures.date_text(t)}: {percent(share)} clear" in html.text
+            assert f"{pictures.date_text(t)}: {in_words(share)} clear" in html.text
 
     def test_curves_show_the_observed_dots(self, cube: xr.Dataset, html: Page) -> None:
         dots = [a for a in html.all("circle") if a["class"] == "seen"]
@@ -285,7 +285,7 @@ class TestBeforeFilling:
 
 class TestSummary:
     def test_says_what_it_is(self, cube: xr.Dataset) -> None:
-        share = percent(1 - float(cube["valid"].mean()))
+        share = in_words(1 - float(cube["valid"].mean()))
         text = Page(summary_html(cube)).text
         assert text.startswith("<gapfill: 24 dates, 4 bands")
         assert "EPSG:32631, 10 m" in text
@@ -340,7 +340,7 @@ def test_a_method_worse_than_linear(cube: xr.Dataset) -> None:
     assert made.scores is not None
     for metric, what in (("mae", "reflectance"), ("ndvi_mae", "NDVI")):
         first, second = made.scores[metric].values
-        more = percent(first / second - 1)
+        more = in_words(first / second - 1)
         said = f"the error of nearest in {what} is {more} larger than that of linear."
         assert any(said in w for w in made.warnings) == (first > 1.02 * second)
     assert len(made.warnings) > 0
