@@ -32,7 +32,7 @@ FLOATS = ("<f4", "<f2", "<f8", ">f4", ">f8")
 
 CLASSIC = [
     *("nearest", "last", "next", "linear", "linear2", "pchip", "akima", "quadratic"),
-    *("savgol", "whittaker", "harmonic", "climatology"),
+    *("savgol", "whittaker", "blend", "harmonic", "climatology"),
 ]
 
 

@@ -72,7 +72,7 @@ def trusted(bands: Sequence[Float], valid: Bool, axes: Axes) -> NDArray[np.float
     """Weight of each date: 1 for one as far from what the others say as most, less beyond.
 
     A date that is off all over, by haze that no mask knows of, is off in the sample. The second
-    round judges those beside such a date without it.
+    round judges those beside such a date without it. The first and the last count in full.
     """
     weight = np.ones(len(valid))
     for _ in range(2):
@@ -95,7 +95,9 @@ def _off(
         others, out = valid.copy(), [np.empty(b.shape, np.float32) for b in bands]
         others[seen[part::FOLDS]] = False
         mixture(bands, others, axes, out, LAMS[:1], trust=trust, keep=False)
-        told = valid & ~others & (np.count_nonzero(others, axis=0) >= 3)
+        before = np.logical_or.accumulate(others, axis=0)
+        after = np.logical_or.accumulate(others[::-1], axis=0)[::-1]
+        told = valid & ~others & before & after
         for o, band, curve in zip(off, bands, out, strict=True):
             o[told] = np.abs(band - curve)[told]
     return off[:, :, 0]

