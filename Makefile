@@ -58,7 +58,7 @@ format: $(TEST_READY)
 picture: $(TEST_READY)
 	$(BIN)/python docs/make_pictures.py
 
-# Hours of one core; CUBEFILL_DATA is the folder of real data that benchmarks/train_reference.py names.
+# A quarter of an hour of one core; CUBEFILL_DATA is the folder of real data that benchmarks/train_reference.py names.
 train-utilise: $(TEST_READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.train_reference trained-utilise
 	$(BIN)/python -m benchmarks.train_reference trained-utilise --pack cubefill/methods/learned/weights/utilise

@@ -15,6 +15,10 @@ SCALE = 10.0
 """Differences of reflectance are multiplied by this, so that a net is given numbers of order 1."""
 AROUND = (5, 17, 49)
 """Edges in pixels of the squares over which a date's differences are averaged."""
+END = 25.0
+"""Days from the nearest observation up to which a residual at an end of a series is believed."""
+HALF = 0.05
+"""Share of clear pixels in the largest square at which half of a residual is believed."""
 FEWEST = np.float32(1e-3)
 """Share of clear pixels below which such a mean goes to 0."""
 MEMORY = 20.0
@@ -56,15 +60,35 @@ class Prior:
         mean = filled.sum((2, 3)) / np.maximum(1, (~lost).sum((2, 3)))
         return np.where(lost, mean[..., None, None].astype(np.float32), self.values)
 
+    def support(self) -> Float:
+        """`(date, 1, y, x)`, 0 to 1: how far a residual is to be believed.
+
+        Between two clear observations it is as good as what the date itself shows around the
+        pixel. On dates that show nothing a net that was trained on simulations did no better than
+        the line on real places. At an end of the series, where the line is a held value, it is good
+        for as many days as were hidden in training, and falls to nothing in as many more.
+        """
+        share = self._shares(AROUND[-1])
+        ends = np.isinf(np.maximum(self.before, self.after))[:, None]
+        away = np.minimum(self.before, self.after)[:, None]
+        held = np.clip(2 - away / np.float32(END), 0, 1)
+        return np.where(ends, np.maximum(held, share), share / (share + np.float32(HALF)))
+
+    def _shares(self, size: int) -> Float:
+        """`(date, 1, y, x)`: share of the square around that is clear and compared with a line."""
+        from scipy.ndimage import uniform_filter
+
+        known = (self.clear & np.isfinite(np.minimum(self.before, self.after)))[:, None]
+        shares: Float = uniform_filter(known.astype(np.float32), (1, 1, size, size))
+        return shares.clip(0, 1)
+
     def nearby(self) -> list[Float]:
         """For each of `AROUND`, the mean `differs` of what is clear there, and the share of it."""
         from scipy.ndimage import uniform_filter
 
-        known = (self.clear & np.isfinite(np.minimum(self.before, self.after)))[:, None]
         found: list[Float] = []
         for size in AROUND:
-            around = (1, 1, size, size)
-            share = uniform_filter(known.astype(np.float32), around)
+            around, share = (1, 1, size, size), self._shares(size)
             mean = uniform_filter(self.differs, around) / np.maximum(share, FEWEST)
             found += [mean * np.float32(SCALE), share]
         return found

@@ -169,9 +169,13 @@ class Utilise(WindowMethod):
         ]
 
     def decode(self, output: Float, block: Block) -> Filled:
-        """The bands; NaN for a pixel without any clear observation, where there is no prior."""
+        """The bands; of a residual as much as its prior says is to be believed.
+
+        A pixel without any clear observation, for which there is no prior, is NaN.
+        """
         if isinstance(block, PrimedBlock):
-            output = np.where(np.isnan(block.prior.values), np.float32(np.nan), output)
+            line = block.prior.values
+            output = line + block.prior.support() * (output - line)
         return block.filled(output)
 
     def target(self, truth: Block, gapped: Block) -> Arrays:

@@ -67,3 +67,14 @@ def test_features_are_numbers_whatever_is_clear() -> None:
         assert np.isfinite(features).all()
     part = prior_of(values, clear, days).part(2, 5)
     np.testing.assert_array_equal(part.clear, clear[2:5])
+
+
+def test_a_residual_is_believed_where_its_date_shows_something() -> None:
+    values, clear = np.full((12, 1, 60, 60), 0.2, np.float32), np.ones((12, 60, 60), bool)
+    clear[4], clear[6, :30], clear[9:] = False, False, False
+    found = prior_of(values, clear, 10.0 * np.arange(12)).support()[:, 0]
+    assert not found[4].any(), "nothing is clear on this date"
+    assert found[6, 29].min() > 0.85
+    assert found[6, 0].max() == 0
+    assert (np.diff(found[6, :40, 30]) > -1e-6).all(), "no edge that could be seen"
+    np.testing.assert_allclose(found[9:, 5, 5], [1, 1, 0.8], atol=1e-6)
