@@ -170,7 +170,8 @@ class SameDate:
     def _said(self) -> str:
         told = self.recorded()["same_date_dates"]
         return (
-            f"{told} dates have enough clear pixels to tell of their gaps; {in_words(self.suspect)} "
+            f"{told} dates have enough clear pixels to tell of their gaps; "
+            f"{in_words(self.suspect)} "
             "of the clear observations look like a cloud or its shadow and tell nothing"
         )
 
