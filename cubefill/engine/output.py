@@ -53,7 +53,10 @@ def _attrs(ds: xr.Dataset, work: Work, name: str) -> dict[str, Any]:
         return flag_attrs()
     if work.std and name.endswith("_std") and name not in ds:
         what = name.removesuffix("_std")
-        attrs = {"long_name": f"standard deviation of the filling error of {what}", "units": "1"}
+        attrs: dict[str, Any] = {
+            "long_name": f"standard deviation of the filling error of {what}",
+            "units": "1",
+        }
         return attrs | together_attrs(work.errors_together(what))
     if name in work.quantile_names and name not in ds:
         what, level = work.quantile_names[name]
