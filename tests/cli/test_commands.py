@@ -130,7 +130,7 @@ READERS = (
     "load {} t", "fill {} t", "fill {} t --dry-run", "ndvi {} t", "info {}", "preview {} p.png",
     "search {}", "score {}", "train {} t", "convert linear {} t", "convert {} bytes t",
     "search CATALOGUE --intersects {}", "fill CUBE t --method {}", "load {} t --dry-run",
-    "fill CUBE t --method utilise --option checkpoint={}", "score CUBE --method utilise={}",
+    "fill CUBE t --method ganfilling --option checkpoint={}", "score CUBE --method utilise={}",
 )  # fmt: skip
 OUTPUTS = ("/nowhere/t", "nothing/t", "nonsense://t", "s3://b/t", "", "file://h/t")
 WRITERS = (
@@ -434,7 +434,7 @@ def test_preview(shown: demo.DemoResult, tmp_path: Path) -> None:
 
 def test_logs_go_to_stderr_and_q_is_quiet(shown: demo.DemoResult, tmp_path: Path) -> None:
     loud = call("fill", shown.cube, tmp_path / "a.zarr", "-v")
-    assert "linear" in loud.stderr
+    assert "samedate" in loud.stderr
     assert "complete    yes" in loud.stdout
     assert call("fill", shown.cube, tmp_path / "b.zarr", "-q").output == ""
     assert call("ndvi", shown.filled, tmp_path / "n.zarr", "-q").output == ""

@@ -57,6 +57,18 @@ METHODS = [
         names={"dataclasses": dataclasses},
     ),
     Case("expected days >= 0, such as 60", fill, {"ds": CUBE, "max_gap": "soon"}),
+    Case(
+        "works pixel by pixel. Pass prior=",
+        lambda prior: resolve("samedate", prior=prior),
+        {"prior": "samedate"},
+    ),
+    Case(
+        "gives no quantiles of its error",
+        taken,
+        {"ds": WIDE, "method": "utilise", "quantiles": (0.1,)},
+    ),
+    Case("expected levels between 0 and 1", fill, {"ds": CUBE, "quantiles": (5, 95)}),
+    Case("The dataset has no fill_flag", lambda ds: cubefill.cube.fill_shares(ds), {"ds": CUBE}),
     Case("needs a trained net", taken, {"ds": WIDE, "method": "ganfilling"}),
     Case(
         "needs a trained net",

@@ -57,6 +57,7 @@ UNTYPED = {
         "Use `cubefill train cnnrnn`",
         "Use `cubefill train RECIPE.toml FOLDER` to make a checkpoint",
         "to train one on {}",
+        "for a net whose weights come with cubefill",
         "Use cubefill train RECIPE.toml {} to make one",
         "Pass the folder that `cubefill train` printed",
         "Use `cubefill train` to train again",

@@ -236,8 +236,13 @@ class TestNumbers:
         assert f"(n = {made.scores.attrs['n']})" in made.text
         assert str(made.scores.attrs["comment"]) in html.text
 
-    def test_linear_is_measured_against_nearest(self, cube: xr.Dataset) -> None:
+    def test_the_default_is_measured_against_linear(self, cube: xr.Dataset) -> None:
         scores = report(cube).scores
+        assert scores is not None
+        assert scores["method_name"].values.tolist() == ["samedate", "linear"]
+
+    def test_linear_is_measured_against_nearest(self, cube: xr.Dataset) -> None:
+        scores = report(cube, method="linear").scores
         assert scores is not None
         assert scores["method_name"].values.tolist() == ["linear", "nearest"]
 

@@ -16,6 +16,7 @@ from cubefill.cli import run_demo as demo
 from cubefill.errors import CubefillError, StoreError
 from cubefill.formats.geotiff import to_geotiff
 from cubefill.gaps import Blobs
+from cubefill.methods import AUTO
 from cubefill.methods.contract import Needs
 from cubefill.nn import checkpoint
 from cubefill.nn.checkpoint import Card
@@ -233,7 +234,7 @@ def test_attributes_name_methods_of_the_table_alone(
     assert method in found.warnings[0]
     assert "Pass method=" in found.warnings[0]
     assert found.scores is not None
-    assert found.scores["method_name"].values[0] == "linear"
+    assert found.scores["method_name"].values[0] == AUTO
 
 
 def test_a_recipe_file_names_no_code(tmp_path: Path) -> None:

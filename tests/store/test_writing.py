@@ -1,3 +1,4 @@
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,9 @@ def test_a_cube_comes_back_as_it_was(tmp_path: Path, cube: xr.Dataset) -> None:
     for found in (written, opened):
         same(found, cube)
     assert cube.identical(before)
+    shares = opened.attrs.pop("gapfill_shares")
     assert opened.attrs == cube.attrs
+    assert set(json.loads(shares)) == {"same_date", "interpolated"}
     assert opened.encoding["source"] == str(tmp_path / "a.zarr")
     assert opened.time.dtype == "datetime64[ns]"
     assert set(opened.coords) == set(cube.coords)

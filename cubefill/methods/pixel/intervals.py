@@ -176,9 +176,9 @@ def _look_up(
     step = len(POSITIONS) * BINS
     size = step * supports
     first = np.full(258, len(sources) * size, np.int32)
-    first[list(EMPTY)] = -FAR
     for i, code in enumerate(sources):
         first[code] = i * size
+    first[list(EMPTY)] = -FAR
     first[256:] = (len(sources) + 1) * size, step
     tables = np.full((len(rows), first[256] + 1), np.nan, np.float32)
     tables[:, :-1] = rows
@@ -207,11 +207,16 @@ def hidings(sample: Block) -> Iterator[Bool]:
     """What to hide of a sample, one after the other: dates, clouds of other dates, weeks, ends."""
     valid, days = sample.valid, sample.days
     rng = np.random.default_rng(SEED)
-    every = np.arange(len(days))
+    seen = valid.any(axis=(1, 2))
+    if not seen.any():
+        return
+    first, last = days[np.flatnonzero(seen)[[0, -1]]]
+    days = days - first
+    every = np.cumsum(seen) - 1
     for k in range(8):
         yield _dates(valid, every % 8 == k)
     yield from _lent(valid, rng)
-    whole = days[-1] - days[0]
+    whole = last - first
     for length in (15.0, 30.0, 60.0):
         if whole < 2.5 * length:
             continue
@@ -219,9 +224,8 @@ def hidings(sample: Block) -> Iterator[Bool]:
             at = (days + phase * length * 2.5 / 3) % (2.5 * length)
             yield _dates(valid, at < length)
     for share in (0.3, 0.45, 0.6, 0.75, 0.9):
-        cut = days[0] + share * whole
-        yield _dates(valid, days > cut)
-        yield _dates(valid, days < days[0] + days[-1] - cut)
+        yield _dates(valid, days > share * whole)
+        yield _dates(valid, days < (1 - share) * whole)
 
 
 def _dates(valid: Bool, chosen: Bool) -> Bool:
@@ -234,9 +238,10 @@ def _lent(valid: Bool, rng: np.random.Generator) -> Iterator[Bool]:
     ever = valid.any(axis=0)
     share = valid.sum(axis=(1, 2)) / max(1, ever.sum())
     clouds = np.flatnonzero((share > 0.1) & (share < 0.9))
+    seen = np.flatnonzero(valid.any(axis=(1, 2)))
     for k in range(8 if len(clouds) else 0):
         hidden = np.zeros_like(valid)
-        for i in range(k % 2, len(valid), 2):
+        for i in seen[k % 2 :: 2]:
             hidden[i] = valid[i] & ~valid[rng.choice(clouds)]
         yield hidden
 

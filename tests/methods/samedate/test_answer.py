@@ -179,7 +179,8 @@ def test_dates_of_next_to_no_clear_pixel_take_the_prior() -> None:
     b = block(scene(shares=shares)[0])
     method = SameDate().prepare(b)
     out, _ = compare(method, b)
-    assert method.recorded()["same_date_pixels"][3:8] == [0, pixels, 15, pixels, 0]
+    told = list(method.recorded()["same_date_pixels"].values())
+    assert told[3:8] == [0, pixels, 15, pixels, 0]
     assert out.flag is not None
     same = (out.flag == Flag.SAME_DATE).any(axis=(1, 2))
     assert same[5]
