@@ -79,6 +79,7 @@ class Whittaker(Fit):
 
     fewest: ClassVar[int] = 3
     """A curve through two is a straight line."""
+    revision: ClassVar[str] = "3"
 
     def __post_init__(self) -> None:
         super().__post_init__()
