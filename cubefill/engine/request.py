@@ -97,7 +97,7 @@ def request(
 def announce(method: Any, asked: Request) -> None:
     """Says once in the log which method "auto" stands for, and which bands become float32."""
     if method == "auto":
-        log.info("method 'auto' is %r (%s)", AUTO, asked.name)
+        log.info("method 'auto' is %r", AUTO)
     types = {b: asked.variables[b].dtype.newbyteorder("=") for b in asked.work.bands}
     other = [f"{b} ({d})" for b, d in types.items() if d != np.float32]
     if other:

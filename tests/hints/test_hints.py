@@ -57,7 +57,6 @@ UNTYPED = {
         "Use `cubefill train cnnrnn`",
         "Use `cubefill train RECIPE.toml FOLDER` to make a checkpoint",
         "to train one on {}",
-        "for a net whose weights come with cubefill",
         "Use cubefill train RECIPE.toml {} to make one",
         "Pass the folder that `cubefill train` printed",
         "Use `cubefill train` to train again",
@@ -112,6 +111,7 @@ UNTYPED = {
     ),
     "the end of messages whose beginnings are tested": (
         "Use cubefill.write_cube to store the cube first",
+        "for a net whose weights come with cubefill",
         "Use {} to finish it",
         "Use %s to finish it",
         "Pass resume=True to finish it or overwrite=True",

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.methods.contract import Bool, Float
+from cubefill.methods.pixel.flags import neighbours
 
 SCALE = 10.0
 """Differences of reflectance are multiplied by this, so that a net is given numbers of order 1."""
@@ -119,7 +120,7 @@ def prior_of(bands: Float, valid: Bool, days: NDArray[np.float64]) -> Prior:
     """
     clear = valid & np.isfinite(bands).all(axis=1)
     seen = np.where(clear[:, None], bands, np.float32(0)).astype(np.float32, copy=False)
-    last, following = _others(clear)
+    last, following = neighbours(clear)
     none_before, none_after = last < 0, following == len(days)
     following = np.where(none_after, 0, following)
     day = (days - days[0]).astype(np.float32)
@@ -140,15 +141,3 @@ def prior_of(bands: Float, valid: Bool, days: NDArray[np.float64]) -> Prior:
         for none, i in ((none_before, last), (none_after, following))
     )
     return Prior(values, differs, change, of_last, of_next, clear, before, after)
-
-
-def _others(clear: Bool) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Index of the last clear date before each one (or -1), and of the next (or their count)."""
-    count = len(clear)
-    index = np.arange(count)[:, None, None]
-    last = np.full(clear.shape, -1)
-    last[1:] = np.maximum.accumulate(np.where(clear, index, -1), axis=0)[:-1]
-    following = np.full(clear.shape, count)
-    to_come = np.where(clear, index, count)[::-1]
-    following[:-1] = np.minimum.accumulate(to_come, axis=0)[::-1][1:]
-    return last, following

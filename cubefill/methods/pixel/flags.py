@@ -164,6 +164,24 @@ def past(valid: Array, s: Array, p0: int, n: int, t: Array, pt: Array) -> None:
             j += m
 
 
+def neighbours(clear: Array) -> tuple[Array, Array]:
+    """Clear dates before and after each date of `clear (time, ...)`; -1 and their count for none.
+
+    Examples
+    --------
+    >>> before, after = neighbours(np.array([True, False, True]))
+    >>> before.tolist(), after.tolist()
+    ([-1, 0, 0], [2, 2, 3])
+    """
+    count = len(clear)
+    steps = np.arange(count).reshape(-1, *[1] * (clear.ndim - 1))
+    before, after = np.full(clear.shape, -1), np.full(clear.shape, count)
+    before[1:] = np.maximum.accumulate(np.where(clear, steps, -1), axis=0)[:-1]
+    to_come = np.where(clear, steps, count)[::-1]
+    after[:-1] = np.minimum.accumulate(to_come, axis=0)[::-1][1:]
+    return before, after
+
+
 @kernel(
     VALID, SECONDS, SECONDS, INDEX, SECONDS, CODES, types.int64,
     types.Array(types.uint8, 3, "A"), gives=types.void,

@@ -139,7 +139,7 @@ class Classic:
         for (name, band), out, holes in zip(block.bands.items(), outs, lost, strict=True):
             valid, own, short = block.valid, flag, few
             if holes:
-                valid = own_valid[name + self.suffix] = valid & ~_absent(band)
+                valid = own_valid[name + self.suffix] = valid & ~absent(band)
                 own, short = self.flags(valid, axes), self.few(valid)
             if short is not None:
                 self.replace_few(band, valid, axes, short, out)
@@ -253,7 +253,8 @@ def worst(codes: Sequence[Codes]) -> Codes:
     return out
 
 
-def _absent(band: NDArray[Any]) -> Bool:
+def absent(band: NDArray[Any]) -> Bool:
+    """True where a band, reflectance or counts, holds no data."""
     if band.dtype.kind == "f":
         return np.isnan(band)
     absent: Bool = band == Counts().nodata

@@ -10,7 +10,7 @@ import numpy as np
 from numba import types
 from numpy.typing import NDArray
 
-from cubefill.methods.pixel.kernel import INDEX, Kernel, kernel, piece, row
+from cubefill.methods.pixel.kernel import INDEX, ROOM, SECONDS, TIMES, kernel, piece, row
 
 Array = NDArray[Any]
 
@@ -25,13 +25,10 @@ WIDTH = 256
 
 SERIES = types.Array(types.float32, 3, "C", readonly=True)
 CLEAR = types.Array(types.boolean, 2, "C", readonly=True)
-SECONDS = types.Array(types.int32, 1, "C", readonly=True)
 PER_BAND = types.Array(types.float32, 2, "C", readonly=True)
 TAPS = types.Array(types.float32, 1, "C", readonly=True)
-VALUES = types.Array(types.float32, 3, "C")
 ROWS = types.Array(types.float32, 2, "C")
 TENTS = types.Array(types.float32, 4, "C")
-STEPS = types.Array(types.int32, 2, "C")
 LINE = types.Array(types.float32, 1, "C")
 
 
@@ -135,31 +132,28 @@ def _without(
 
 
 @kernel(
-    SERIES, CLEAR, SECONDS, CLEAR, INDEX, INDEX, INDEX, PER_BAND, PER_BAND, PER_BAND,
-    STEPS, STEPS, ROWS, TENTS, VALUES, gives=types.void,
+    SERIES, CLEAR, SECONDS, INDEX, INDEX, INDEX, INDEX, PER_BAND, PER_BAND, PER_BAND,
+    TIMES, TIMES, ROWS, TENTS, ROOM, gives=types.void,
 )  # fmt: skip
 def answer(
-    series: Array, clear: Array, s: Array, wanted: Array, first: Array, last: Array, start: Array,
+    series: Array, clear: Array, s: Array, dates: Array, first: Array, last: Array, start: Array,
     weights: Array, bias: Array, remainder: Array, before: Array, after: Array, told: Array,
     tents: Array, out: Array,
 ) -> None:  # fmt: skip
     """Values of gaps in `out (time, band, pixel)`; of clear pixels, what they differ by instead.
 
-    `series` is `(time, band, pixel)` without gaps, `wanted (time, cell)` says for which dates and
-    runs of `WIDTH` pixels. The remainder is within its limits, NaN where there is none. `before`,
+    `series` is `(time, band, pixel)` without gaps, `dates` are those that something was learned of
+    and that have gaps. The remainder is within its limits, NaN where there is none. `before`,
     `after` and `told` are room of rows, `tents` of `(time, time + 2, band, band)`.
     """
     count, bands, pixels = series.shape
     flat = series.reshape(count * bands, pixels)
-    for t in range(count):
-        if last[t] > first[t]:
-            _tents(s, t, first[t], last[t], start[t], weights, tents[t])
+    for t in dates:
+        _tents(s, t, first[t], last[t], start[t], weights, tents[t])
     for p0 in range(0, pixels, WIDTH):
         n = min(WIDTH, pixels - p0)
         _beside(clear, p0, n, before, after)
-        for t in range(count):
-            if not wanted[t, p0 // WIDTH]:
-                continue
+        for t in dates:
             for b in range(bands):
                 for q in range(n):
                     told[b, q] = bias[t, b]
@@ -239,7 +233,7 @@ def _settled(values: Array, base: Array, seen: Array, rest: Array, share: Array,
 
 
 @kernel(
-    VALUES, SERIES, CLEAR, INDEX, types.int64, types.int64, TAPS, PER_BAND,
+    ROOM, SERIES, CLEAR, INDEX, types.int64, types.int64, TAPS, PER_BAND,
     ROWS, ROWS, ROWS, LINE, gives=types.void,
 )  # fmt: skip
 def settle(
@@ -248,8 +242,8 @@ def settle(
 ) -> None:  # fmt: skip
     """Adds the smoothed remainder to the gaps of `dates` in `out`, as `answer` left it.
 
-    What comes out is no farther than `most` from the straight line. `across`, `shares` and `rest`
-    are room of the size of an image, `padded` of a row with its margins, zero.
+    What comes out is no farther than `most` from the straight line. `across` and `shares` are
+    room of the size of an image, `rest` of a row, `padded` of a row with its margins, zero.
     """
     bands, middle = out.shape[1], taps.shape[0] // 2
     for t in dates:
@@ -273,6 +267,3 @@ def settle(
                         piece(clear, (t, p), width), sums, piece(shares, (y, 0), width),
                         most[t, b],
                     )  # fmt: skip
-
-
-KERNELS: tuple[Kernel, ...] = (answer, settle)

@@ -15,7 +15,6 @@ from cubefill.errors import MethodError
 from cubefill.methods.contract import (
     Block,
     Bool,
-    Counts,
     Filled,
     Flag,
     Float,
@@ -26,7 +25,7 @@ from cubefill.methods.contract import (
 from cubefill.methods.pixel.blend import Blend
 from cubefill.methods.pixel.intervals import ErrorTable, learn
 from cubefill.methods.pixel.linear import Linear
-from cubefill.methods.pixel.method import Axes, Classic
+from cubefill.methods.pixel.method import Axes, Classic, absent
 from cubefill.methods.registry import resolve
 from cubefill.methods.samedate.kernels import REACH, WIDTH, answer, settle, taps
 from cubefill.methods.samedate.regression import Coefficients, regressed
@@ -113,11 +112,9 @@ class SameDate:
     def prepare(self, sample: Block) -> Self:
         """The same method with what it learned from a sample of the cube."""
         plain = replace(sample, std=False, quantiles=())
-        made = self._fitted(plain, None)
-        doubtful = made._doubtful(plain)
-        hidden = plain if doubtful is None else _without(plain, doubtful)
-        curve = self.curve.prepare(hidden)
-        share = 0.0 if doubtful is None else doubtful.sum() / max(1, sample.valid.sum())
+        made, doubtful = self._fitted(plain)
+        curve = self.curve.prepare(_without(plain, doubtful))
+        share = doubtful.sum() / max(1, sample.valid.sum())
         dates = tuple(np.datetime_as_string(sample.time, unit="D").tolist())
         made = made._with(curve=curve, suspect=float(share), dates=dates)
         log.info("%s", made._said())
@@ -128,30 +125,26 @@ class SameDate:
 
         def fill(block: Block) -> Filled:
             dates = np.flatnonzero((sample.valid & ~block.valid).any(axis=(1, 2)))
-            return free._fitted(block, dates)._fill(block)
+            return free._fitted(block, dates)[0]._fill(block)
 
         return made._with(errors=learn(fill, sample, sample.quantiles))
 
     def _with(self, **values: Any) -> Self:
         return _changed(self, **values)
 
-    def _fitted(self, sample: Block, dates: NDArray[np.intp] | None) -> Self:
-        """What the sample says of all its dates, or of some."""
+    def _fitted(self, sample: Block, dates: NDArray[np.intp] | None = None) -> tuple[Self, Bool]:
+        """What the sample says of its dates, or of some, and its suspect observations."""
         bands = _complete(sample)
         if not bands:
-            return self._with(learned=None, usual=None)
+            return self._with(learned=None, usual=None), np.zeros_like(sample.valid)
+        axes = _own_axes(sample)
         values, clear = _values(sample, bands)
         usual = usual_change(values, clear)
-        clear &= ~suspects(values, clear, _seconds(sample), usual)
-        series = _lines(sample, values, clear)
-        return self._with(learned=regressed(bands, series, clear, sample.days, dates), usual=usual)
-
-    def _doubtful(self, block: Block) -> Bool | None:
-        """Suspect observations of a block; None before it has seen a sample."""
-        if self.learned is None or self.usual is None:
-            return None
-        values, clear = _values(block, self.learned.bands)
-        return suspects(values, clear, _seconds(block), self.usual)
+        doubtful = suspects(values, clear, axes.s, usual)
+        clear &= ~doubtful
+        series = _lines(values, clear, axes, sample.valid.shape)
+        learned = regressed(bands, series, clear, sample.days, dates)
+        return self._with(learned=learned, usual=usual), doubtful
 
     def recorded(self) -> dict[str, Any]:
         """What was learned, as plain values for attributes.
@@ -196,14 +189,15 @@ class SameDate:
         if learned is None or usual is None:
             (found,) = self.curve.fill([plain])
             return self._spread(block, found)
+        axes = _own_axes(block)
         values, clear = _values(block, learned.bands)
-        doubtful = suspects(values, clear, _seconds(block), usual)
+        doubtful = suspects(values, clear, axes.s, usual)
         (found,) = self.curve.fill([_without(plain, doubtful)])
         clear &= ~doubtful
-        series = _lines(block, values, clear)
+        series = _lines(values, clear, axes, block.valid.shape)
         asked = _asked(block)
         partly = learned.told & ~clear.all(axis=1) & (asked >= 0)
-        told = _told(learned, series, clear, block, partly)
+        told = _told(learned, series, clear, axes, np.flatnonzero(partly), block.valid.shape[2])
         return self._spread(block, _better(found, told, block, learned, asked, partly))
 
     def _spread(self, block: Block, found: Filled) -> Filled:
@@ -265,40 +259,28 @@ def _asked(block: Block) -> NDArray[np.intp]:
 def _complete(block: Block) -> tuple[str, ...]:
     """Bands that hold data in next to all clear pixels."""
     clear = max(1, int(np.count_nonzero(block.valid)))
-    known = {
-        n: np.count_nonzero(block.valid & _has_data(a)) / clear for n, a in block.bands.items()
-    }
+    known = {n: np.count_nonzero(block.valid & ~absent(a)) / clear for n, a in block.bands.items()}
     return tuple(n for n, share in known.items() if share >= COMPLETE)
 
 
-def _has_data(band: NDArray[Any]) -> Bool:
-    has: Bool = np.isfinite(band) if band.dtype.kind == "f" else band != Counts().nodata
-    return has
+def _own_axes(block: Block) -> Axes:
+    """The dates given, whatever dates are asked for."""
+    return Axes.of(replace(block, out_time=block.time))
 
 
 def _values(block: Block, bands: tuple[str, ...]) -> tuple[Float, Bool]:
     """Values `(time, band, pixel)`, and where all of them were observed `(time, pixel)`."""
-    steps, ny, nx = block.valid.shape
-    clear = block.valid.copy()
-    values = np.empty((steps, len(bands), ny, nx), np.float32)
-    for i, name in enumerate(bands):
-        band = block.bands[name]
-        clear &= _has_data(band)
-        values[:, i] = band if band.dtype.kind == "f" else Counts().decode(band)
-    return values.reshape(steps, len(bands), ny * nx), clear.reshape(steps, ny * nx)
+    values = replace(block, bands={n: block.bands[n] for n in bands}).optical
+    values = values.reshape(*values.shape[:2], -1)
+    clear: Bool = np.isfinite(values).all(axis=1)
+    return values, clear
 
 
-def _lines(block: Block, values: Float, clear: Bool) -> Float:
+def _lines(values: Float, clear: Bool, axes: Axes, shape: tuple[int, ...]) -> Float:
     """Straight lines between clear values `(time, band, pixel)`, written in their place."""
-    shape = block.valid.shape
-    axes = Axes.of(replace(block, out_time=block.time))
     bands = [values[:, i].reshape(shape) for i in range(values.shape[1])]
     Linear().curves(bands, clear.reshape(shape), axes, bands)
     return values
-
-
-def _seconds(block: Block) -> NDArray[np.int32]:
-    return Axes.of(replace(block, out_time=block.time)).s
 
 
 def _without(block: Block, doubtful: Bool) -> Block:
@@ -307,25 +289,27 @@ def _without(block: Block, doubtful: Bool) -> Block:
 
 
 def _told(
-    learned: Coefficients, series: Float, clear: Bool, block: Block, partly: NDArray[np.bool_]
+    learned: Coefficients,
+    series: Float,
+    clear: Bool,
+    axes: Axes,
+    dates: NDArray[np.intp],
+    width: int,
 ) -> Float:
-    """Values `(time, band, pixel)` of the gaps of the dates `partly`; of no meaning elsewhere."""
+    """Values `(time, band, pixel)` of the gaps of some dates; of no meaning elsewhere."""
     steps, bands, pixels = series.shape
-    ny, nx = block.valid.shape[1:]
     out = np.empty_like(series)
-    cells = -(-pixels // WIDTH)
-    wanted = np.repeat(partly[:, None], cells, axis=1)
     rows, beside = np.empty((bands, WIDTH), np.float32), np.empty((2, steps, WIDTH), np.int32)
     tents = np.empty((steps, steps + 2, bands, bands), np.float32)
     kind = np.dtype(np.float32)
     answer(
-        kind, series, clear, _seconds(block), wanted, learned.first, learned.last, learned.start,
+        kind, series, clear, axes.s, dates, learned.first, learned.last, learned.start,
         learned.weights, learned.bias, learned.remainder, beside[0], beside[1], rows, tents, out,
     )  # fmt: skip
-    room = np.empty((2, ny, nx), np.float32)
-    dates = np.flatnonzero(partly)
+    height = pixels // width
+    room = np.empty((2, height, width), np.float32)
     settle(
-        kind, out, series, clear, dates, ny, nx, taps(), learned.most, room[0], room[1],
-        np.empty((1, nx), np.float32), np.zeros(nx + 2 * REACH, np.float32),
+        kind, out, series, clear, dates, height, width, taps(), learned.most, room[0], room[1],
+        np.empty((1, width), np.float32), np.zeros(width + 2 * REACH, np.float32),
     )  # fmt: skip
     return out

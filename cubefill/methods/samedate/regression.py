@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cubefill.methods.contract import Float
+from cubefill.methods.pixel.flags import neighbours
 
 Array = NDArray[Any]
 Days = NDArray[np.float64]
@@ -66,15 +67,6 @@ class Coefficients:
         """True for dates of which something was learned."""
         known: NDArray[np.bool_] = self.last > self.first
         return known
-
-
-def neighbours(clear: Array) -> tuple[Array, Array]:
-    """Clear dates before and after each date of `clear (time, pixel)`; -1 and `len` for none."""
-    steps = np.arange(len(clear))[:, None]
-    before = np.maximum.accumulate(np.where(clear, steps, -1), axis=0)
-    after = np.minimum.accumulate(np.where(clear, steps, len(clear))[::-1], axis=0)[::-1]
-    none = np.full((1, clear.shape[1]), -1)
-    return np.vstack([none, before[:-1]]), np.vstack([after[1:], none + 1 + len(clear)])
 
 
 def left_out(
@@ -164,7 +156,7 @@ def _regress(told: Float, line: Float, seen: Float, away: Days) -> tuple[Float, 
     z = (z - mean) * falls
     r = (seen - line).astype(np.float64)
     share = 1 + EXTRA / pixels
-    weight, middle, beta = np.ones(pixels), r.mean(axis=1), np.zeros((len(z), len(r)))
+    weight = np.ones(pixels)
     penalty = RIDGE * len(z) / 128 * share * max(float(np.linalg.eigvalsh(z @ z.T)[-1]), 1e-12)
     for turn in range(ROUNDS + 1):
         total = weight.sum()

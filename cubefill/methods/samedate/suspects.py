@@ -11,8 +11,9 @@ from numba import types
 from numpy.typing import NDArray
 
 from cubefill.methods.contract import Bool, Float
-from cubefill.methods.pixel.kernel import DAY, MAD, kernel, row
-from cubefill.methods.samedate.kernels import CLEAR, SECONDS, SERIES
+from cubefill.methods.pixel.flags import neighbours
+from cubefill.methods.pixel.kernel import DAY, LOST, MAD, SECONDS, kernel, row
+from cubefill.methods.samedate.kernels import CLEAR, SERIES
 
 Array = NDArray[Any]
 
@@ -27,7 +28,6 @@ FEWEST = 4
 
 SCALES = types.Array(types.float64, 1, "C", readonly=True)
 FOUND = types.Array(types.boolean, 2, "C")
-STEPS = types.Array(types.int64, 1, "C")
 BESIDE = types.Array(types.float64, 1, "C")
 
 
@@ -56,7 +56,7 @@ def _off(
     return np.float64(values[at[i], band, p]) - middle
 
 
-@kernel(SERIES, CLEAR, SECONDS, SCALES, types.float64, STEPS, BESIDE, FOUND, gives=types.int64)
+@kernel(SERIES, CLEAR, SECONDS, SCALES, types.float64, LOST, BESIDE, FOUND, gives=types.void)
 def screen(
     values: Array,
     clear: Array,
@@ -66,10 +66,9 @@ def screen(
     at: Array,
     beside: Array,
     found: Array,
-) -> int:
-    """Sets `found (time, pixel)` where a clear observation is suspect; gives their number."""
+) -> None:
+    """Sets `found (time, pixel)` where a clear observation is suspect."""
     steps, bands, pixels = values.shape
-    total = 0
     for p in range(pixels):
         count = 0
         for t in range(steps):
@@ -91,8 +90,6 @@ def screen(
                 )
             if every:
                 found[at[i], p] = True
-                total += 1
-    return total
 
 
 def suspects(values: Float, clear: Bool, s: NDArray[np.int32], scales: NDArray[np.float64]) -> Bool:
@@ -113,11 +110,9 @@ def usual_change(values: Float, clear: Bool) -> NDArray[np.float64]:
     `values` is `(time, band, pixel)`. The change over two steps, halved: as the remainder of a
     straight line has it.
     """
-    steps = np.arange(len(clear))[:, None]
-    last = np.maximum.accumulate(np.where(clear, steps, -1), axis=0)
     out = np.empty(values.shape[1])
     pixels = np.arange(values.shape[2])
-    before = np.vstack([np.full((1, clear.shape[1]), -1), last[:-1]])
+    before, _ = neighbours(clear)
     has = clear & (before >= 0)
     for b in range(values.shape[1]):
         band = values[:, b]
