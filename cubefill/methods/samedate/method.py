@@ -272,8 +272,7 @@ def _values(block: Block, bands: tuple[str, ...]) -> tuple[Float, Bool]:
     """Values `(time, band, pixel)`, and where all of them were observed `(time, pixel)`."""
     values = replace(block, bands={n: block.bands[n] for n in bands}).optical
     values = values.reshape(*values.shape[:2], -1)
-    clear: Bool = np.isfinite(values).all(axis=1)
-    return values, clear
+    return values, np.asarray(np.isfinite(values).all(axis=1))
 
 
 def _lines(values: Float, clear: Bool, axes: Axes, shape: tuple[int, ...]) -> Float:
