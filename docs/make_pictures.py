@@ -24,7 +24,7 @@ BANDS = ("B02", "B03", "B04", "B08")
 def main() -> None:
     """Writes `img/before_after.png`: one half-cloudy date, and NDVI over the year."""
     scene = simulate.scene(size=256, dates=50, bands=BANDS, sar=False, dem=False, seed=3)
-    out = scene.cube.gapfill("linear", std=True).compute()
+    out = scene.cube.gapfill(std=True).compute()
     above = out.gapfill.plot.compare(time=half_cloudy(scene.cube), before=scene.cube)
     below = scene.cube.gapfill.plot.ndvi(lively(scene.truth), out=out)
     pictures = [rendered(above, 90), rendered(below, 110)]
